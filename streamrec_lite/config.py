@@ -1,0 +1,266 @@
+"""All settings: frozen dataclasses, a sentence beside each field, three presets.
+
+A setting is reached by its dotted name, on the command line too: ``--set tiger.lr=0.002``. A name
+that does not exist, a value that does not parse, or one outside its range is ``BadInput``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field
+
+from .errors import BadInput, did_you_mean
+
+PRESETS = ("smoke", "lite", "paper")
+OFFICIAL_MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+def opt(default, text: str, low=None, high=None, among=None):
+    """A field with its help text and its rule: an inclusive range, or a choice."""
+    return field(
+        default=default, metadata={"help": text, "low": low, "high": high, "among": among}
+    )
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    k_core: int = opt(5, "keep users and items with at least this many interactions", 0, 1000)
+    max_history: int = opt(20, "L: items of a history that a model sees, the newest ones", 1, 1000)
+    playground_items: int = opt(600, "playground: items of the shop", 20, 2_000_000)
+    playground_users: int = opt(2500, "playground: users who shop", 10, 10_000_000)
+    playground_seed: int = opt(0, "playground: seed of the world and of its users", 0)
+
+
+@dataclass(frozen=True)
+class EmbeddingConfig:
+    model: str = opt(
+        "auto",
+        "'auto' (playground: tfidf, else all-MiniLM-L6-v2), 'tfidf', a sentence-transformers name or folder",
+    )
+    dim: int = opt(64, "tfidf: dimensions after the truncated SVD", 2, 4096)
+    batch_size: int = opt(64, "items encoded at once", 1, 65536)
+    max_tokens: int = opt(128, "tokens of an item's text that are read", 8, 8192)
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    method: str = opt("rqvae", "how semantic IDs are learned", among=("rqvae", "rqkmeans"))
+    m: int = opt(4, "m: code levels of a semantic ID", 2, 8)
+    K: int = opt(256, "K: codes a level", 2, 65536)
+    hidden: tuple[int, ...] = opt((512, 256, 128), "widths of the encoder's layers, mirrored in the decoder")
+    latent_dim: int = opt(32, "c: width of the latent z and of the code embeddings", 1, 4096)
+    beta: float = opt(0.25, "beta of eq. 6, the commitment weight", 0.0, 10.0)
+    lr: float = opt(1e-3, "AdamW learning rate", 1e-8, 1.0)
+    batch_size: int = opt(1024, "items a step", 1, 1_000_000)
+    epochs: int = opt(300, "passes over the items", 1, 100_000)
+    seed: int = opt(0, "one tokenizer serves every seed of a run, so that rows differ by model alone", 0)
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    d_model: int = opt(128, "d: width of the token states", 2, 65536)
+    d_ff: int = opt(512, "width of the feed-forward layers", 1, 262144)
+    num_layers: int = opt(2, "layers of the encoder, and of each decoder", 1, 64)
+    num_heads: int = opt(4, "attention heads", 1, 256)
+    d_kv: int = opt(32, "width of a head", 1, 1024)
+    dropout: float = opt(0.1, "dropout in all layers", 0.0, 0.99)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    lr: float = opt(2e-3, "AdamW peak learning rate", 1e-8, 1.0)
+    schedule: str = opt("cosine", "after the warm-up", among=("cosine", "constant"))
+    warmup_steps: int = opt(200, "steps of linear warm-up", 0, 1_000_000)
+    weight_decay: float = opt(0.05, "AdamW weight decay", 0.0, 10.0)
+    clip: float = opt(1.0, "largest gradient norm", 1e-6, 1e6)
+    batch_size: int = opt(256, "training prefixes a step", 1, 1_000_000)
+    max_epochs: int = opt(30, "passes over the training prefixes", 1, 100_000)
+    patience: int = opt(10, "evaluations without a better validation N@10 before the loop stops", 1, 100_000)
+    eval_every: int = opt(1, "epochs between evaluations on validation", 1, 100_000)
+    temperature: float = opt(1.0, "tau of eq. 11", 1e-3, 1e3)
+    label_smoothing: float = opt(0.0, "share of the target spread over all tokens", 0.0, 0.9)
+    ema: float = opt(0.0, "decay a step of the weights' moving average that is evaluated; 0: off", 0.0, 0.99999)
+    precision: str = opt("auto", "auto: bfloat16 where measured faster", among=("auto", "float32", "bfloat16"))
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    beams: int = opt(20, "W: beams a user", 1, 10_000)
+    batch_size: int = opt(256, "users ranked at once", 1, 1_000_000)
+    bootstrap: int = opt(2000, "resamples of the paired bootstrap", 10, 1_000_000)
+
+
+@dataclass(frozen=True)
+class Config:
+    preset: str = opt("lite", "the preset these settings started from", among=PRESETS)
+    dataset: str = opt("playground", "what is loaded: see `streamrec datasets`")
+    data: DataConfig = field(default_factory=DataConfig)
+    embeddings: EmbeddingConfig = field(default_factory=EmbeddingConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    tiger: TrainConfig = field(default_factory=TrainConfig)
+    evaluate: EvalConfig = field(default_factory=EvalConfig)
+
+    def __post_init__(self):
+        for name, value, meta in _leaves(self):
+            _check(name, value, meta)
+        if self.evaluate.beams < 10:
+            raise BadInput(
+                f"evaluate.beams={self.evaluate.beams}",
+                "R@10 and N@10 need at least 10 beams",
+                "set evaluate.beams=20",
+            )
+
+    def to_dict(self) -> dict:
+        """Plain nested values, ready for JSON."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_dict(cls, values: dict) -> Config:
+        """The inverse of ``to_dict``; unknown keys are rejected."""
+        return _build(cls, values, "")
+
+    def override(self, assignments: list[str]) -> Config:
+        """A copy with ``["tiger.lr=0.002", ...]`` applied."""
+        values = self.to_dict()
+        known = {name: kind for name, kind in _types(self)}
+        for text in assignments:
+            key, equals, raw = text.partition("=")
+            key = key.strip()
+            if not equals:
+                raise BadInput(f"--set {text}", "a setting is KEY=VALUE", "write e.g. --set tiger.lr=0.002")
+            if key not in known or key in ("preset", "dataset"):
+                choices = set(known) - {"preset", "dataset"}
+                raise BadInput(f"--set {key}", "no such setting", did_you_mean(key, choices))
+            node = values
+            *path, leaf = key.split(".")
+            for part in path:
+                node = node[part]
+            node[leaf] = _parse(key, raw.strip(), known[key])
+        return Config.from_dict(values)
+
+
+def preset(name: str = "lite", dataset: str = "playground") -> Config:
+    """The settings of a preset: ``smoke`` (seconds, for tests), ``lite`` (two CPU cores), ``paper``."""
+    if name not in PRESETS:
+        raise BadInput(f"preset {name!r}", "unknown preset", did_you_mean(name, PRESETS))
+    config = Config(preset=name, dataset=dataset)
+    replace = dataclasses.replace
+    if name == "smoke":
+        config = replace(
+            config,
+            data=replace(config.data, playground_items=120, playground_users=200),
+            embeddings=replace(config.embeddings, dim=16),
+            tokenizer=replace(config.tokenizer, K=16, m=3, hidden=(32,), latent_dim=8, epochs=30),
+            backbone=BackboneConfig(d_model=32, d_ff=64, num_layers=1, num_heads=2, d_kv=16),
+            tiger=replace(config.tiger, max_epochs=2, warmup_steps=10),
+            evaluate=replace(config.evaluate, bootstrap=200),
+        )
+    if name == "lite" and dataset == "playground":  # 600 items: 64 codes a level are enough
+        config = replace(
+            config,
+            tokenizer=replace(config.tokenizer, K=64, m=3),
+            tiger=replace(config.tiger, max_epochs=12),
+        )
+    if name == "paper":  # section 3.1.4
+        config = replace(
+            config,
+            data=replace(config.data, playground_items=10_000, playground_users=50_000),
+            backbone=BackboneConfig(d_model=256, d_ff=1024, num_layers=4, num_heads=4, d_kv=64),
+            tiger=replace(config.tiger, lr=1e-3, max_epochs=200),
+        )
+        if dataset != "playground":
+            model = replace(config.embeddings, model="sentence-transformers/sentence-t5-base")
+            config = replace(config, embeddings=model)
+    return config
+
+
+def fingerprint(*parts) -> str:
+    """A short hash of JSON-able parts: two runs with one fingerprint do the same work."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def describe(config: Config) -> list[tuple[str, object, str]]:
+    """(dotted name, value, help) of every setting, for tables."""
+    return [(name, value, meta["help"]) for name, value, meta in _leaves(config)]
+
+
+def _leaves(node, prefix=""):
+    for f in dataclasses.fields(node):
+        value = getattr(node, f.name)
+        if dataclasses.is_dataclass(value):
+            yield from _leaves(value, f"{prefix}{f.name}.")
+        else:
+            yield prefix + f.name, value, f.metadata
+
+
+def _types(node, prefix=""):
+    for f in dataclasses.fields(node):
+        value = getattr(node, f.name)
+        if dataclasses.is_dataclass(value):
+            yield from _types(value, f"{prefix}{f.name}.")
+        else:
+            yield prefix + f.name, f.type
+
+
+def _check(name: str, value, meta) -> None:
+    low, high, among = meta["low"], meta["high"], meta["among"]
+    if among and value not in among:
+        raise BadInput(f"{name}={value!r}", "not one of the choices", did_you_mean(str(value), among))
+    if isinstance(value, float) and not math.isfinite(value):
+        raise BadInput(f"{name}={value}", "the value must be finite", "give a number")
+    if (low is not None and value < low) or (high is not None and value > high):
+        top = "" if high is None else f" and at most {high}"
+        raise BadInput(f"{name}={value}", f"the value must be at least {low}{top}", "give one in that range")
+    if isinstance(value, tuple) and (not value or any(v < 1 for v in value)):
+        raise BadInput(f"{name}={value}", "widths must be positive integers", "give e.g. 512,256,128")
+
+
+def _parse(name: str, raw: str, kind: str):
+    try:
+        if kind == "int":
+            return int(raw)
+        if kind == "float":
+            return float(raw)
+        if kind.startswith("tuple"):
+            return [int(part) for part in raw.strip("()[]").split(",") if part.strip()]
+    except ValueError:
+        what = "integers with commas" if kind.startswith("tuple") else f"{kind} number"
+        raise BadInput(f"{name}={raw}", f"the value must be an {what}", "correct the value") from None
+    return raw
+
+
+def _build(cls, values: dict, prefix: str):
+    if not isinstance(values, dict):
+        raise BadInput(f"{prefix or 'config'}={values!r}", "a section must be a mapping", "compare config.json")
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    for key in values:
+        if key not in fields:
+            raise BadInput(f"setting {prefix}{key}", "no such setting", did_you_mean(key, fields))
+    made = {}
+    for key, value in values.items():
+        default = fields[key].default_factory
+        if default is not dataclasses.MISSING:
+            made[key] = _build(type(default()), value, f"{prefix}{key}.")
+        else:
+            made[key] = _cast(f"{prefix}{key}", value, fields[key].type)
+    return cls(**made)
+
+
+def _cast(name: str, value, kind: str):
+    """A JSON value as the field's type; true is no integer, 3.0 is no integer."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind == "int" and number and isinstance(value, int):
+        return value
+    if kind == "float" and number:
+        return float(value)
+    if kind == "str" and isinstance(value, str):
+        return value
+    if kind.startswith("tuple") and isinstance(value, (list, tuple)):
+        if all(isinstance(v, int) and not isinstance(v, bool) for v in value):
+            return tuple(value)
+    raise BadInput(f"{name}={value!r}", f"the value must be of type {kind}", "correct the value")

@@ -1,0 +1,89 @@
+"""The symbols of the project, in one place, and the batches that travel between its modules.
+
+Symbols (the paper's, where it has one):
+
+    B   users (rows) of a batch
+    N   items of the catalogue, numbered 0..N-1; PAD_ITEM = -1 fills short histories
+    L   items of a history, oldest first, at most 20
+    m   code levels of a semantic ID (4)
+    K   codes a level (256)
+    V   tokens of the vocabulary: PAD, BOS, ANSWER, then m*K codes; V = 3 + m*K
+    W   beams a user (20)
+    d   width of the backbone (d_model)
+    d_w width of the text embeddings
+    x, z, h_d, e_k   RQ-VAE: input, latent, residual at level d, codebook entry (eqs 4-8)
+    l   thoughts before the answer, G rollouts a user, s_i state, r_i residual, o_i thought
+
+Tokens: the code k of level j (both from 0) is token ``FIRST_CODE + j*K + k``. Levels have their own
+tokens, so that a token says by itself at which level it stands.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:  # importing the package loads no torch
+    from torch import Tensor
+
+PAD, BOS, ANSWER = 0, 1, 2
+FIRST_CODE = 3
+PAD_ITEM = -1
+IGNORE = -100  # target positions that the cross-entropy skips
+
+
+class Prefixes(NamedTuple):
+    """Examples of "history, then target", as integer tensors on one device.
+
+    Histories are item indices, oldest first, filled on the right with ``PAD_ITEM``.
+    """
+
+    history: Tensor  # (B, L) int64
+    length: Tensor  # (B,) int64, 1..L
+    target: Tensor  # (B,) int64
+    user: Tensor  # (B,) int64, row of the user in the data set
+
+    @property
+    def rows(self) -> int:
+        """How many examples there are (``len`` would count the fields)."""
+        return self.target.shape[0]
+
+    def take(self, rows: Tensor) -> Prefixes:
+        """The examples at ``rows``, histories cut to the longest of them."""
+        length = self.length[rows]
+        width = int(length.max()) if len(rows) else 0
+        return Prefixes(
+            self.history[rows, :width] if width else self.history[rows],
+            length,
+            self.target[rows],
+            self.user[rows],
+        )
+
+    def to(self, device) -> Prefixes:
+        return Prefixes(*(getattr(self, name).to(device) for name in self._fields))
+
+
+class Splits(NamedTuple):
+    """Leave-one-out: the last item of a user is test, the one before validation, the rest train."""
+
+    train: Prefixes
+    valid: Prefixes
+    test: Prefixes
+
+
+class Beams(NamedTuple):
+    """The answers of a beam search, best first.
+
+    A user with fewer than k reachable items has ``item`` -1 and ``score`` -inf in the last places.
+    """
+
+    item: Tensor  # (B, k) int64
+    score: Tensor  # (B, k) float32, log P(item's codes | history), a sum of m log-probabilities
+
+
+def check_shape(name: str, tensor, *expected: int | None) -> None:
+    """Raise ``ValueError`` unless ``tensor`` has the shape ``expected`` (None: any size)."""
+    shape = tuple(tensor.shape)
+    fits = len(shape) == len(expected) and all(e in (None, s) for s, e in zip(shape, expected))
+    if not fits:
+        want = ", ".join("any" if e is None else str(e) for e in expected)
+        raise ValueError(f"{name} has shape {shape}; expected ({want})")
