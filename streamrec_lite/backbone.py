@@ -1,0 +1,159 @@
+"""The encoder-decoder Transformer (section 2.2.2): one encoder, a direct and a thinking decoder.
+
+The layers are transformers' T5 stacks, unchanged. What is ours is that the stacks share one
+embedding table, which is also the output head, and that an encoder can serve two decoders: the
+direct one answers at once (TIGER, and the reference policy pi_ref), the thinking one writes
+thoughts first. With one decoder the model is exactly ``T5ForConditionalGeneration``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .config import BackboneConfig
+from .errors import BadInput, did_you_mean
+from .runtime import load_weights, read_json, read_tensors, write_json, write_tensors
+from .schemas import BOS, PAD, check_shape
+
+DECODERS = ("direct", "thinking")
+
+
+class Backbone(nn.Module):
+    """T5 encoder and decoders over one tied table of V tokens.
+
+    Args:
+        config: sizes; every stack has ``num_layers`` layers.
+        vocab_size: V = 3 + m*K.
+        decoders: which decoders to build: "direct", "thinking", or both.
+    """
+
+    def __init__(self, config: BackboneConfig, vocab_size: int, decoders: tuple[str, ...] = ("direct",)):
+        super().__init__()
+        from transformers.models.t5.modeling_t5 import T5Stack
+
+        for name in decoders:
+            if name not in DECODERS:
+                raise BadInput(f"decoder {name!r}", "unknown decoder", did_you_mean(name, DECODERS))
+        self.config, self.vocab_size = config, vocab_size
+        self.shared = nn.Embedding(vocab_size, config.d_model)
+        nn.init.normal_(self.shared.weight, std=1.0)  # T5's own start; logits are scaled by d**-0.5
+        self.encoder = T5Stack(t5_config(config, vocab_size, is_decoder=False))
+        self.decoders = nn.ModuleDict(
+            {name: T5Stack(t5_config(config, vocab_size, is_decoder=True)) for name in decoders}
+        )
+        for stack in (self.encoder, *self.decoders.values()):
+            stack.embed_tokens = None  # `shared` embeds for all: one name in the state dict, no aliases
+
+    def encode(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+        """History tokens (B, S), PAD on the right -> states (B, S, d) and mask (B, S), True = real.
+
+        The mask is None where no position is padded, which spares the attention a mask.
+        """
+        check_shape("tokens", tokens, None, None)
+        real = tokens != PAD
+        mask = None if bool(real.all()) else real
+        out = self.encoder(inputs_embeds=self.shared(tokens), attention_mask=mask)
+        return out.last_hidden_state, mask
+
+    def decode(self, inputs: Tensor, states: Tensor, mask: Tensor | None, decoder: str = "direct") -> Tensor:
+        """Decoder inputs (B, T) beginning with BOS, encoder states (B, S, d) -> hidden states (B, T, d)."""
+        out = self.decoders[decoder](
+            inputs_embeds=self.shared(inputs),
+            encoder_hidden_states=states,
+            encoder_attention_mask=mask,
+            use_cache=False,
+        )
+        return out.last_hidden_state
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Decoder states (..., d) -> logits (..., V) over the tied table, scaled as T5 does."""
+        return F.linear(hidden * self.config.d_model**-0.5, self.shared.weight)
+
+    def forward(self, tokens: Tensor, labels: Tensor, decoder: str = "direct") -> Tensor:
+        """Teacher forcing: history tokens (B, S) and labels (B, T) -> logits (B, T, V).
+
+        The decoder reads [BOS, y_1..y_{T-1}] and predicts y_1..y_T (eq. 10).
+        """
+        states, mask = self.encode(tokens)
+        return self.logits(self.decode(shift_right(labels), states, mask, decoder))
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``model.safetensors`` and ``model.json`` (sizes), each whole or not at all."""
+        folder = Path(folder)
+        write_tensors(folder / "model.safetensors", self.state_dict())
+        sizes = {"backbone": vars(self.config), "vocab_size": self.vocab_size, "decoders": list(self.decoders)}
+        write_json(folder / "model.json", sizes)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Backbone:
+        """Read what ``save`` wrote. Missing, broken or misshapen files are ``BadInput``."""
+        folder = Path(folder)
+        sizes = read_json(folder / "model.json")
+        try:
+            model = cls(BackboneConfig(**sizes["backbone"]), sizes["vocab_size"], tuple(sizes["decoders"]))
+        except (KeyError, TypeError) as error:
+            rule = f"the file must hold backbone, vocab_size and decoders ({error})"
+            raise BadInput(str(folder / "model.json"), rule, "run the stage again") from None
+        weights, _ = read_tensors(folder / "model.safetensors")
+        load_weights(model, weights, folder / "model.safetensors")
+        return model.eval()
+
+
+def t5_config(config: BackboneConfig, vocab_size: int, is_decoder: bool):
+    """transformers' configuration of one stack; dropout also acts on attention weights, as in T5."""
+    from transformers import T5Config
+
+    return T5Config(
+        vocab_size=vocab_size,
+        d_model=config.d_model,
+        d_kv=config.d_kv,
+        d_ff=config.d_ff,
+        num_layers=config.num_layers,
+        num_heads=config.num_heads,
+        dropout_rate=config.dropout,
+        feed_forward_proj="relu",
+        is_decoder=is_decoder,
+        is_encoder_decoder=False,
+        use_cache=False,
+        pad_token_id=PAD,
+        decoder_start_token_id=BOS,
+        attn_implementation="sdpa",
+    )
+
+
+def history_tokens(table: Tensor, history: Tensor) -> Tensor:
+    """Histories (B, L) of item indices, PAD_ITEM on the right -> encoder tokens (B, L*m + 1).
+
+    Every item becomes its m codes, oldest item first, and BOS marks the end, right after the newest
+    item. The mark is a departure from the paper, which does not say how positions are told: T5's
+    attention knows distances alone, and the newest item, from which most can be predicted, is only
+    the newest by its distance from something.
+
+    Args:
+        table: a tokenizer's ``tokens`` (N + 1, m), the last row all PAD.
+    """
+    items, m = history.shape[1], table.shape[1]
+    codes = table[history].flatten(1)
+    tokens = F.pad(codes, (0, 1), value=PAD)
+    end = (history >= 0).sum(1, keepdim=True) * m
+    check_shape("tokens", tokens, history.shape[0], items * m + 1)
+    return tokens.scatter(1, end, BOS)
+
+
+def shift_right(labels: Tensor) -> Tensor:
+    """Labels (B, T) -> decoder inputs (B, T): BOS, then the labels without the last."""
+    start = labels.new_full((labels.shape[0], 1), BOS)
+    return torch.cat([start, labels[:, :-1]], dim=1)
+
+
+def label_log_probs(logits: Tensor, labels: Tensor, temperature: float = 1.0) -> Tensor:
+    """log P(y_t | y_<t, history) of eq. 11: logits (B, T, V), labels (B, T) -> (B, T).
+
+    The softmax runs over the whole vocabulary C, special tokens included, at temperature tau.
+    """
+    log_probs = F.log_softmax(logits.float() / temperature, dim=-1)
+    return log_probs.gather(-1, labels.unsqueeze(-1)).squeeze(-1)

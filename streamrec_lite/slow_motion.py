@@ -1,0 +1,104 @@
+"""TIGER in slow motion, as tables: teacher forcing, the trie, a beam search, right and wrong answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from .schemas import BOS, FIRST_CODE, Prefixes
+
+
+def token_name(token: int, K: int) -> str:
+    """A token in words: PAD, BOS, ANSWER, or ``level:code``, both from 1 and 0 as in the tables."""
+    if token < FIRST_CODE:
+        return ("PAD", "BOS", "ANSWER")[token]
+    level, code = divmod(token - FIRST_CODE, K)
+    return f"{level + 1}:{code}"
+
+
+def teacher_forcing(tokenizer, prefixes: Prefixes, row: int) -> tuple[list[list[str]], pd.DataFrame]:
+    """One example as the model reads it: (encoder tokens an item, decoder input and label a step)."""
+    n = int(prefixes.length[row])
+    tokens, K = tokenizer.tokens.cpu(), tokenizer.K
+    encoder = [[token_name(int(t), K) for t in tokens[i]] for i in prefixes.history[row, :n].cpu()]
+    labels = tokens[prefixes.target[row].cpu()].tolist()
+    inputs = [BOS, *labels[:-1]]
+    steps = [
+        {"step": t + 1, "decoder reads": token_name(x, K), "must predict": token_name(y, K), "label": y}
+        for t, (x, y) in enumerate(zip(inputs, labels, strict=True))
+    ]
+    return encoder, pd.DataFrame(steps)
+
+
+def trie_shape(trie) -> pd.DataFrame:
+    """A row a depth of the trie: nodes there, and how many children they have."""
+    rows = []
+    for depth in range(trie.m):
+        children = trie.start[depth].cpu().diff().numpy()
+        mean, most = round(float(children.mean()), 2), int(children.max())
+        rows.append({"depth": depth, "nodes": len(children), "mean children": mean, "most children": most})
+    rows.append({"depth": trie.m, "nodes": len(trie.leaf_item), "mean children": 0.0, "most children": 0})
+    return pd.DataFrame(rows)
+
+
+def leaves(trie, depth: int, node: int) -> Tensor:
+    """The items below a node of the trie."""
+    low, high = node, node + 1
+    for j in range(depth, trie.m):
+        low, high = int(trie.start[j][low]), int(trie.start[j][high])
+    return trie.leaf_item[low:high]
+
+
+@torch.inference_mode()
+def beam_steps(
+    model, tokenizer, history: Tensor, beams: int = 20, decoder: str = "direct"
+) -> list[pd.DataFrame]:
+    """The constrained beam search of one user in slow motion: a table a code level.
+
+    ``history`` holds item indices (n,). Every row is a candidate prefix, best first: codes, parent
+    (row of the previous table), log_prob of its last code, score (the sum so far), items (below
+    it in the trie), example (one of them) and kept (among the ``beams`` best). The candidates
+    that the trie rules out never appear.
+    """
+    trie = tokenizer.trie
+    states, mask = model.encode(tokenizer.tokens[history].reshape(1, -1))
+    alive = [{"codes": (), "node": 0, "score": 0.0}]
+    steps = []
+    for depth in range(tokenizer.m):
+        inputs = [[BOS, *(FIRST_CODE + j * tokenizer.K + c for j, c in enumerate(a["codes"]))] for a in alive]
+        inputs = torch.tensor(inputs, device=states.device)
+        spread = states.expand(len(alive), -1, -1)
+        hidden = model.decode(inputs, spread, None if mask is None else mask.expand(len(alive), -1), decoder)
+        log_probs = model.logits(hidden[:, -1]).float().log_softmax(-1).cpu()
+        rows = []
+        for parent, beam in enumerate(alive):
+            first, end = (int(trie.start[depth][beam["node"] + i]) for i in (0, 1))
+            for node in range(first, end):
+                code = int(trie.child_code[depth][node])
+                gain = float(log_probs[parent, FIRST_CODE + depth * tokenizer.K + code])
+                rows.append(((*beam["codes"], code), parent, node, gain, beam["score"] + gain))
+        table = pd.DataFrame(rows, columns=["codes", "parent", "node", "log_prob", "score"])
+        table = table.sort_values("score", ascending=False, kind="stable").reset_index(drop=True)
+        below = [leaves(trie, depth + 1, int(node)) for node in table["node"]]
+        table["items"], table["example"] = [len(b) for b in below], [int(b[0]) for b in below]
+        table["kept"] = table.index < beams
+        steps.append(table)
+        alive = table[table["kept"]].to_dict("records")
+    return steps
+
+
+def hits_by_length(ranks: Tensor, length: Tensor, k: int = 10, groups: int = 5) -> pd.DataFrame:
+    """Share of users whose next item is among the first k, by the length of their history."""
+    frame = pd.DataFrame({"length": length.cpu().numpy(), "hit": ((ranks > 0) & (ranks <= k)).cpu().numpy()})
+    edges = np.unique(np.quantile(frame["length"], np.linspace(0, 1, groups + 1)).astype(int))
+    if len(edges) < 2:
+        edges = np.array([edges[0], edges[0] + 1])
+    bins = pd.cut(frame["length"], edges - np.r_[1, np.zeros(len(edges) - 1, int)], labels=False)
+    grouped = frame.groupby(bins)
+    table = grouped.agg(
+        shortest=("length", "min"), longest=("length", "max"), users=("hit", "size"), hit=("hit", "mean")
+    )
+    table["error"] = np.sqrt(table["hit"] * (1 - table["hit"]) / table["users"])
+    return table.reset_index(drop=True).rename(columns={"hit": f"R@{k}"})

@@ -1,0 +1,133 @@
+"""The constrained beam: exact scores, valid items, the same beams as transformers' generate."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from streamrec_lite.backbone import Backbone, label_log_probs, shift_right
+from streamrec_lite.config import BackboneConfig
+from streamrec_lite.decoding import StepDecoder, beam_search
+from streamrec_lite.errors import BadInput
+from streamrec_lite.schemas import BOS, PAD
+from streamrec_lite.semantic_ids import SemanticTokenizer
+
+SIZES = BackboneConfig(d_model=32, d_ff=48, num_layers=2, num_heads=4, d_kv=16, dropout=0.0)
+
+
+def world(n_items: int, m: int, k_codes: int, users: int = 6, seed: int = 0):
+    """A random catalogue, a random model with confident logits, and histories of mixed lengths."""
+    torch.manual_seed(seed)
+    tokenizer = SemanticTokenizer.from_codes(distinct_codes(n_items, m, k_codes), k_codes)
+    model = Backbone(SIZES, tokenizer.vocab_size, ("direct", "thinking")).eval()
+    history = torch.randint(0, n_items, (users, 5))
+    for row, length in enumerate([5, 1, 3, 2, 4, 5][:users]):
+        history[row, length:] = -1
+    return model, tokenizer, tokenizer.tokens[history].flatten(1)
+
+
+def distinct_codes(n: int, m: int, k: int) -> torch.Tensor:
+    numbers = torch.randperm(k**m)[:n]
+    return torch.stack([numbers // k**j % k for j in reversed(range(m))], dim=1)
+
+
+@torch.no_grad()
+def score_all(model, tokenizer, tokens, decoder="direct"):
+    """log P(item | history) of every item, by one teacher-forced pass an item: (B, N)."""
+    scores = []
+    for row in tokens:
+        labels = tokenizer.tokens[:-1]
+        logits = model(row.expand(len(labels), -1), labels, decoder)
+        scores.append(label_log_probs(logits, labels).sum(-1))
+    return torch.stack(scores)
+
+
+@pytest.mark.parametrize("decoder", ["direct", "thinking"])
+def test_beam_equals_exhaustive_scoring(decoder):
+    model, tokenizer, tokens = world(60, 3, 8)
+    want = score_all(model, tokenizer, tokens, decoder)
+    got = beam_search(model, tokenizer.trie, tokens, beams=60, k=60, decoder=decoder)  # nothing is pruned
+    best = want.sort(dim=1, descending=True)
+    assert torch.equal(got.item, best.indices)
+    torch.testing.assert_close(got.score, best.values, atol=1e-4, rtol=0)
+
+
+def test_narrow_beam_gives_exact_scores_of_real_items():
+    model, tokenizer, tokens = world(400, 4, 8)
+    got = beam_search(model, tokenizer.trie, tokens, beams=10, k=10)
+    assert all(len(set(row)) == 10 for row in got.item.tolist())
+    assert ((got.item >= 0) & (got.item < 400)).all()
+    want = score_all(model, tokenizer, tokens).gather(1, got.item)
+    torch.testing.assert_close(got.score, want, atol=1e-4, rtol=0)
+    assert (got.score.diff(dim=1) <= 0).all()
+
+
+def test_beam_equals_generate_on_a_large_catalogue():
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    model, tokenizer, tokens = world(4000, 4, 32, users=4)
+    sizes = {"d_model": 32, "d_ff": 48, "num_layers": 2, "num_heads": 4, "d_kv": 16}
+    t5 = T5ForConditionalGeneration(
+        T5Config(
+            vocab_size=tokenizer.vocab_size, dropout_rate=0.0, decoder_start_token_id=BOS, pad_token_id=PAD,
+            eos_token_id=None, **sizes,
+        )
+    ).eval()  # fmt: skip
+    state = {"shared.weight": model.shared.weight}
+    state |= {f"encoder.{k}": v for k, v in model.encoder.state_dict().items()}
+    state |= {f"decoder.{k}": v for k, v in model.decoders["direct"].state_dict().items()}
+    t5.load_state_dict(state, strict=False)
+    children: dict[tuple, set] = {}
+    for row in tokenizer.tokens[:-1].tolist():
+        for j in range(4):
+            children.setdefault(tuple(row[:j]), set()).add(row[j])
+    out = t5.generate(
+        input_ids=tokens, attention_mask=tokens != PAD, num_beams=20, num_return_sequences=20, do_sample=False,
+        max_new_tokens=4, min_new_tokens=4, length_penalty=0.0, early_stopping=False,
+        prefix_allowed_tokens_fn=lambda _, ids: sorted(children[tuple(ids.tolist()[1:])]),
+        return_dict_in_generate=True, output_scores=True,
+    )  # fmt: skip
+    got = beam_search(model, tokenizer.trie, tokens, beams=20, k=20)
+    assert torch.equal(tokenizer.items_of(out.sequences[:, 1:]).view(4, 20), got.item)
+    torch.testing.assert_close(out.sequences_scores.view(4, 20), got.score, atol=1e-4, rtol=0)
+
+
+def test_steps_equal_a_full_pass_after_forks():
+    model, tokenizer, tokens = world(60, 3, 8)
+    states, mask = model.encode(tokens)
+    stepper = StepDecoder(model, states, mask)
+    first = tokenizer.tokens[torch.arange(18).view(6, 3), 0]
+    hidden = stepper.step(torch.full((6, 1), BOS))
+    stepper.reorder(torch.zeros(6, 3, dtype=torch.long))
+    stepper.step(first)
+    parent = torch.tensor([[2, 0, 0, 1]]).expand(6, 4)
+    stepper.reorder(parent)
+    second = tokenizer.tokens[torch.arange(24).view(6, 4), 1]
+    hidden = stepper.step(second)
+    for w in range(4):
+        labels = torch.stack([first.gather(1, parent)[:, w], second[:, w], second[:, w]], dim=1)
+        full = model.decode(shift_right(labels), states, mask)[:, -1]
+        torch.testing.assert_close(hidden[:, w], full, atol=1e-5, rtol=0)
+
+
+def test_fewer_items_than_answers():
+    model, tokenizer, tokens = world(7, 3, 8)
+    got = beam_search(model, tokenizer.trie, tokens, beams=20, k=10)
+    assert all(sorted(row[:7]) == list(range(7)) and row[7:] == [-1] * 3 for row in got.item.tolist())
+    assert torch.isneginf(got.score[:, 7:]).all()
+    assert torch.isfinite(got.score[:, :7]).all()
+
+
+def test_batch_and_padding_do_not_matter():
+    model, tokenizer, tokens = world(200, 3, 8)
+    together = beam_search(model, tokenizer.trie, tokens, beams=12, k=5)
+    alone = beam_search(model, tokenizer.trie, tokens[2:3, : 3 * 3], beams=12, k=5)
+    assert torch.equal(together.item[2:3], alone.item)
+    torch.testing.assert_close(together.score[2:3], alone.score, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("k", [0, 21])
+def test_more_answers_than_beams(k):
+    model, tokenizer, tokens = world(60, 3, 8)
+    with pytest.raises(BadInput, match="beams"):
+        beam_search(model, tokenizer.trie, tokens, beams=20, k=k)
