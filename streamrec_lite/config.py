@@ -54,8 +54,8 @@ class TokenizerConfig:
     latent_dim: int = opt(32, "c: width of the latent z and of the code embeddings", 1, 4096)
     beta: float = opt(0.25, "beta of eq. 6, the commitment weight", 0.0, 10.0)
     lr: float = opt(1e-3, "AdamW learning rate", 1e-8, 1.0)
-    batch_size: int = opt(1024, "items a step", 1, 1_000_000)
-    epochs: int = opt(300, "passes over the items", 1, 100_000)
+    batch_size: int = opt(256, "items a step", 1, 1_000_000)
+    epochs: int = opt(100, "passes over the items", 1, 100_000)
     seed: int = opt(0, "one tokenizer serves every seed of a run, so that rows differ by model alone", 0)
 
 
@@ -154,7 +154,9 @@ def preset(name: str = "lite", dataset: str = "playground") -> Config:
             config,
             data=replace(config.data, playground_items=120, playground_users=200),
             embeddings=replace(config.embeddings, dim=16),
-            tokenizer=replace(config.tokenizer, K=16, m=3, hidden=(32,), latent_dim=8, epochs=30),
+            tokenizer=replace(
+                config.tokenizer, K=16, m=3, hidden=(32,), latent_dim=8, epochs=60, batch_size=32
+            ),
             backbone=BackboneConfig(d_model=32, d_ff=64, num_layers=1, num_heads=2, d_kv=16),
             tiger=replace(config.tiger, max_epochs=2, warmup_steps=10),
             evaluate=replace(config.evaluate, bootstrap=200),
@@ -162,7 +164,7 @@ def preset(name: str = "lite", dataset: str = "playground") -> Config:
     if name == "lite" and dataset == "playground":  # 600 items: 64 codes a level are enough
         config = replace(
             config,
-            tokenizer=replace(config.tokenizer, K=64, m=3),
+            tokenizer=replace(config.tokenizer, K=64, m=3, hidden=(256, 128), epochs=200),
             tiger=replace(config.tiger, max_epochs=12),
         )
     if name == "paper":  # section 3.1.4

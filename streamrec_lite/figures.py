@@ -36,9 +36,9 @@ STAGES = {  # name: (x, y, text, colour)
     "ids": (2, 1, "semantic IDs\n(03)", SKY),
     "history": (0, 0, "users' histories\n(01)", ORANGE),
     "split": (1, 0, "leave-one-out,\nprefixes (01)", ORANGE),
-    "model": (3, 0.5, "encoder,\ndecoder (04)", GREEN),
-    "beam": (4, 0.5, "beam search\nin a trie (04)", GREEN),
-    "metrics": (5, 0.5, "items, R@10,\nN@10 (04)", YELLOW),
+    "model": (3.25, 0.5, "encoder,\ndecoder (04)", GREEN),
+    "beam": (4.25, 0.5, "beam search\nin a trie (04)", GREEN),
+    "metrics": (5.25, 0.5, "items, R@10,\nN@10 (04)", YELLOW),
 }
 ARROWS = (
     ("text", "vectors"),
@@ -70,8 +70,8 @@ def stage_map():
     for a, b in ARROWS:
         (xa, ya), (xb, yb) = STAGES[a][:2], STAGES[b][:2]
         start, end = (xa * 1.55 + 1.26, ya * 1.4 + 0.35), (xb * 1.55 - 0.07, yb * 1.4 + 0.35)
-        axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=14, linewidth=1.3))
-    axes.set(xlim=(-0.15, 9.15), ylim=(-0.2, 2.3), title="From text and histories to recommendations")
+        axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=14, linewidth=1.3, color="black"))
+    axes.set(xlim=(-0.15, 9.5), ylim=(-0.2, 2.3), title="From text and histories to recommendations")
     axes.axis("off")
     return figure
 
@@ -91,17 +91,15 @@ def leave_one_out(dataset, user: int, max_history: int = 20):
             axes.add_patch(
                 Rectangle((position, -row), 0.92, 0.84, facecolor=colour, edgecolor=GREY, linewidth=0.7)
             )
-            letter = part[0].upper() if position == j else "h" if used else ""
+            letter = "?" if position == j else "h" if used else ""
             if n <= 30:
                 axes.text(position + 0.46, 0.42 - row, letter, ha="center", va="center", fontsize=10)
     axes.set(xlim=(-0.2, n + 0.1), ylim=(-len(shown) + 0.8, 1.1))
     step = max(1, n // 15)
     axes.set_xticks(np.arange(0, n, step) + 0.46, np.arange(1, n + 1, step))
     axes.set_yticks([0.42 - row for row in range(len(shown))], [part for _, part in shown])
-    axes.set(
-        xlabel="position in the user's history (1 = oldest)", title="h: history, T/V: target to be predicted"
-    )
-    axes.set_title("One user's examples (h: history the model reads; T, V: the item it must name)")
+    axes.set(xlabel="position in the user's history (1 = oldest)")
+    axes.set_title("One user's examples (h: history that is read; ?: the item to be named)")
     if len(shown) < len(examples):
         axes.set_title(f"One user's examples ({len(examples) - len(shown)} training rows left out)")
     return figure
@@ -112,16 +110,14 @@ def history_lengths(dataset):
     """How many interactions users have."""
     lengths = np.array([len(s) for s in dataset.sequences])
     figure, axes = picture(8.5, 3.2)
-    top = int(np.quantile(lengths, 0.99)) + 1
+    top = min(int(np.quantile(lengths, 0.99)) + 1, int(lengths.max()))
     axes.hist(
         np.minimum(lengths, top), bins=np.arange(lengths.min(), top + 2) - 0.5, color=BLUE, edgecolor="white"
     )
     axes.axvline(lengths.mean(), color=RED, linestyle="--", label=f"mean {lengths.mean():.1f}")
-    axes.set(
-        xlabel="interactions of a user (the last bar holds all longer ones)",
-        ylabel="users",
-        title="History lengths",
-    )
+    rest = "" if top == lengths.max() else f" (the last bar: {top} and more)"
+    axes.set(xlabel=f"interactions of a user{rest}", ylabel="users", title="History lengths")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend()
     return figure
 
@@ -146,7 +142,8 @@ def popularity(dataset):
     counts = np.bincount(np.concatenate(dataset.sequences), minlength=dataset.n_items)
     counts = np.sort(counts)[::-1]
     figure, (left, right) = picture(8.5, 3.2, columns=2)
-    left.plot(np.arange(1, len(counts) + 1), np.maximum(counts, 0.5), color=BLUE)
+    taken = counts[counts > 0]
+    left.plot(np.arange(1, len(taken) + 1), taken, color=BLUE)
     left.set(
         xscale="log",
         yscale="log",

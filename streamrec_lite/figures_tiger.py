@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import numpy as np
 import pandas as pd
 from matplotlib.patches import Rectangle
@@ -76,15 +78,19 @@ def trie_shape(table: pd.DataFrame, K: int):
         title="Prefixes that exist",
         xticks=table["depth"],
     )
-    bars = right.bar(inner["depth"], inner["mean children"], color=GREEN, edgecolor="black", label="mean")
-    bar_labels(right, bars, "{:.1f}")
-    right.plot(inner["depth"], inner["most children"], "D", color=RED, label="most")
+    for shift, column, colour, hatch, form in (
+        (-0.2, "mean children", GREEN, "", "{:.1f}"),
+        (0.2, "most children", ORANGE, "//", "{:.0f}"),
+    ):
+        x = inner["depth"] + shift
+        bars = right.bar(x, inner[column], 0.38, color=colour, hatch=hatch, edgecolor="black", label=column)
+        bar_labels(right, bars, form)
     right.axhline(K, color="black", linestyle=":", linewidth=1, label=f"without a trie: {K}")
     right.set(
         xlabel="depth", ylabel="allowed next codes", title="Choices a node offers", xticks=inner["depth"]
     )
-    right.set_ylim(0, 1.4 * K)
-    right.legend(loc="upper right", ncols=3, columnspacing=1, handletextpad=0.4)
+    right.set_ylim(0, 1.15 * K)
+    figure.legend(*right.get_legend_handles_labels(), loc="outside lower right", ncols=3)
     return figure
 
 
@@ -92,45 +98,45 @@ def trie_shape(table: pd.DataFrame, K: int):
 def beam(steps: list[pd.DataFrame], dataset, target: int | None = None, rows: int = 6, codes=None):
     """The best ``rows`` prefixes at every step of a beam, joined to the prefix each grew from.
 
-    ``codes`` (N, m) marks the target's own path in red, with a star; a path that left the picture
-    or the beam is said so below its column.
+    ``codes`` (N, m) marks the target's own path in red, with a star; where it is not among the best
+    it takes the last place, as long as the search keeps it.
     """
-    names = dataset.items["title"]
-    figure, axes = picture(9, 1.6 + 0.62 * rows)
+    figure, axes = picture(9.3, 1.3 + 0.85 * rows)
+    wide = int(81 / len(steps))  # characters that fit into a box
     truth = None if target is None or codes is None else tuple(int(c) for c in codes[target])
+    places: dict[int, int] = {}  # rank in the previous table -> place in the picture
     for depth, table in enumerate(steps):
-        for rank, row in enumerate(table.head(rows).itertuples()):
-            on_path = truth is not None and row.codes == truth[: depth + 1]
-            text = "·".join(map(str, row.codes)) + f"   {row.score:.2f}"
-            what = short(names.iloc[row.example], 24) if row.items == 1 else f"{row.items} items, e.g. "
-            what += "" if row.items == 1 else short(names.iloc[row.example], 14)
-            face = {
-                "facecolor": "white",
-                "edgecolor": RED if on_path else GREY,
-                "linewidth": 2 if on_path else 0.8,
-            }
-            axes.text(
-                depth,
-                -rank,
-                ("★ " if on_path else "") + f"{text}\n{what}",
-                fontsize=10,
-                va="center",
-                bbox=face,
-            )
-            if depth and row.parent < rows:
-                colour = RED if on_path else GREY
-                axes.plot(
-                    [depth - 0.32, depth - 0.02], [-row.parent, -rank], color=colour, linewidth=1, zorder=0
-                )
-        place = None if truth is None else table.index[[c == truth[: depth + 1] for c in table["codes"]]]
-        note = f"{int(table['kept'].sum())} kept of {len(table)}"
-        if place is not None:
-            note += f"; target: {place[0] + 1}." if len(place) else "; target: dropped"
-        axes.text(depth, 0.75, f"step {depth + 1}\n{note}", fontsize=10, va="bottom", weight="bold")
-    axes.set(xlim=(-0.1, len(steps) - 0.2), ylim=(-rows + 0.4, 1.7))
-    axes.set_title("A beam, step by step: codes so far, log-probability, and the items they lead to")
+        right = [truth is not None and c == truth[: depth + 1] for c in table["codes"]]
+        at = right.index(True) if True in right else -1
+        ranks = list(range(min(rows, len(table))))
+        if at >= rows and table["kept"].iloc[at]:
+            ranks[-1] = at
+        for place, rank in enumerate(ranks):
+            row = table.iloc[rank]
+            colour, width = (RED, 2.2) if right[rank] else (GREY, 0.9)
+            box = Rectangle((depth, -place), 0.84, 0.8, facecolor="white", edgecolor=colour, linewidth=width)
+            axes.add_patch(box)
+            axes.text(depth + 0.03, 0.4 - place, _box_text(row, rank, right[rank], dataset, wide), va="center", fontsize=10)
+            if depth and row["parent"] in places:
+                start = 0.4 - places[row["parent"]]
+                axes.plot([depth - 0.16, depth], [start, 0.4 - place], color=colour, linewidth=width, zorder=0)
+        places = {rank: place for place, rank in enumerate(ranks)}
+        note = f"step {depth + 1}: {int(table['kept'].sum())} kept of {len(table)}"
+        note += "" if truth is None else f"\n★ is number {at + 1}" if at >= 0 else "\n★ was dropped"
+        axes.text(depth, 0.95, note, fontsize=10, va="bottom", weight="bold")
+    axes.set(xlim=(-0.05, len(steps) - 0.1), ylim=(0.9 - rows, 1.5))
+    axes.set_title("A beam, step by step: codes so far, log-probability, and the items below them")
     axes.axis("off")
     return figure
+
+
+def _box_text(row: pd.Series, rank: int, on_path: bool, dataset, wide: int) -> str:
+    """Three lines: rank, codes and score; then the item, or how many there are and one of them."""
+    head = f"{'★ ' if on_path else ''}{rank + 1}. {'·'.join(map(str, row['codes']))}   {row['score']:.2f}"
+    name = " ".join(str(dataset.items["title"].iloc[row["example"]]).split())
+    if row["items"] > 1:
+        return f"{head}\n{row['items']} items, one of them:\n{short(name, wide)}"
+    return "\n".join([head, *textwrap.wrap(name or "(no title)", wide, max_lines=2, placeholder=" …")])
 
 
 @styled
@@ -145,7 +151,7 @@ def recommendations(table: pd.DataFrame):
     for bar, truth in zip(bars, table["truth"], strict=True):
         bar.set_hatch("//" if truth else "")
     bars.orientation = "horizontal"
-    bar_labels(axes, bars, "{:.1f} %")
+    bar_labels(axes, bars, "{:.2g} %")
     axes.invert_yaxis()
     axes.set(
         xlabel="probability of the item's codes (%)", title="Recommended next items (★: what the user took)"
@@ -163,7 +169,7 @@ def model_bars(table: pd.DataFrame, metric: str = "N@10", ceiling: float | None 
     bar_labels(axes, bars, "{:.4f}")
     if ceiling is not None:
         axes.axvline(ceiling, color="black", linestyle="--", label=f"oracle: {ceiling:.4f}")
-        axes.legend(loc="lower right")
+        figure.legend(loc="outside lower right")
     axes.invert_yaxis()
     axes.set_xlim(0, 1.2 * max(float(table[metric].max()), ceiling or 0.0, 1e-6))
     axes.set(
@@ -192,5 +198,5 @@ def hits_by_length(tables: dict[str, pd.DataFrame], k: int = 10):
         title="Right and wrong, by history length",
     )
     axes.set_ylim(bottom=0)
-    axes.legend()
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

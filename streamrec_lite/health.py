@@ -38,19 +38,20 @@ def health_report(
     described by one level alone, so it fails, with K as the reason.
     """
     items, m = codes.shape
-    reachable = min(K, distinct if distinct is not None else items)
+    distinct = items if distinct is None else distinct
+    reachable = min(K, distinct)
     used, perplexity = usage(raw, K)
     used_after, perplexity_after = usage(codes, K)
     collisions = count_collisions(codes)
     reasons = []
     for d in range(m):
         if used[d] < USED_SHARE * reachable:
-            reasons.append(f"level {d + 1} uses {used[d]} of {reachable} codes (at least 95 % are needed)")
+            reasons.append(f"level {d + 1} uses {used[d]} of {reachable} codes (at least 95 % needed)")
         if perplexity[d] < PERPLEXITY_SHARE * reachable:
             need = PERPLEXITY_SHARE * reachable
-            reasons.append(f"level {d + 1} has perplexity {perplexity[d]:.1f} (at least {need:.1f} is needed)")
-    if reasons and reachable < 2 * K:
-        reasons.append(f"{reachable} different items are few for K={K}: choose a smaller tokenizer.K")
+            reasons.append(f"level {d + 1} has perplexity {perplexity[d]:.1f} (at least {need:.1f} needed)")
+    if reasons and distinct < 2 * K:
+        reasons.append(f"{distinct} different items are few for K={K}: choose a smaller tokenizer.K")
     if collisions:
         reasons.append(f"{collisions} items share another item's ID")
     return {

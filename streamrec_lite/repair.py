@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .clustering import nearest
 from .errors import BadInput
 
 
@@ -25,7 +26,9 @@ def repair_collisions(codes: Tensor, latents: Tensor, codebooks: list[Tensor]) -
     m, K = len(codebooks), codebooks[0].shape[0]
     if codes.shape[0] > K**m:
         raise BadInput(
-            f"{codes.shape[0]} items", f"{m} levels of {K} codes give only {K**m} IDs", "raise tokenizer.K or m"
+            f"{codes.shape[0]} items",
+            f"{m} levels of {K} codes give only {K**m} IDs",
+            "raise tokenizer.K or m",
         )
     codes, latents = codes.cpu().clone(), latents.detach().cpu().float()
     books = [book.detach().cpu().float() for book in codebooks]
@@ -72,7 +75,7 @@ def _make_room(codes: Tensor, latents: Tensor, books: list[Tensor], level: int) 
         moved = rows[codes[rows, level] != before]
         residual = _residual(codes[moved], latents[moved], books, level + 1)
         for j in range(level + 1, m):
-            codes[moved, j] = torch.cdist(residual, books[j]).argmin(dim=1)
+            codes[moved, j] = nearest(residual, books[j])
             residual -= books[j][codes[moved, j]]
 
 
@@ -84,7 +87,7 @@ def _spill(code: Tensor, residual: Tensor, book: Tensor, room: int) -> Tensor:
         rows = (load[code] > room).nonzero()[:, 0]
         if not len(rows):
             return code
-        cost = torch.cdist(residual[rows], book).square()
+        cost = torch.cdist(residual[rows].double(), book.double()).square()
         own = cost.gather(1, code[rows, None])[:, 0]
         cost[:, load >= room] = torch.inf
         best, target = cost.min(dim=1)

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import math
 import time
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from .clustering import kmeans, lloyd, nearest, revive
 from .config import TokenizerConfig
 from .errors import BadInput
 from .runtime import RunLog, derive_seed
 
-CHUNK = 16384  # rows whose distances to all K codes are held at once
-
-
-def nearest(h: Tensor, book: Tensor) -> Tensor:
-    """c = argmin_k |h - e_k| for rows h (n, c) and codes (K, c): (n,) int64, the lower index on ties."""
-    half = 0.5 * book.square().sum(dim=1)  # |h|^2 is the same for every k
-    return torch.cat([(half - part @ book.T).argmin(dim=1) for part in h.split(CHUNK)])
+ROWS = 65536  # items that pass through the encoder or decoder at once
 
 
 class Quantized(NamedTuple):
@@ -102,77 +96,20 @@ class RQVAE(nn.Module):
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
         """Latents z (N, c) of embeddings (N, d_w)."""
-        return torch.cat([self.encoder(self.normalize(part)) for part in x.split(CHUNK)])
+        return torch.cat([self.encoder(self.normalize(part)) for part in x.split(ROWS)])
 
     @torch.no_grad()
     def decode(self, vector: Tensor) -> Tensor:
         """Embeddings (N, d_w) of quantised latents (N, c), in the units of the inputs (eq. 8)."""
-        return torch.cat([self.decoder(part) * self.scale + self.mean for part in vector.split(CHUNK)])
+        return torch.cat([self.decoder(part) * self.scale + self.mean for part in vector.split(ROWS)])
 
 
 def _mlp(widths: tuple[int, ...]) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for i, (a, b) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+    for i, (a, b) in enumerate(itertools.pairwise(widths)):
         layers += [nn.ReLU()] if i else []
         layers += [nn.Linear(a, b)]
     return nn.Sequential(*layers)
-
-
-def lloyd(x: Tensor, book: Tensor, steps: int) -> Tensor:
-    """k-means from the given centres (K, c), which keeps every centre in use where x (n, c) allows it.
-
-    An empty centre moves to the row that its own centre fits worst, one row each.
-    """
-    book = book.clone()
-    for _ in range(steps):
-        code = nearest(x, book)
-        count = torch.bincount(code, minlength=len(book))
-        total = torch.zeros_like(book)
-        for rows, part in zip(x.split(CHUNK), code.split(CHUNK), strict=True):
-            # A product with a one-hot matrix adds in one fixed order, on a GPU too.
-            total += F.one_hot(part, len(book)).to(x.dtype).T @ rows
-        live = count > 0
-        book[live] = total[live] / count[live, None]
-        revive(book, x, code)
-    return book
-
-
-@torch.no_grad()
-def revive(book: Tensor, h: Tensor, code: Tensor) -> Tensor:
-    """Dead-code replacement, in place: codes of ``book`` (K, c) that no row uses move to badly fitted rows.
-
-    h (n, c) are the current residuals of all items at this level, code (n,) their codes. The rows
-    with the largest errors are taken, one for each dead code, among rows that differ and whose code
-    has other rows too. Returns the indices of the codes that moved.
-    """
-    count = torch.bincount(code, minlength=len(book))
-    dead = (count == 0).nonzero()[:, 0]
-    if not len(dead):
-        return dead
-    error = (h - book[code]).square().sum(dim=1)
-    worst = error.argsort(descending=True, stable=True)[: 4 * len(dead) + 64]
-    worst = worst[error[worst] > 0]
-    taken = [i for i, row in enumerate(worst) if not i or not torch.equal(h[row], h[worst[i - 1]])]
-    rows = worst[taken][: len(dead)]
-    book[dead[: len(rows)]] = h[rows]
-    return dead[: len(rows)]
-
-
-def kmeans(x: Tensor, K: int, seed: int, steps: int = 10) -> Tensor:
-    """K centres (K, c) of rows x (n, c): k-means++ start on at most 64 rows a centre, then ``lloyd``."""
-    generator = torch.Generator().manual_seed(seed)
-    pick = torch.randperm(len(x), generator=generator)[: 64 * K].to(x.device)
-    sample = x[pick]
-    book = sample[:1].repeat(K, 1)
-    distance = torch.full((len(sample),), torch.inf, device=x.device)
-    for k in range(1, K):
-        distance = torch.minimum(distance, (sample - book[k - 1]).square().sum(dim=1))
-        if not distance.sum() > 0:  # fewer different rows than centres: the rest stay unused
-            break
-        mass = distance.double().cumsum(dim=0)
-        draw = torch.rand((), generator=generator, dtype=torch.float64).to(x.device) * mass[-1]
-        book[k] = sample[torch.searchsorted(mass, draw, right=True).clamp(max=len(sample) - 1)]
-    return lloyd(sample, book, steps)
 
 
 def rq_kmeans(x: Tensor, config: TokenizerConfig, progress: bool = False) -> ResidualQuantizer:
@@ -197,7 +134,9 @@ def rq_kmeans(x: Tensor, config: TokenizerConfig, progress: bool = False) -> Res
     return quantizer
 
 
-def train_rqvae(x: Tensor, config: TokenizerConfig, log: RunLog | None = None, progress: bool = True) -> RQVAE:
+def train_rqvae(
+    x: Tensor, config: TokenizerConfig, log: RunLog | None = None, progress: bool = True
+) -> RQVAE:
     """Train an RQ-VAE on the embeddings of all items, x (N, d_w), on x's device; eqs 5-8.
 
     Four phases, of ``config.epochs`` passes in all:
@@ -220,6 +159,8 @@ def train_rqvae(x: Tensor, config: TokenizerConfig, log: RunLog | None = None, p
             _fit_codebooks(model, x, config, fresh=True)
         if epoch == polish:
             _fit_codebooks(model, x, config, fresh=False)
+            model.encoder.requires_grad_(False)
+            model.quantizer.requires_grad_(False)
         for group in optimizer.param_groups:
             group["lr"] = config.lr * _rate(epoch, config.epochs)
         recon, quant = _epoch(model, x, config, optimizer, epoch, phase)
@@ -266,13 +207,10 @@ def _epoch(model: RQVAE, x: Tensor, config: TokenizerConfig, optimizer, epoch: i
         batch = x[rows]
         if phase == "warm-up":
             recon = (batch - model.decoder(model.encoder(batch))).square().sum(dim=1).mean()
-            loss, quant = recon, torch.zeros_like(recon)
+            quant = torch.zeros_like(recon)
         else:
-            with torch.no_grad() if phase == "decoder" else contextlib.nullcontext():
-                quantized = model.quantizer(model.encoder(batch))
-            recon = (batch - model.decoder(quantized.vector)).square().sum(dim=1).mean()
-            quant = quantized.loss.mean()
-            loss = recon + quant
+            recon, quant, _ = model.losses(batch)
+        loss = recon + quant  # eq. 5
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -280,10 +218,14 @@ def _epoch(model: RQVAE, x: Tensor, config: TokenizerConfig, optimizer, epoch: i
     return sums.tolist()
 
 
+def _latents(model: RQVAE, x: Tensor) -> Tensor:
+    return torch.cat([model.encoder(part) for part in x.split(ROWS)])
+
+
 @torch.no_grad()
 def _fit_codebooks(model: RQVAE, x: Tensor, config: TokenizerConfig, fresh: bool) -> None:
     """k-means on each level's residuals, from a new start (``fresh``) or from the present codebooks."""
-    h = model.encoder(x)
+    h = _latents(model, x)
     for d, book in enumerate(model.quantizer.codebooks):
         if fresh:
             book.copy_(kmeans(h, config.K, derive_seed(config.seed, "kmeans", d)))
@@ -295,7 +237,7 @@ def _fit_codebooks(model: RQVAE, x: Tensor, config: TokenizerConfig, fresh: bool
 @torch.no_grad()
 def _replace_dead_codes(model: RQVAE, x: Tensor, optimizer) -> int:
     """Revive every level's unused codes on the residuals of the whole catalogue; returns how many."""
-    h, replaced = model.encoder(x), 0
+    h, replaced = _latents(model, x), 0
     for d, book in enumerate(model.quantizer.codebooks):
         code = nearest(h, book)
         moved = revive(book, h, code)

@@ -12,7 +12,7 @@ from .config import TokenizerConfig
 from .errors import BadInput
 from .health import health_report
 from .repair import repair_collisions
-from .rqvae import RQVAE, rq_kmeans, train_rqvae
+from .rqvae import rq_kmeans, train_rqvae
 from .runtime import RunLog, pick_device, read_json, read_tensors, write_json, write_tensors
 from .schemas import FIRST_CODE, PAD
 from .trie import Trie
@@ -110,7 +110,7 @@ class SemanticTokenizer:
         return self
 
     def save(self, folder: str | Path) -> None:
-        """Write ``tokenizer.safetensors`` and then ``tokenizer.json`` into ``folder``, each whole or not at all."""
+        """Write ``tokenizer.safetensors``, then ``tokenizer.json``, each whole or not at all."""
         folder = Path(folder)
         tensors = {"codes": self.codes.to(torch.int32), "raw_codes": self.raw_codes.to(torch.int32)}
         if self.codebooks:

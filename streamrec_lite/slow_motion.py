@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
+from .metrics import rank_of_target
+from .runtime import read_tensors
 from .schemas import BOS, FIRST_CODE, Prefixes
 
 
@@ -102,3 +106,44 @@ def hits_by_length(ranks: Tensor, length: Tensor, k: int = 10, groups: int = 5) 
     )
     table["error"] = np.sqrt(table["hit"] * (1 - table["hit"]) / table["users"])
     return table.reset_index(drop=True).rename(columns={"hit": f"R@{k}"})
+
+
+def results_table(rows: dict[str, dict], part: str = "test") -> pd.DataFrame:
+    """R@5 to N@10 of the models in ``rows`` (name: row of results.json), the oracle last.
+
+    Where there is an oracle, the last column is N@10 as a percentage of the oracle's.
+    """
+    table = pd.DataFrame({name: row[part] for name, row in rows.items()}).T[["R@5", "R@10", "N@5", "N@10"]]
+    if "Oracle" in table.index:
+        table = table.loc[[*(n for n in table.index if n != "Oracle"), "Oracle"]]
+        table["share of oracle (%)"] = 100 * table["N@10"] / table.loc["Oracle", "N@10"]
+    return table.round(4)
+
+
+def training_table(log: list[dict], most: int = 12) -> pd.DataFrame:
+    """Rows of the training log, evenly spaced and the last among them, without what pictures show best."""
+    columns = ["epoch", "loss", "valid R@10", "valid N@10", "lr", "samples_per_second", "seconds"]
+    table = pd.DataFrame(log)
+    table = table[[c for c in columns if c in table]]
+    kept = np.unique(np.linspace(0, len(table) - 1, min(most, len(table))).round().astype(int))
+    digits = {"loss": 3, "valid R@10": 4, "valid N@10": 4, "lr": 6, "samples_per_second": 0, "seconds": 1}
+    return table.iloc[kept].round(digits).reset_index(drop=True)
+
+
+def telling_user(model, prefixes: Prefixes, rows: int = 400) -> int:
+    """Among the first ``rows`` examples one with a long history whose target is ranked 2 to 5.
+
+    A beam in which the truth is neither trivially first nor lost shows most. Falls back to the
+    example with the best rank, then to the first one.
+    """
+    some = prefixes.take(torch.arange(min(rows, prefixes.rows)))
+    ranks = rank_of_target(model.topk(some, 10), some.target.to(model.device)).cpu()
+    preferred = (ranks >= 2) & (ranks <= 5)
+    if not preferred.any():
+        preferred = ranks == ranks[ranks > 0].min() if (ranks > 0).any() else ranks == 0
+    return int((preferred * some.length.clamp(max=10)).argmax())
+
+
+def kept_ranks(folder: str | Path) -> Tensor:
+    """Ranks of the test targets (0: not among the first ten) that a model's folder keeps."""
+    return read_tensors(Path(folder) / "ranks.safetensors")[0]["test"]

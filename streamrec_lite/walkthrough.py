@@ -128,8 +128,8 @@ def umap_points(embeddings: np.ndarray, most: int = 1500, seed: int = 0) -> tupl
     rng = np.random.default_rng(seed)
     n = len(embeddings)
     rows = np.sort(rng.choice(n, most, replace=False)) if n > most else np.arange(n)
-    neighbours = min(12, len(rows) - 1)
-    mapper = umap.UMAP(n_neighbors=neighbours, min_dist=0.2, metric="cosine", random_state=seed, n_jobs=1)
+    neighbours = min(20, len(rows) - 1)
+    mapper = umap.UMAP(n_neighbors=neighbours, min_dist=0.6, metric="cosine", random_state=seed, n_jobs=1)
     return rows, mapper.fit_transform(embeddings[rows])
 
 
@@ -227,15 +227,12 @@ def project_belief(dataset, user: int, most: int = 7) -> pd.DataFrame | None:
     """
     if dataset.world is None:
         return None
-    from .data.shop import PROJECTS, STAGES, departments
-
-    sequence = dataset.sequences[user]
-    belief = dataset.world.filter([sequence[:t] for t in range(len(sequence) + 1)])  # (T, G, S)
-    belief = belief.sum(1).reshape(len(belief), -1, STAGES).sum(2)  # (T, projects)
-    shops = departments(belief.shape[1] // PROJECTS)
-    names = [f"{name} ({shop.name})" for shop in shops for name in shop.projects]
-    best = np.sort(np.argsort(-belief.max(0), kind="stable")[:most])
-    table = pd.DataFrame(belief[:, best].T, index=[names[i] for i in best], columns=range(len(belief)))
+    world, sequence = dataset.world, dataset.sequences[user]
+    names = pd.Series(name.split(":")[0] for name in world.slot_name)  # a slot is "project: category"
+    belief = world.filter([sequence[:t] for t in range(len(sequence) + 1)]).sum(1)  # (T, S)
+    table = pd.DataFrame(belief.T).groupby(names, sort=False).sum()
+    best = table.max(1).nlargest(most).index
+    table = table.loc[[name for name in table.index if name in best]].rename_axis(None)
     table.loc["all others"] = 1 - table.sum()
     return table
 
@@ -244,8 +241,48 @@ def brand_belief(dataset, user: int) -> pd.DataFrame | None:
     """P(favourite brand | the first t items of a user), as ``project_belief``."""
     if dataset.world is None:
         return None
-    from .data.shop import BRANDS
-
     sequence = dataset.sequences[user]
     belief = dataset.world.filter([sequence[:t] for t in range(len(sequence) + 1)]).sum(2)
-    return pd.DataFrame(belief.T, index=BRANDS[: belief.shape[1]], columns=range(len(belief)))
+    return pd.DataFrame(belief.T, index=list(dataset.world.brand_name))
+
+
+def category_table(embeddings: np.ndarray, labels: list[str]) -> pd.DataFrame:
+    """A row a category: its items, their mean cosine similarity, and that to all other items."""
+    unit, names = unit_rows(np.asarray(embeddings, dtype=np.float64)), np.asarray(labels)
+    total = unit.sum(0)
+    rows = {}
+    for name in pd.Series(labels).value_counts().index:
+        own = unit[names == name].sum(0)
+        n, rest = int((names == name).sum()), int((names != name).sum())
+        within = (own @ own - n) / (n * (n - 1)) if n > 1 else np.nan  # the diagonal is left out
+        rows[name] = {
+            "items": n,
+            "within": within,
+            "to others": own @ (total - own) / (n * rest) if rest else np.nan,
+        }
+    return pd.DataFrame(rows).T.astype({"items": int})
+
+
+def first_codes(tokenizer, dataset, most: int = 10) -> pd.DataFrame:
+    """The most frequent first codes: items that carry each, their leading category, and an example."""
+    labels = np.asarray(categories(dataset, most=1000))
+    first = tokenizer.codes[:, 0].cpu().numpy()
+    rows = []
+    for code, count in pd.Series(first).value_counts().head(most).items():
+        items = np.flatnonzero(first == code)
+        leading = pd.Series(labels[items]).value_counts()
+        share, example = f"{leading.iloc[0] / count:.0%}", titles(dataset, items[:1], 50)[0]
+        rows.append((code, count, short(leading.index[0], 32), share, example))
+    return pd.DataFrame(rows, columns=["first code", "items", "leading category", "its share", "example"])
+
+
+def health_table(versions: dict[str, dict]) -> pd.DataFrame:
+    """Health reports side by side: what differs between tokenizers, a column each."""
+    keys = ("used", "perplexity", "collisions_before", "collisions_after", "reconstruction_error", "passed")
+    return pd.DataFrame({name: {key: str(report[key]) for key in keys} for name, report in versions.items()})
+
+
+def stacked(tables, name: str) -> pd.DataFrame:
+    """Tables below each other, a column ``name`` saying which: dict keys, or 1, 2, ... for a list."""
+    named = tables if isinstance(tables, dict) else dict(enumerate(tables, start=1))
+    return pd.concat(named, names=[name]).reset_index(level=0).reset_index(drop=True)

@@ -21,8 +21,10 @@ def load_amazon_2018(folder: str, k: int) -> Dataset:
     text = _read_object(item_path)
     item_ids = [text_id(item, str(item_path)) for item in text]
     items = frame_of_text(_item_row(item, row, item_path) for item, row in text.items())
-    index = {item: row for row, item in enumerate(item_ids)}
+    index = _index(item_ids, item_path)
     histories = _read_object(inter_path)
+    user_ids = [text_id(user, str(inter_path)) for user in histories]
+    _index(user_ids, inter_path)
     codes, counts = [], []
     for user, taken in histories.items():
         if not isinstance(taken, list) or not taken:
@@ -43,7 +45,6 @@ def load_amazon_2018(folder: str, k: int) -> Dataset:
         counts.append(len(taken))
     if not counts:
         raise BadInput(f"{inter_path}: no users", "a data set needs interactions", "check the file")
-    user_ids = [text_id(user, str(inter_path)) for user in histories]
     return assemble(
         f"amazon-2018:{inter_path.name.removesuffix('.inter.json')}",
         user_ids,
@@ -53,6 +54,15 @@ def load_amazon_2018(folder: str, k: int) -> Dataset:
         items,
         k,
     )
+
+
+def _index(ids: list[str], path: Path) -> dict[str, int]:
+    """ID -> row; IDs that differ by blanks alone are one, and one has one row."""
+    index = {name: row for row, name in enumerate(ids)}
+    for row, name in enumerate(ids):
+        if index[name] != row:
+            raise BadInput(f"{path}: key {name!r} occurs twice", "keys must be unique", "remove one")
+    return index
 
 
 def _only(root: Path, pattern: str) -> Path:

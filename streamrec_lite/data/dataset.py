@@ -71,10 +71,10 @@ class Dataset:
 
 
 def _hash_texts(digest, texts) -> None:
-    """Add texts unambiguously: each one's length, then all their bytes."""
-    encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
-    digest.update(np.array([len(encoded), *map(len, encoded)], dtype="<i8").tobytes())
-    digest.update(b"".join(encoded))
+    """Add texts unambiguously: how many, each one's length, then all of them."""
+    texts = list(texts)
+    digest.update(np.array([len(texts), *map(len, texts)], dtype="<i8").tobytes())
+    digest.update("".join(texts).encode("utf-8", "surrogatepass"))
 
 
 def text_id(value, where: str) -> str:

@@ -29,8 +29,8 @@ from .dataset import Dataset
 
 SHORTEST, LONGEST = 5, 20
 USERS_AT_ONCE = 16_384
-NOISE, LOYALTY, AGAIN, FURTHER = 0.10, 0.75, 0.08, 0.08
-PER_CELL = 2.5
+NOISE, LOYALTY, AGAIN, FURTHER = 0.10, 0.70, 0.08, 0.08
+PER_CELL, SKEW = 4.2, 4.0
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ class PlaygroundWorld:
     move: np.ndarray  # (S, S) slot after a purchase that was no noise
     brand: np.ndarray  # (G,) favourite brand
     noise: float
+    brand_name: tuple[str, ...] = ()  # (G,)
+    slot_name: tuple[str, ...] = ()  # (S,) e.g. "record at home: Microphones"
 
     @property
     def n_items(self) -> int:
@@ -95,8 +97,8 @@ class PlaygroundWorld:
         ``histories``: a list of item arrays, or one (B, L) array, filled on the right with PAD_ITEM.
         """
         padded = _padded(histories, self.n_items)
-        belief = np.broadcast_to(self.brand[:, None] * self.start, (len(padded), len(self.brand), len(self.start)))
-        belief = belief.copy()
+        slots, inside = self._slots()
+        belief = np.tile(self.brand[:, None] * self.start, (len(padded), 1, 1))
         for column in padded.T:
             rows = np.flatnonzero(column != PAD_ITEM)
             if not len(rows):
@@ -106,17 +108,28 @@ class PlaygroundWorld:
             loyal = self.loyal[category]  # (b, G)
             liked = (1 - loyal) * self.share[category, brand][:, None]
             liked[np.arange(len(rows)), brand] += loyal[np.arange(len(rows)), brand]
-            fits = self.slot_category == category[:, None]  # (b, S)
-            meant = now * (liked * self.weight[item][:, None])[:, :, None] * fits[:, None, :]
-            now = (1 - self.noise) * (meant @ self.move) + self.noise * self.popularity[item][:, None, None] * now
+            at, real = slots[category], inside[category]  # (b, R): only these slots want the category
+            meant = np.take_along_axis(now, at[:, None, :], axis=2) * real[:, None, :]  # (b, G, R)
+            meant *= (liked * self.weight[item][:, None])[:, :, None]
+            waits = now * self.popularity[item][:, None, None]
+            now = (1 - self.noise) * (meant @ self.move[at]) + self.noise * waits
             belief[rows] = now / now.sum(axis=(1, 2), keepdims=True)
         return belief
+
+    def _slots(self) -> tuple[np.ndarray, np.ndarray]:
+        """The slots of each category (C, R), filled with 0, and which of them are real (C, R)."""
+        order = np.argsort(self.slot_category, kind="stable")
+        count = np.bincount(self.slot_category, minlength=len(self.share))
+        column = np.arange(count.max())
+        inside = column < count[:, None]
+        place = np.where(inside, (np.cumsum(count) - count)[:, None] + column, 0)
+        return np.where(inside, order[place], 0), inside
 
     def oracle_scores(self, histories) -> np.ndarray:
         """P(next item | history), (B, N) float64, rows sum to 1. Histories as for ``filter``."""
         belief = self.filter(histories)
-        categories = np.eye(len(self.share))[self.slot_category]  # (S, C)
-        wish = np.swapaxes(belief @ categories, 1, 2)  # (B, C, G): category now, favourite brand
+        slots, inside = self._slots()
+        wish = np.swapaxes((belief[:, :, slots] * inside).sum(axis=3), 1, 2)  # (B, C, G): category, favourite
         open_to_all = (wish * (1 - self.loyal)).sum(axis=2, keepdims=True)
         cells = wish * self.loyal + open_to_all * self.share  # (B, C, G): category and brand of the item
         of_item = cells[:, self.item_category, self.item_brand]
@@ -129,16 +142,24 @@ class PlaygroundWorld:
         """
         history = prefixes.history.cpu().numpy()
         states = len(self.brand) * len(self.start)
-        rows = max(1, 4_000_000 // max(self.n_items, states))
-        best = [
-            torch.from_numpy(self.oracle_scores(history[i : i + rows])).topk(min(k, self.n_items)).indices
-            for i in range(0, len(history), rows)
-        ]
-        found = torch.cat(best) if best else torch.empty(0, min(k, self.n_items), dtype=torch.int64)
-        return found.to(prefixes.target.device)
+        rows = max(1, 8_000_000 // max(self.n_items, states))
+        best = torch.full((len(history), k), PAD_ITEM)
+        for i in range(0, len(history), rows):
+            scores = torch.from_numpy(self.oracle_scores(history[i : i + rows]))
+            best[i : i + rows, : self.n_items] = scores.topk(min(k, self.n_items)).indices
+        return best.to(prefixes.target.device)
+
+    def explain(self, history, top: int = 3) -> dict[str, list[tuple[str, float]]]:
+        """What the oracle believes after one history: the ``top`` brands and next wishes, probable first."""
+        belief = self.filter([np.asarray(history)])[0]
+        laws = {"brand": (self.brand_name, belief.sum(axis=1)), "wish": (self.slot_name, belief.sum(axis=0))}
+        return {
+            what: [(names[i], float(law[i])) for i in np.argsort(-law, kind="stable")[:top]]
+            for what, (names, law) in laws.items()
+        }
 
 
-def make_playground(config: DataConfig = DataConfig()) -> Dataset:
+def make_playground(config: DataConfig) -> Dataset:
     """A shop of ``playground_items`` items and ``playground_users`` users, the same for a seed.
 
     The k-core filter is not applied: the catalogue keeps its size, and some items are never taken.
@@ -173,7 +194,7 @@ def make_world(departments: list[shop.Department], n: int, seed: int) -> Playgro
     item_brand = rng.integers(0, brands, size=n)
     cell = item_category * brands + item_brand
     size = np.bincount(cell, minlength=categories * brands).reshape(categories, brands)
-    weight = rng.gamma(1.5, size=n) + 0.05
+    weight = rng.gamma(SKEW, size=n) + 0.05
     weight /= np.bincount(cell, weight, minlength=size.size)[cell]
     share = np.where(size > 0, taste * rng.uniform(0.5, 1.5, size=size.shape), 0.0)
     used = np.flatnonzero(size.sum(axis=1) > 0)
@@ -193,6 +214,13 @@ def make_world(departments: list[shop.Department], n: int, seed: int) -> Playgro
         move=move,
         brand=taste,
         noise=NOISE,
+        brand_name=shop.BRANDS[:brands],
+        slot_name=tuple(
+            f"{project}: {list(department.nouns)[category]}"
+            for department in departments
+            for project, order in department.projects.items()
+            for category in order
+        ),
     )
 
 
@@ -209,9 +237,7 @@ def _projects(departments, rng: np.random.Generator) -> tuple[np.ndarray, np.nda
     follow = np.full((projects, projects), 0.1 / projects)
     for project in range(projects):
         others = np.delete(np.arange(projects), project)
-        follow[project, rng.choice(others, size=min(3, len(others)), replace=False)] += (
-            np.array([0.5, 0.25, 0.15])[: len(others)]
-        )
+        follow[project, rng.choice(others, size=3, replace=False)] += (0.5, 0.25, 0.15)
     follow /= follow.sum(axis=1, keepdims=True)
     first = np.arange(projects) * stages
     start, move = np.zeros(projects * stages), np.zeros((projects * stages,) * 2)

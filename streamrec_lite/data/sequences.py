@@ -88,8 +88,10 @@ def length_batches(length: Tensor, batch_size: int, seed: int | None) -> list[Te
     return [torch.from_numpy(batches[i]).to(length.device) for i in rng.permutation(len(batches))]
 
 
-def iterate(prefixes: Prefixes, batch_size: int, seed: int | None = None) -> Iterator[tuple[Tensor, Prefixes]]:
-    """Batches as ``(rows, examples)``: ``examples`` is ``prefixes.take(rows)``, cut to its longest history."""
+def iterate(
+    prefixes: Prefixes, batch_size: int, seed: int | None = None
+) -> Iterator[tuple[Tensor, Prefixes]]:
+    """Batches as ``(rows, prefixes.take(rows))``, the histories cut to the batch's longest one."""
     for rows in length_batches(prefixes.length, batch_size, seed):
         yield rows, prefixes.take(rows)
 

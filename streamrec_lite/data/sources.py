@@ -2,24 +2,85 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ..config import DataConfig
 from ..errors import BadInput, did_you_mean
 from .dataset import Dataset
+from .tables import SUFFIXES
 
 __all__ = ["Dataset", "dataset_table", "load_dataset"]
 
+DEFAULTS = DataConfig()
 KINDS = ("playground", "amazon-2018:DIR", "amazon-2023:CATEGORY", "FILE.csv", "FILE.parquet")
 
 
-def load_dataset(spec: str, config: DataConfig = DataConfig()) -> Dataset:
-    """The data set that ``spec`` names (see ``dataset_table``); anything unusable is ``BadInput``."""
-    kind, _, rest = spec.partition(":")
+def load_dataset(spec: str, config: DataConfig = DEFAULTS) -> Dataset:
+    """The data set that ``spec`` names (see ``dataset_table``); anything unusable is ``BadInput``.
+
+    The k-core filter of ``config.k_core`` is applied to all but the playground.
+    """
+    try:
+        return _load(spec, config)
+    except OSError as error:  # no permission, a name too long, a broken disk
+        raise BadInput(f"dataset {spec!r:.200}", f"it cannot be read ({error})", "check the path") from None
+
+
+def _load(spec: str, config: DataConfig) -> Dataset:
+    kind, colon, rest = spec.partition(":")
     if spec == "playground":
         from .playground import make_playground
 
         return make_playground(config)
-    if kind == "amazon-2018":
-        from .amazon import load_amazon_2018
+    if kind in ("amazon-2018", "amazon-2023"):
+        if not rest:
+            part = "DIR" if kind == "amazon-2018" else "CATEGORY"
+            raise BadInput(f"dataset {spec!r}", f"{kind} needs a {part}", f"write {kind}:{part}")
+        if kind == "amazon-2018":
+            from .amazon import load_amazon_2018
 
-        return load_amazon_2018(rest, config.k_core)
-    raise BadInput(f"dataset {spec!r}", "unknown data set", did_you_mean(spec, KINDS))
+            return load_amazon_2018(rest, config.k_core)
+        from .amazon_hub import load_amazon_2023
+
+        return load_amazon_2023(rest, config.k_core)
+    if Path(spec).suffix in SUFFIXES:
+        from .tables import load_table
+
+        return load_table(spec, config.k_core)
+    if spec and Path(spec).exists():
+        what = "a folder" if Path(spec).is_dir() else "no table"
+        remedy = f"write amazon-2018:{spec}" if Path(spec).is_dir() else "give a .csv or .parquet file"
+        raise BadInput(f"dataset {spec!r}", f"this path is {what}", remedy)
+    raise BadInput(f"dataset {spec!r}", "unknown data set", did_you_mean(kind if colon else spec, KINDS))
+
+
+def dataset_table() -> list[dict]:
+    """A row a kind of source for ``streamrec datasets``: spec, what it is, size, whether it downloads."""
+    rows = (
+        (
+            "playground",
+            "synthetic shop with a known best ranking; the default",
+            "20 to 2,000,000 items, by data.playground_items and data.playground_users",
+            "no",
+        ),
+        (
+            "amazon-2018:DIR",
+            "a folder with one *.inter.json {user: [item, ...]} and one *.item.json {item: text}",
+            "e.g. Scientific: 8,317 users, 4,344 items",
+            "no",
+        ),
+        (
+            "amazon-2023:CATEGORY[@DIR]",
+            "Amazon Reviews 2023, 5-core, from the Hugging Face hub or a copy of its files in DIR",
+            "e.g. Industrial_and_Scientific: 50,985 users, 25,848 items",
+            "yes, once",
+        ),
+        (
+            "FILE.csv, FILE.parquet",
+            "your own: user, item, timestamp; beside it FILE.items.csv (item, title, brand, categories, "
+            "description) and, if you like, FILE.embeddings.npy",
+            "any",
+            "no",
+        ),
+    )
+    return [dict(zip(("spec", "what", "size", "download"), row, strict=True)) for row in rows]

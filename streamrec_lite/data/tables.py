@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import BadInput
+from ..runtime import read_tensors
 from .dataset import TEXT_COLUMNS, Dataset, assemble, frame_of_text, text_field, text_id
 
 SUFFIXES = (".csv", ".parquet")
@@ -120,13 +121,102 @@ def in_order(frame: pd.DataFrame, columns: Sequence[str], path: Path):
 def _codes(column: pd.Series, path: Path) -> tuple[list[str], np.ndarray]:
     """The distinct IDs of a column as text, and the code of each row."""
     if pd.api.types.is_bool_dtype(column.dtype) or pd.api.types.is_datetime64_any_dtype(column.dtype):
-        raise BadInput(f"{path}: column {column.name} is {column.dtype}", "IDs are text or integers", "convert it")
+        raise BadInput(
+            f"{path}: column {column.name} is {column.dtype}", "IDs are text or integers", "convert it"
+        )
     codes, values = pd.factorize(column, use_na_sentinel=False)
     first = np.unique(codes, return_index=True)[1]
-    where = [f"{path}, data row {row + 1}, {column.name}" for row in first] if len(first) < 1000 else None
-    texts = []
-    for code, value in enumerate(values):
-        place = where[code] if where else _Lazy(path, first[code], column.name)
-        texts.append(text_id(value, place))
+    prefix = f"{path}, column {column.name}, data row"
+    texts = [text_id(value, f"{prefix} {row + 1}") for value, row in zip(values, first, strict=True)]
     again, ids = pd.factorize(np.array(texts, dtype=object))  # 1 and "1" are one ID
     return list(ids), again[codes]
+
+
+def _times(column: pd.Series, path: Path) -> np.ndarray:
+    """Times (n,) as numbers that sort: seconds, milliseconds or whatever was given, or dates as ns."""
+    if pd.api.types.is_bool_dtype(column.dtype):
+        _check_times(np.zeros(len(column), dtype=bool), column, path)
+    if not pd.api.types.is_datetime64_any_dtype(column.dtype):
+        numbers = pd.to_numeric(column, errors="coerce")
+        if numbers.notna().any():
+            good = np.isfinite(numbers.to_numpy(dtype=float, na_value=np.nan)) & (numbers >= 0).fillna(False)
+            _check_times(good.to_numpy(dtype=bool), column, path)
+            return numbers.to_numpy()
+        column = column.astype(object).where(column.notna(), None)
+    dates = pd.to_datetime(column, errors="coerce", utc=True, format="ISO8601")
+    _check_times(dates.notna().to_numpy(), column, path)
+    return dates.astype("int64").to_numpy()
+
+
+def _check_times(good: np.ndarray, column: pd.Series, path: Path) -> None:
+    if not good.all():
+        row = int(np.argmin(good))
+        raise BadInput(
+            f"{path}, column {column.name}, data row {row + 1}: {column.iloc[row]!r:.60}",
+            "a time is a finite number that is not negative, or an ISO 8601 date, one kind a column",
+            "correct or remove the row",
+        )
+
+
+def read_items(path: Path) -> tuple[list[str], pd.DataFrame]:
+    """IDs and text of an items file, in the order of its rows; an ID that occurs twice is ``BadInput``."""
+    frame = read_table(path, ("item",))
+    ids, codes = _codes(frame["item"], path)
+    if len(ids) < len(codes):
+        row = int(np.flatnonzero(pd.Series(codes).duplicated())[0])
+        raise BadInput(
+            f"{path}, data row {row + 1}: item {ids[codes[row]]!r} occurs twice",
+            "an item has one row",
+            "remove one of them",
+        )
+    given = [column for column in TEXT_COLUMNS if column in frame.columns]
+    rows = [[""] * len(TEXT_COLUMNS) for _ in codes]
+    for column in given:
+        place = TEXT_COLUMNS.index(column)
+        for number, value in enumerate(frame[column]):
+            rows[number][place] = text_field(value, column, f"{path}, data row {number + 1}")
+    return [ids[code] for code in codes], frame_of_text(rows)
+
+
+def read_vectors(path: Path, item_ids: list[str]) -> np.ndarray:
+    """Embeddings (N, d_w) float32 aligned with ``item_ids``, from ``.npy`` or one-tensor safetensors."""
+    try:
+        vectors = np.load(path, allow_pickle=False) if path.suffix == ".npy" else _only_tensor(path)
+    except (ValueError, OSError, EOFError) as error:
+        raise BadInput(
+            f"{path}: {error}", "vectors are a .npy file without pickle, or safetensors", "save them again"
+        ) from None
+    if not isinstance(vectors, np.ndarray) or vectors.dtype.kind != "f":
+        raise BadInput(
+            f"{path}: {getattr(vectors, 'dtype', type(vectors).__name__)}",
+            "vectors are floats",
+            "save float32",
+        )
+    if vectors.ndim != 2 or vectors.shape[1] < 1 or len(vectors) != len(item_ids):
+        raise BadInput(
+            f"{path}: shape {vectors.shape}",
+            f"one row an item of the items file is needed, ({len(item_ids)}, d_w)",
+            "write them in the order of the items file",
+        )
+    with np.errstate(over="ignore"):
+        vectors = vectors.astype(np.float32)
+    good = np.isfinite(vectors).all(axis=1)
+    if not good.all():
+        row = int(np.argmin(good))
+        raise BadInput(
+            f"{path}, row {row}: the vector of item {item_ids[row]!r} has NaN or infinity",
+            "vectors are finite float32",
+            "compute that row again",
+        )
+    return vectors
+
+
+def _only_tensor(path: Path) -> np.ndarray:
+    """The one tensor of a safetensors file; half precision becomes float32."""
+    tensors, _ = read_tensors(path)
+    if len(tensors) != 1:
+        raise BadInput(
+            f"{path}: {len(tensors)} tensors ({', '.join(sorted(tensors))})", "one is needed", "save one"
+        )
+    (tensor,) = tensors.values()
+    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()

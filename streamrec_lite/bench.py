@@ -1,0 +1,282 @@
+"""``streamrec bench``: how fast the parts are, each as a ratio to a named alternative in one run.
+
+Two variants take turns, and medians are compared: on shared machines the speed drifts by a factor
+of two within minutes, so single times say little and ratios of neighbours say a lot.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .backbone import Backbone, history_tokens
+from .baselines.tiger import tiger_loss
+from .config import BackboneConfig, DataConfig, TrainConfig
+from .data.sequences import leave_one_out, length_batches
+from .data.sources import load_dataset
+from .decoding import beam_search
+from .errors import BadInput, did_you_mean
+from .optim import make_optimizer, quicken_dropout
+from .runtime import autocast, matmul_rate, pick_device, resolve_precision, seed_everything, write_json
+from .schemas import BOS, PAD, Prefixes
+from .semantic_ids import SemanticTokenizer
+
+ITEMS = 4_344  # of the catalogue that the beam is timed on, as many as scientific-2018 has
+LARGE = BackboneConfig(d_model=128, d_ff=1024, num_layers=4, num_heads=6, d_kv=64, dropout=0.1)
+
+
+def main(names: list[str] = (), dataset: str | None = None, out: str | Path | None = None) -> dict:
+    """Run the named benchmarks (default: all), print a line for each figure, write JSON to ``out``.
+
+    Args:
+        dataset: whose histories are used; default: a playground of 4,344 items.
+    """
+    for name in names:
+        if name not in BENCHMARKS:
+            raise BadInput(f"benchmark {name!r}", "unknown benchmark", did_you_mean(name, BENCHMARKS))
+    device = pick_device()
+    config = DataConfig(playground_items=ITEMS, playground_users=4_000)
+    data = load_dataset(dataset or "playground", config)
+    splits = leave_one_out(data, config.max_history, device)
+    rates = {kind: matmul_rate(kind, device.type) / 1e9 for kind in ("float32", "bfloat16")}
+    report = {"device": str(device), "threads": torch.get_num_threads(), "dataset": data.name}
+    report |= {"matrix GFLOP/s": {kind: round(rate, 1) for kind, rate in rates.items()}}
+    print(f"{device}, {report['threads']} threads, {data.name}; matrix products: "
+          + ", ".join(f"{kind} {rate:,.0f} GFLOP/s" for kind, rate in rates.items()))  # fmt: skip
+    for name in names or BENCHMARKS:
+        print(f"\n{name}: {BENCHMARKS[name].__doc__.splitlines()[0]}")
+        report[name] = BENCHMARKS[name](splits, data.n_items, device)
+        for key, value in report[name].items():
+            print(f"  {key}: {value:,.4g}" if isinstance(value, float) else f"  {key}: {value}")
+    if out:
+        write_json(out, report)
+    return report
+
+
+def take_turns(variants: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
+    """Call the variants in turn, one warm-up round first; the median of what each returns."""
+    for run in variants.values():
+        run()
+    seen = {name: [] for name in variants}
+    for _ in range(rounds):
+        for name, run in variants.items():
+            seen[name].append(run())
+    return {name: statistics.median(values) for name, values in seen.items()}
+
+
+def clock(work: Callable[[], object], device) -> float:
+    """Seconds of one call."""
+    start = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def random_ids(n: int, m: int = 4, K: int = 256, seed: int = 0) -> Tensor:
+    """n different random semantic IDs (n, m); half of the first two levels' codes are in use."""
+    generator = torch.Generator().manual_seed(seed)
+    numbers = torch.randint(0, K**m, (n + n // 2 + 16,), generator=generator).unique()
+    numbers = numbers[torch.randperm(len(numbers), generator=generator)[:n]]
+    return torch.stack([numbers // K**j % K for j in reversed(range(m))], dim=1)
+
+
+def as_transformers_t5(model: Backbone):
+    """``T5ForConditionalGeneration`` with the weights of ``model`` and its direct decoder."""
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    sizes = {k: v for k, v in vars(model.config).items() if k != "dropout"}
+    t5 = T5ForConditionalGeneration(
+        T5Config(
+            vocab_size=model.vocab_size, dropout_rate=model.config.dropout, pad_token_id=PAD,
+            decoder_start_token_id=BOS, eos_token_id=None, **sizes,
+        )
+    )  # fmt: skip
+    state = {"shared.weight": model.shared.weight}
+    state |= {f"encoder.{k}": v for k, v in model.encoder.state_dict().items()}
+    state |= {f"decoder.{k}": v for k, v in model.decoders["direct"].state_dict().items()}
+    t5.load_state_dict(state, strict=False)
+    return t5
+
+
+def bench_beam(splits, n_items: int, device) -> dict:
+    """Constrained beam of 20, users/s, against generate() with prefix_allowed_tokens_fn."""
+    seed_everything(0, "bench")
+    tokenizer = SemanticTokenizer.from_codes(random_ids(n_items), 256).to(device)
+    model = Backbone(BackboneConfig(), tokenizer.vocab_size).to(device).eval()
+    t5 = as_transformers_t5(model).to(device).eval()
+    rows = torch.randperm(splits.test.rows, generator=torch.Generator().manual_seed(0)).to(device)
+    many, few = splits.test.take(rows[:1024]), splits.test.take(rows[:32])
+    children: dict[tuple, set] = {}
+    for row in tokenizer.tokens[:-1].tolist():
+        for j in range(tokenizer.m):
+            children.setdefault(tuple(row[:j]), set()).add(row[j])
+    allowed = {prefix: sorted(codes) for prefix, codes in children.items()}
+
+    def ours(users: Prefixes, beams=20):
+        for at in length_batches(users.length, 256, None):
+            history = users.take(at).history
+            answers = beam_search(model, tokenizer.trie, history_tokens(tokenizer.tokens, history), beams, 20)
+        return answers
+
+    def theirs(users: Prefixes):
+        tokens = history_tokens(tokenizer.tokens, users.history)
+        return t5.generate(
+            input_ids=tokens, attention_mask=tokens != PAD, num_beams=20, num_return_sequences=20,
+            do_sample=False, max_new_tokens=tokenizer.m, min_new_tokens=tokenizer.m, length_penalty=0.0,
+            prefix_allowed_tokens_fn=lambda _, ids: allowed[tuple(ids.tolist()[1:])],
+            return_dict_in_generate=True, output_scores=True,
+        )  # fmt: skip
+
+    tokens = history_tokens(tokenizer.tokens, few.history)
+    mine, other = beam_search(model, tokenizer.trie, tokens, 20, 20), theirs(few)
+    speed = take_turns(
+        {"ours": lambda: 1024 / clock(lambda: ours(many), device),
+         "generate": lambda: 32 / clock(lambda: theirs(few), device)}, 3,
+    )  # fmt: skip
+    same = tokenizer.items_of(other.sequences[:, 1:]).view_as(mine.item) == mine.item
+    gap = (other.sequences_scores.view_as(mine.score) - mine.score).abs().max()
+    return {
+        "ours, users/s": speed["ours"],
+        "generate, users/s": speed["generate"],
+        "ratio": speed["ours"] / speed["generate"],
+        "same beams": float(same.float().mean()),
+        "largest difference of scores": float(gap),
+    }
+
+
+def training_flops(config: BackboneConfig, vocab: int, length: Tensor, m: int = 4) -> float:
+    """Matrix FLOPs of forward and backward (three times forward), a sample, mean over ``length`` (B,)."""
+    d, inner, ff = config.d_model, config.num_heads * config.d_kv, config.d_ff
+    s = length.double() * m + 1
+    encoder = s * (4 * d * inner + 2 * d * ff) + 2 * s * s * inner
+    decoder = m * (6 * d * inner + 2 * d * ff) + s * 2 * d * inner + 2 * m * (m + s) * inner
+    return float((3 * 2 * (config.num_layers * (encoder + decoder) + m * d * vocab)).mean())
+
+
+def bench_training(splits, n_items: int, device) -> dict:
+    """Training samples/s, against the same T5 padded to 20 items, float32, through a DataLoader."""
+    from torch.utils.data import DataLoader
+
+    seed_everything(0, "bench")
+    config, train = TrainConfig(), splits.train
+    tokenizer = SemanticTokenizer.from_codes(random_ids(n_items), 256).to(device)
+    model = quicken_dropout(Backbone(LARGE, tokenizer.vocab_size)).to(device).train()
+    t5 = as_transformers_t5(Backbone(LARGE, tokenizer.vocab_size)).to(device).train()
+    table, optimizer = tokenizer.tokens, make_optimizer(model, config)
+    plain = torch.optim.AdamW(t5.parameters(), lr=1e-3)
+    padded = table[train.history].flatten(1).cpu()
+    pairs = list(zip(padded, table[train.target].cpu(), strict=True))
+    loader = iter(DataLoader(pairs, batch_size=256, shuffle=True))
+    queue, precision = [], resolve_precision(device, "auto")
+
+    def ours() -> float:  # 16 batches: enough that their lengths are those of an epoch
+        nonlocal queue
+        queue = queue if len(queue) >= 16 else length_batches(train.length, 256, len(queue))
+        chosen, queue = queue[:16], queue[16:]
+
+        def work():
+            for at in chosen:
+                batch = train.take(at)
+                with autocast(device, precision):
+                    loss = tiger_loss(model, history_tokens(table, batch.history), table[batch.target], config)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+                optimizer.step()
+
+        return sum(map(len, chosen)) / clock(work, device)
+
+    def theirs() -> float:
+        def work():
+            tokens, labels = (x.to(device) for x in next(loader))
+            loss = t5(input_ids=tokens, attention_mask=tokens != PAD, labels=labels).loss
+            plain.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(t5.parameters(), config.clip)
+            plain.step()
+
+        return 256 / clock(work, device)
+
+    speed = take_turns({"ours": ours, "padded": theirs}, 4)
+    flops = training_flops(LARGE, tokenizer.vocab_size, train.length)
+    shares = {
+        f"share of the {kind} matrix rate": speed["ours"] * flops / matmul_rate(kind, device.type)
+        for kind in ("float32", "bfloat16")
+    }
+    return {
+        "ours, samples/s": speed["ours"],
+        "padded, samples/s": speed["padded"],
+        "ratio": speed["ours"] / speed["padded"],
+        "precision": precision,
+        "MFLOP a sample": flops / 1e6,
+        **shares,
+    }
+
+
+def bench_precision(splits, n_items: int, device) -> dict:
+    """One training step in bfloat16 autocast against float32, and torch's dropout against ours."""
+    seed_everything(0, "bench")
+    tokenizer = SemanticTokenizer.from_codes(random_ids(n_items), 256).to(device)
+    batch = splits.train.take(length_batches(splits.train.length, 64, 0)[0])
+    tokens, labels = history_tokens(tokenizer.tokens, batch.history), tokenizer.tokens[batch.target]
+
+    def variant(precision: str, quick: bool):
+        model = Backbone(BackboneConfig(), tokenizer.vocab_size).to(device).train()
+        model = quicken_dropout(model) if quick else model
+
+        def step():
+            with autocast(device, precision):
+                loss = tiger_loss(model, tokens, labels, TrainConfig())
+            loss.backward()
+            model.zero_grad()
+
+        return lambda: clock(step, device)
+
+    seconds = take_turns(
+        {"float32": variant("float32", True), "bfloat16": variant("bfloat16", True),
+         "torch dropout": variant("float32", False)}, 5,
+    )  # fmt: skip
+    return {
+        "float32 time / bfloat16 time": seconds["float32"] / seconds["bfloat16"],
+        "torch dropout time / ours": seconds["torch dropout"] / seconds["float32"],
+        "auto chooses": resolve_precision(device, "auto"),
+    }
+
+
+def bench_scale(splits, n_items: int, device) -> dict:
+    """Time a user from 10,000 to 1,000,000 items, and what the trie of a million costs."""
+    seed_everything(0, "bench")
+    model = Backbone(BackboneConfig(), 3 + 4 * 256).to(device).eval()
+    small = SemanticTokenizer.from_codes(random_ids(10_000), 256).to(device)
+    codes = random_ids(1_000_000)
+    seconds = clock(lambda: SemanticTokenizer.from_codes(codes, 256).trie, device)
+    large = SemanticTokenizer.from_codes(codes, 256).to(device)
+    generator = torch.Generator().manual_seed(0)
+
+    def users(tokenizer):
+        history = torch.randint(0, tokenizer.n_items, (128, 5), generator=generator).to(device)
+        tokens = history_tokens(tokenizer.tokens, history)
+        return lambda: clock(lambda: beam_search(model, tokenizer.trie, tokens, 20, 10), device) / 128
+
+    speed = take_turns({"10k": users(small), "1M": users(large)}, 7)
+    return {
+        "ms a user, 10,000 items": 1e3 * speed["10k"],
+        "ms a user, 1,000,000 items": 1e3 * speed["1M"],
+        "ratio": speed["1M"] / speed["10k"],
+        "trie of 1,000,000 items, s": seconds,
+        "trie of 1,000,000 items, MiB": large.trie.nbytes / 2**20,
+    }
+
+
+BENCHMARKS = {
+    "beam": bench_beam,
+    "training": bench_training,
+    "precision": bench_precision,
+    "scale": bench_scale,
+}

@@ -1,0 +1,49 @@
+"""What `streamrec recommend` and `streamrec datasets` print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .errors import BadInput
+
+
+def recommend(
+    run: str, history: list[str], k: int, think: str, explain: bool, model: str = "TIGER", seed: int = 0
+) -> None:
+    """Print the k best next items after ``history`` (item ids, oldest first)."""
+    if not (Path(run) / "config.json").is_file():
+        raise BadInput(run, "this folder is not a run", "make one with `streamrec reproduce --out FOLDER`")
+    from .recommender import StreamRec
+
+    recommender = StreamRec.load(run, seed=seed, model=model)
+    answer = recommender.recommend([history], k=k, think=think)
+    names = dict(zip(recommender.item_ids, range(len(recommender.item_ids)), strict=True))
+    if explain:
+        print(f"history (the newest {recommender.max_history} items count)")
+        for item in history:
+            codes = recommender.tokenizer.codes[names[item]].tolist()
+            print(f"      {_id(codes)}  {item}  {_short(recommender.titles[names[item]])}")
+        print("next: log P(item | history), semantic ID, item")
+    rows = zip(answer.items[0], answer.scores[0], answer.titles[0], answer.codes[0], strict=True)
+    for place, (item, score, title, codes) in enumerate(rows, 1):
+        middle = f"{_id(codes)}  " if explain else ""
+        print(f"{place:3d}  {score:8.3f}  {middle}{item}  {_short(title)}")
+
+
+def _id(codes) -> str:
+    return "<" + ",".join(f"{code:3d}" for code in codes) + ">"
+
+
+def _short(title: str, width: int = 70) -> str:
+    title = " ".join(str(title).split())
+    return title if len(title) <= width else title[: width - 1] + "…"
+
+
+def datasets() -> None:
+    """Print a paragraph for each kind of source."""
+    from .data.sources import dataset_table
+
+    for row in dataset_table():
+        print(row["spec"])
+        for key in ("what", "size", "download"):
+            print(f"    {key + ':':10}{row[key]}")

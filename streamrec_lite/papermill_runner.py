@@ -1,0 +1,181 @@
+"""A worker process that executes notebooks, one after another: papermill is loaded once.
+
+It reads jobs from its standard input, a JSON object a line, and answers each with a line:
+
+    {"source": "notebooks/01_data.ipynb", "target": "RUN/notebooks/01_data.ipynb",
+     "parameters": {...}, "hash": "..."}
+    {"ok": true, "seconds": 4.2}
+    {"ok": false, "kind": "bad-input" | "failed", "message": one line, "traceback": text}
+
+Processes, because papermill's working directory and signal handling are the process's. If the
+parent is killed the worker ends, and its kernel notices that within a second.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from pathlib import Path
+
+from .errors import BadInput, did_you_mean
+from .runtime import write_text
+
+METADATA = "streamrec_lite"
+START_TIMEOUT = 300  # seconds for a kernel to start: cold disks, shared cores
+
+
+def check_parameters(notebook: Path, parameters: dict) -> None:
+    """``BadInput`` if the notebook has no such parameter: papermill only warns."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    known = [
+        target.id
+        for cell in tagged
+        for statement in ast.parse("".join(cell["source"])).body
+        for target in getattr(statement, "targets", [getattr(statement, "target", None)])
+        if isinstance(target, ast.Name)
+    ]
+    for name in parameters:
+        if name not in known:
+            value = f"notebook {notebook.name}: parameter {name!r}"
+            rule = "its parameters cell has no such name" if known else "it has no cell tagged 'parameters'"
+            raise BadInput(value, rule, did_you_mean(name, known) if known else "add one")
+
+
+def kernel_manager_class(folder: Path):
+    """A kernel manager whose kernel runs this interpreter and talks over IPC sockets in ``folder``.
+
+    TCP ports are drawn at random, and kernels that start together collide; a folder of its own for
+    each kernel cannot. No installed kernelspec is asked: "python3" may belong elsewhere.
+    """
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
+
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec = KernelSpec(argv=argv, display_name="Python 3", language="python")
+
+    class IpcKernelManager(AsyncKernelManager):
+        def __init__(self, **options):
+            super().__init__(**options)
+            self.transport, self.ip = "ipc", str(folder / "k")
+            self.connection_file = str(folder / "kernel.json")
+
+        @property
+        def kernel_spec(self):
+            return spec
+
+    return IpcKernelManager
+
+
+def socket_folder() -> str | None:
+    """Where sockets go: a path of theirs may have 107 bytes, so a long TMPDIR will not do."""
+    return None if len(tempfile.gettempdir()) < 60 or not Path("/tmp").is_dir() else "/tmp"
+
+
+def execute(source: Path, target: Path, parameters: dict, hash_: str) -> dict:
+    """Execute ``source`` into ``target`` and its HTML twin, both whole or not at all.
+
+    A notebook that fails is kept as NAME.failed.ipynb. Returns the answer to a job (see above).
+    """
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    begin = time.perf_counter()
+    failed = target.with_suffix(".failed.ipynb")
+    work = target.with_name(f".{target.stem}.{os.getpid()}.tmp.ipynb")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        check_parameters(source, parameters)
+        with tempfile.TemporaryDirectory(prefix="srl-", dir=socket_folder()) as folder:
+            notebook = papermill.execute_notebook(
+                str(source),
+                str(work),
+                parameters=parameters,
+                kernel_name="python3",
+                language="python",
+                progress_bar=False,
+                start_timeout=START_TIMEOUT,
+                kernel_manager_class=kernel_manager_class(Path(folder)),
+            )
+        _publish(notebook, target, hash_)
+        failed.unlink(missing_ok=True)
+        return {"ok": True, "seconds": round(time.perf_counter() - begin, 2)}
+    except PapermillExecutionError as error:
+        work.replace(failed)
+        where = f"notebook {source.name}, cell In [{error.exec_count}]"
+        lines = str(error.evalue).strip().splitlines() or [""]
+        if error.ename == "BadInput":
+            return _answer("bad-input", lines[-1], str(error))
+        return _answer("failed", f"{where}: {error.ename}: {lines[-1]} (kept: {failed})", str(error))
+    except BadInput as error:
+        return _answer("bad-input", str(error), traceback.format_exc())
+    except Exception as error:  # the kernel died, or papermill itself failed: the caller reports it
+        where = f"notebook {source.name}{_running_cell(work)}"
+        if work.exists():
+            work.replace(failed)
+        line = (str(error).strip().splitlines() or [""])[-1]
+        return _answer("failed", f"{where}: {type(error).__name__}: {line}", traceback.format_exc())
+    finally:
+        work.unlink(missing_ok=True)
+
+
+def _publish(notebook, target: Path, hash_: str) -> None:
+    """Write the HTML, then the notebook, whose metadata says for which hash it was executed."""
+    import nbformat
+    from nbconvert.exporters.html import HTMLExporter
+
+    notebook.metadata[METADATA] = {"hash": hash_}
+    html, _ = HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": target.stem}})
+    write_text(target.with_suffix(".html"), html)
+    write_text(target, nbformat.writes(notebook))
+
+
+def _running_cell(work: Path) -> str:
+    """Which cell papermill had begun, by the notebook that it saves after every cell."""
+    with contextlib.suppress(OSError, ValueError):
+        cells = json.loads(work.read_text(encoding="utf-8"))["cells"]
+        for number, cell in enumerate(cells, 1):
+            if cell["metadata"].get("papermill", {}).get("status") in ("running", "failed"):
+                return f", cell {number} of {len(cells)}"
+    return ""
+
+
+def _answer(kind: str, message: str, trace: str) -> dict:
+    return {"ok": False, "kind": kind, "message": " ".join(message.split()), "traceback": trace}
+
+
+def _end_with_parent() -> None:
+    """Leave when the parent is gone, killed or not."""
+    parent = os.getppid()
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main() -> None:
+    """Answer jobs until the standard input ends."""
+    _end_with_parent()
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever prints goes to the log
+    import papermill  # noqa: F401  the slow part, before the first job
+
+    for line in sys.stdin:
+        job = json.loads(line)
+        answer = execute(Path(job["source"]), Path(job["target"]), job["parameters"], job["hash"])
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,291 @@
+"""The stages of a run, one function each: skipped if done, loaded either way.
+
+Notebooks and the command line call the same functions: a notebook opens its run by ``open_run`` and
+calls its stage with one line; `streamrec reproduce` executes the notebooks.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from . import __version__
+from .conductor import Conductor, is_done
+from .errors import BadInput, did_you_mean
+from .runs import (
+    LATER,
+    ORACLE,
+    STAGES,
+    Run,
+    content_hash,
+    counting_hash,
+    counting_names,
+    data_hash,
+    embeddings_hash,
+    make_run,
+    open_run,
+    tiger_dir,
+    tiger_hash,
+    tokenizer_hash,
+    write_config,
+)
+from .runtime import read_json
+from .stages import discard, done, lock_file, locked, run_stage
+from .workers import notebooks_folder
+
+__all__ = [
+    "Run",
+    "open_run",
+    "reproduce",
+    "run_baselines",
+    "run_data",
+    "run_embeddings",
+    "run_results",
+    "run_tiger",
+    "run_tokenizer",
+]
+
+# What --fresh discards: results first, so that none outlive what they were made from.
+DELIVERED = ("results.json", "table2.md", "error.log", "notebooks", "figures", "baselines", "tokenizer")
+DELIVERED += ("embeddings", "data")
+
+
+def run_data(run: Run, dataset=None):
+    """Read the data set, or what the run keeps of it: ``(Dataset, Splits)`` on the CPU.
+
+    ``dataset``: it, where the caller has read it already.
+    """
+    from .artifacts import read_dataset, save_dataset
+    from .data.sequences import leave_one_out
+    from .data.sources import load_dataset
+
+    def work(part: Path) -> dict:
+        nonlocal dataset
+        dataset = dataset or load_dataset(run.config.dataset, run.config.data)
+        return save_dataset(dataset, part)
+
+    marker = run_stage(run.dir, "data", data_hash(run), work)
+    dataset = dataset or read_dataset(run.dir / "data", run.config, marker["fingerprint"])
+    return dataset, leave_one_out(dataset, run.config.data.max_history)
+
+
+def run_embeddings(run: Run):
+    """Item text to vectors: (N, d_w) float32."""
+    import torch
+
+    from .embeddings import embed_items
+    from .runtime import read_tensors, write_tensors
+
+    if not content_hash(run):
+        run_data(run)
+
+    def work(part: Path) -> None:
+        vectors = embed_items(run_data(run)[0], run.config.embeddings)
+        write_tensors(part / "embeddings.safetensors", {"embeddings": torch.from_numpy(vectors)})
+
+    run_stage(run.dir, "embeddings", embeddings_hash(run), work)
+    return read_tensors(run.dir / "embeddings" / "embeddings.safetensors")[0]["embeddings"].numpy()
+
+
+def run_tokenizer(run: Run):
+    """Vectors to semantic IDs: a ``SemanticTokenizer`` on the CPU."""
+    from .runtime import RunLog
+    from .semantic_ids import SemanticTokenizer
+
+    vectors = None if done(run.dir / "embeddings", embeddings_hash(run) or "-") else run_embeddings(run)
+
+    def work(part: Path) -> None:
+        (part / "log.jsonl").unlink(missing_ok=True)  # it starts anew, it takes a minute
+        log = RunLog(part / "log.jsonl")
+        given = run_embeddings(run) if vectors is None else vectors
+        SemanticTokenizer.fit(given, run.config.tokenizer, log).save(part)
+
+    run_stage(run.dir, "tokenizer", tokenizer_hash(run), work)
+    return SemanticTokenizer.load(run.dir / "tokenizer")
+
+
+def run_tiger(run: Run, seed: int = 0) -> dict:
+    """Train and evaluate TIGER: its row of results.json, with ``dir``, where its files are."""
+    if not done(run.dir / "tokenizer", tokenizer_hash(run) or "-"):
+        run_tokenizer(run)
+
+    def work(part: Path) -> None:
+        from .artifacts import save_row
+        from .baselines.tiger import train_tiger
+        from .evaluate import evaluate
+        from .recommender import StreamRec
+
+        tokenizer, (_, splits) = run_tokenizer(run), run_data(run)
+        result = train_tiger(splits, tokenizer, run.config, seed, part, run.device)
+        result.model.save(part)
+        options = {"batch_size": run.config.evaluate.batch_size}
+        model = StreamRec(result.model, tokenizer, beams=run.config.evaluate.beams, device=run.device)
+        valid = evaluate(model, splits.valid.to(run.device), **options)
+        test = evaluate(model, splits.test.to(run.device), **options)
+        row = {
+            "valid": valid.metrics,
+            "test": test.metrics,
+            "train_seconds": result.train_seconds,
+            "epochs": result.epochs,
+            "users_per_second": test.users_per_second,
+            "parameters": sum(p.numel() for p in result.model.parameters()),
+            "precision": result.precision,
+        }
+        save_row(part, row, valid.ranks, test.ranks)
+
+    folder = tiger_dir(run, seed)
+    run_stage(run.dir, folder.relative_to(run.dir).as_posix(), tiger_hash(run, seed), work)
+    return {**read_json(folder / "row.json"), "dir": str(folder)}
+
+
+def run_baselines(run: Run) -> dict[str, dict]:
+    """Rows of Popularity and Markov, and of the oracle on the playground, by name.
+
+    They only count, so one row serves every seed: results.json has it under seed "0".
+    """
+    if not content_hash(run):
+        run_data(run)
+    cache: list = []
+
+    def work(name: str, part: Path) -> None:
+        from .artifacts import save_row
+        from .evaluate import evaluate
+
+        cache.append(cache[0] if cache else run_data(run))
+        dataset, splits = cache[0]
+        begin = time.perf_counter()
+        model = _counting_model(name, dataset, splits)
+        seconds = time.perf_counter() - begin
+        valid, test = evaluate(model, splits.valid), evaluate(model, splits.test)
+        row = {
+            "valid": valid.metrics,
+            "test": test.metrics,
+            "train_seconds": seconds,
+            "epochs": 0,
+            "users_per_second": test.users_per_second,
+        }
+        save_row(part, row, valid.ranks, test.ranks)
+
+    rows = {}
+    for name in counting_names(run):
+        run_stage(run.dir, f"baselines/{name}", counting_hash(run, name), functools.partial(work, name))
+        rows[name] = read_json(run.dir / "baselines" / name / "row.json")
+    return rows
+
+
+def _counting_model(name: str, dataset, splits):
+    if name == ORACLE:
+        return _Oracle(dataset.world)
+    from .baselines import counting
+
+    return getattr(counting, name).fit(splits, dataset.n_items)
+
+
+class _Oracle:
+    """The playground's best ranking, asked like any model."""
+
+    def __init__(self, world):
+        self.world = world
+
+    def topk(self, prefixes, k: int):
+        return self.world.oracle_topk(prefixes, k)
+
+
+def run_results(run: Run) -> dict:
+    """Gather the rows of all models in results.json and table2.md; returns what results.json holds.
+
+    ``BadInput`` if a model of this release has no row yet.
+    """
+    from .report import write_results
+
+    return write_results(run)
+
+
+# All of it
+
+
+def default_out(dataset: str, preset: str) -> Path:
+    """runs/playground, runs/scientific-2018-smoke: the data set, and a preset that is not lite."""
+    name = Path(dataset.rpartition(":")[2]).resolve().stem if dataset != "playground" else dataset
+    return Path("runs") / (name if preset == "lite" else f"{name}-{preset}")
+
+
+def choose_stages(only: tuple[str, ...] | list[str]) -> list[str]:
+    """The stages to run, in order; ``BadInput`` for one that is unknown or not in this release."""
+    for stage in only:
+        if stage not in STAGES:
+            raise BadInput(f"--only {stage}", "no such stage", did_you_mean(stage, STAGES))
+        if stage in LATER:
+            rule = f"version {__version__} ends with TIGER and the baselines, this stage comes later"
+            here = ", ".join(s for s in STAGES if s not in LATER)
+            raise BadInput(f"--only {stage}", rule, f"choose from {here}")
+    return [stage for stage in STAGES if stage not in LATER and (not only or stage in only)]
+
+
+def check_machine(gpus: int, engine: str) -> None:
+    """``BadInput`` for an engine or a number of GPUs that is not there."""
+    if engine == "ray":
+        raise BadInput("--engine ray", "not available yet", "use --engine local")
+    if engine != "local":
+        raise BadInput(f"--engine {engine}", "no such engine", did_you_mean(engine, ("local", "ray")))
+    if gpus < 0:
+        raise BadInput(f"--gpus {gpus}", "the number is at least 0", "leave it out to use what is there")
+    if gpus:
+        import torch
+
+        if gpus > torch.cuda.device_count():
+            rule = f"this machine has {torch.cuda.device_count()}"
+            raise BadInput(f"--gpus {gpus}", rule, "give fewer, or leave it out")
+
+
+def reproduce(
+    dataset: str = "playground",
+    preset: str = "lite",
+    seeds: tuple[int, ...] | list[int] = (0,),
+    out: str | Path | None = None,
+    overrides: tuple[str, ...] | list[str] = (),
+    only: tuple[str, ...] | list[str] = (),
+    fresh: bool = False,
+    gpus: int = 0,
+    engine: str = "local",
+    tell: Callable[[str], None] = print,
+) -> Path:
+    """Run the stages, each through its notebook where it has one; returns the path of results.json.
+
+    What is done is skipped, what was killed continues. ``only``: just these stages, and what they
+    need if that is not done. ``fresh``: discard the run's stages first. ``gpus``: train that many
+    seeds at once, each on a GPU of its own. Raises ``BadInput``, or ``StageFailed`` for a notebook.
+    """
+    run = make_run(out or default_out(dataset, preset), dataset, preset, overrides, seeds)
+    stages = choose_stages(only)
+    check_machine(gpus, engine)
+    source = notebooks_folder()
+    read = None
+    if fresh or not is_done(run, "data"):
+        from .data.sources import load_dataset
+
+        tell(f"data: reading {dataset}")
+        read = load_dataset(dataset, run.config.data)  # bad data ends here, before anything is written
+    with locked(lock_file(run.dir, "run"), wait=False):
+        clean(run, fresh)
+        write_config(run, list(run.seeds))
+        if read is not None:
+            run_data(run, read)
+            del read
+        others = {"baselines": run_baselines, "results": run_results}
+        with Conductor(run, source, gpus, tell, others) as conductor:
+            for stage in stages:
+                conductor.conduct(stage)
+    return run.dir / "results.json"
+
+
+def clean(run: Run, fresh: bool) -> None:
+    """Remove temporary files of killed runs, and with ``fresh`` all that stages wrote, by known names."""
+    for leftover in [*run.dir.glob(".trash-*"), *run.dir.glob("*/.*.tmp*"), *run.dir.glob(".*.tmp")]:
+        discard(leftover)
+    if fresh:
+        for name in DELIVERED:
+            for suffix in ("", ".part", ".old"):
+                discard(run.dir / f"{name}{suffix}")

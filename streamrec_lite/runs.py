@@ -1,0 +1,213 @@
+"""What a run is: its folder, its settings, its seeds, and the hash that each stage must be done for.
+
+A stage's hash is made of its settings and of the hashes it builds on. The data stage's hash is made
+of its input files' names, sizes and times; what follows builds on the content that was read, so that
+a touched file redoes little. Nothing here imports torch or reads the data.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import __version__
+from .config import Config, fingerprint, preset
+from .errors import BadInput, did_you_mean
+from .runtime import read_json, write_json
+from .stages import done, part_of
+
+STAGES = ("data", "embeddings", "tokenizer", "tiger", "baselines", "pretrain", "sft", "grpo", "results")
+LATER = ("pretrain", "sft", "grpo")  # named by the contract, not in this release
+COUNTING = ("Popularity", "Markov")
+ORACLE = "Oracle"
+FORMAT = 1  # raise it when a stage writes something else for the same settings
+SPECS = ("playground", "amazon-2018:DIR", "amazon-2023:CATEGORY", "FILE.csv", "FILE.parquet")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run: its folder, its settings and its seeds. ``device`` is the GPU if there is one.
+
+    ``overrides`` made the settings from their preset: a notebook opens the same run with them.
+    """
+
+    dir: Path
+    config: Config
+    seeds: tuple[int, ...] = (0,)
+    overrides: tuple[str, ...] = ()
+
+    @functools.cached_property
+    def device(self):
+        from .runtime import pick_device
+
+        return pick_device()
+
+
+def open_run(
+    out: str | Path,
+    dataset: str = "playground",
+    preset: str = "lite",
+    overrides: list[str] | tuple[str, ...] = (),
+    seeds: tuple[int, ...] | list[int] = (0,),
+) -> Run:
+    """The run in the folder ``out``, made if it is new; its config.json says what it is.
+
+    Notebooks open the run that `streamrec reproduce` started: the seeds of a run with the same
+    settings are kept. A folder that holds something else is ``BadInput``.
+    """
+    run = make_run(out, dataset, preset, overrides, seeds)
+    found = read_json(run.dir / "config.json") if (run.dir / "config.json").exists() else {}
+    kept = found.get("seeds", []) if config_of(found) == run.config.to_dict() else []
+    if not kept or not set(run.seeds) <= set(kept):
+        write_config(run, sorted({*kept, *run.seeds}))
+    return run
+
+
+def make_run(out, dataset, preset_name, overrides, seeds) -> Run:
+    """Check everything that can be checked without reading the data; nothing is written."""
+    config = preset(preset_name, dataset).override(list(overrides))
+    seeds = tuple(seeds)
+    for seed in seeds:
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
+            raise BadInput(
+                f"seed {seed!r}", "a seed is an integer from 0 to 2147483647", "give e.g. --seed 0"
+            )
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise BadInput(
+            f"seeds {list(seeds)}", "seeds must be given, each once", "give e.g. --seed 0 --seed 1"
+        )
+    check_spec(dataset)
+    run = Run(Path(out), config, seeds, tuple(overrides))
+    check_folder(run.dir)
+    return run
+
+
+def check_spec(spec: str) -> None:
+    """``BadInput`` for a data set that cannot be there; its content is read by the data stage."""
+    kind, _, rest = spec.partition(":")
+    if spec == "playground" or (kind == "amazon-2023" and rest):
+        return
+    if kind in ("amazon-2018", "amazon-2023") and not rest:
+        raise BadInput(
+            f"dataset {spec!r}", "the part after the colon is missing", f"choose one of {', '.join(SPECS)}"
+        )
+    if kind == "amazon-2018":
+        if not Path(rest).is_dir():
+            raise BadInput(f"dataset {spec!r}", "the folder does not exist", "check the path")
+    elif Path(spec).is_dir():
+        raise BadInput(f"dataset {spec!r}", "this path is a folder", f"write amazon-2018:{spec}")
+    elif Path(spec).suffix not in (".csv", ".parquet"):
+        raise BadInput(f"dataset {spec!r}", "unknown data set", did_you_mean(kind, SPECS))
+    elif not Path(spec).is_file():
+        raise BadInput(f"dataset {spec!r}", "the file does not exist", "check the path")
+
+
+def check_folder(folder: Path) -> None:
+    """``BadInput`` unless ``folder`` is new, empty, or a run."""
+    if folder.exists() and not folder.is_dir():
+        raise BadInput(str(folder), "a run is a folder, this is a file", "give another --out")
+    if not folder.exists() or not any(not p.name.startswith(".") for p in folder.iterdir()):
+        return
+    if not (folder / "config.json").is_file():
+        raise BadInput(str(folder), "the folder is not empty and holds no run", "give another --out")
+    found = read_json(folder / "config.json")
+    if not isinstance(found, dict) or "streamrec_lite" not in (found.get("versions") or {}):
+        raise BadInput(f"{folder / 'config.json'}", "it does not describe a run", "give another --out")
+
+
+def config_of(found: dict) -> dict:
+    """The settings in a config.json, without what else stands there."""
+    return {key: value for key, value in found.items() if key not in ("seeds", "versions")}
+
+
+def write_config(run: Run, seeds: list[int]) -> None:
+    versions = {"streamrec_lite": __version__, "python": platform.python_version()}
+    for name in ("torch", "transformers", "numpy"):
+        versions[name] = importlib.metadata.version(name)
+    write_json(run.dir / "config.json", {**run.config.to_dict(), "seeds": seeds, "versions": versions})
+
+
+# Hashes. None: it builds on a stage that is not done, so it cannot be done either.
+
+
+def input_files(spec: str) -> list[Path]:
+    """The local files that a data set is read from."""
+    kind, _, rest = spec.partition(":")
+    if kind == "amazon-2018":
+        folder = Path(rest)
+        return sorted([*folder.glob("*.inter.json"), *folder.glob("*.item.json")])
+    if kind == "amazon-2023" and "@" in rest:
+        category, _, folder = rest.partition("@")
+        return sorted(path for path in Path(folder).rglob(f"*{category}*") if path.is_file())
+    source = Path(spec)
+    if source.suffix not in (".csv", ".parquet"):
+        return []
+    names = [f"{source.stem}.items{s}" for s in (".csv", ".parquet")]
+    names += [f"{source.stem}.embeddings{s}" for s in (".npy", ".safetensors")]
+    return [path for path in (source, *map(source.with_name, names)) if path.is_file()]
+
+
+def data_hash(run: Run) -> str:
+    spec, settings = run.config.dataset, run.config.to_dict()["data"]
+    playground = spec == "playground"
+    kept = {
+        k: v for k, v in settings.items() if k.startswith("playground") == playground and k != "max_history"
+    }
+    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in input_files(spec)]
+    source = stats or spec  # the files may move or be named from elsewhere
+    return fingerprint("data", FORMAT, playground, kept, source)
+
+
+def content_hash(run: Run) -> str | None:
+    """The fingerprint of the data that was read."""
+    return done(run.dir / "data", data_hash(run)).get("fingerprint")
+
+
+def _after(run: Run, name: str, *settings, upstream: str | None) -> str | None:
+    return upstream and fingerprint(name, FORMAT, settings, upstream)
+
+
+def embeddings_hash(run: Run) -> str | None:
+    settings = run.config.to_dict()["embeddings"]
+    playground = run.config.dataset == "playground"  # decides what "auto" means
+    return _after(run, "embeddings", settings, playground, upstream=content_hash(run))
+
+
+def tokenizer_hash(run: Run) -> str | None:
+    return _after(run, "tokenizer", run.config.to_dict()["tokenizer"], upstream=embeddings_hash(run))
+
+
+def tiger_hash(run: Run, seed: int) -> str | None:
+    c = run.config.to_dict()
+    settings = (c["backbone"], c["tiger"], c["evaluate"]["beams"], c["data"]["max_history"], seed)
+    return _after(run, "TIGER", *settings, upstream=tokenizer_hash(run))
+
+
+def counting_hash(run: Run, name: str) -> str | None:
+    return _after(run, name, upstream=content_hash(run))
+
+
+def tiger_dir(run: Run, seed: int) -> Path:
+    return run.dir / "baselines" / "TIGER" / f"seed-{seed}"
+
+
+def counting_names(run: Run) -> tuple[str, ...]:
+    return (*COUNTING, ORACLE) if run.config.dataset == "playground" else COUNTING
+
+
+def stage_folders(run: Run, stage: str) -> dict[Path, str | None]:
+    """The folders that a stage delivers, each with the hash that it must be done for."""
+    if stage == "tiger":
+        return {tiger_dir(run, seed): tiger_hash(run, seed) for seed in run.seeds}
+    if stage == "baselines":
+        return {run.dir / "baselines" / name: counting_hash(run, name) for name in counting_names(run)}
+    hashes = {"data": data_hash, "embeddings": embeddings_hash, "tokenizer": tokenizer_hash}
+    return {run.dir / stage: hashes[stage](run)}
+
+
+def log_of_tiger(run: Run, seed: int) -> Path:
+    """The training log that grows while TIGER trains."""
+    return part_of(tiger_dir(run, seed)) / "log.jsonl"

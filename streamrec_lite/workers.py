@@ -1,0 +1,208 @@
+"""The side of `streamrec reproduce` that hands notebooks to worker processes and shows progress."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import __version__
+from .errors import BadInput
+from .papermill_runner import METADATA
+
+LOG = ".worker.log"
+
+
+class StageFailed(RuntimeError):
+    """A notebook failed: one line that names it and the cell. ``trace`` is the kernel's traceback."""
+
+    def __init__(self, message: str, trace: str = ""):
+        super().__init__(message)
+        self.trace = trace
+
+
+@dataclass(frozen=True)
+class Job:
+    """A notebook to execute. ``log``: a growing JSONL file whose epochs are shown meanwhile."""
+
+    label: str
+    source: Path
+    target: Path
+    parameters: dict
+    hash: str
+    log: Path | None = None
+
+
+def notebooks_folder() -> Path:
+    """Where the tutorial's notebooks are: beside the package, installed with it, or here."""
+    places = [
+        Path(__file__).resolve().parents[1] / "notebooks",
+        Path(sys.prefix) / "share" / "streamrec_lite" / "notebooks",
+        Path("notebooks"),
+    ]
+    for place in places:
+        if any(place.glob("[0-9][0-9]_*.ipynb")):
+            return place
+    rule = "the tutorial's notebooks are not there"
+    raise BadInput(str(places[0]), rule, "install from a clone with `pip install -e .`, or run in its folder")
+
+
+def notebook_hash(source: Path, stage_hashes: list, seed: int | None, preset: str) -> str:
+    """What decides a notebook's output: its text, the stages it shows, its seed, this version."""
+    digest = hashlib.sha256(source.read_bytes())
+    digest.update(json.dumps([stage_hashes, seed, preset, __version__]).encode())
+    return digest.hexdigest()[:16]
+
+
+def notebook_done(target: Path, hash_: str) -> bool:
+    """Was the notebook executed for this hash, and its HTML written?"""
+    if not target.with_suffix(".html").is_file():
+        return False
+    try:
+        found = json.loads(target.read_text(encoding="utf-8"))["metadata"][METADATA]["hash"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return found == hash_
+
+
+class Worker:
+    """A process of ``papermill_runner``; it starts at once and loads papermill meanwhile."""
+
+    def __init__(self, folder: Path, environment: dict[str, str] | None = None):
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
+        self.log = (folder / LOG).open("ab")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "streamrec_lite.papermill_runner"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **(environment or {})},
+            start_new_session=True,  # Ctrl-C is for the parent, which ends the worker
+        )
+        self.job: Job | None = None
+        self.begin = 0.0
+
+    def give(self, job: Job) -> None:
+        text = {"source": str(job.source), "target": str(job.target)}
+        text |= {"parameters": job.parameters, "hash": job.hash}
+        self.job, self.begin = job, time.perf_counter()
+        self.process.stdin.write(json.dumps(text).encode() + b"\n")
+        self.process.stdin.flush()
+
+    def answer(self, timeout: float) -> dict | None:
+        """The answer to the job, or None if it is not there after ``timeout`` seconds."""
+        if not select.select([self.process.stdout], [], [], timeout)[0]:
+            return None
+        line = self.process.stdout.readline()
+        if not line:
+            code = self.process.wait()
+            raise StageFailed(f"notebook {self.job.source.name}: its worker process ended with code {code}")
+        return json.loads(line)
+
+    def close(self) -> None:
+        """End the process at once, whatever it does: everything it works on survives that."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self.log):
+            with contextlib.suppress(BrokenPipeError):
+                stream.close()
+
+
+class Tail:
+    """Follows a training log and turns each new epoch into a line."""
+
+    def __init__(self, label: str, path: Path | None):
+        self.label, self.path, self.seen = label, path, None
+
+    def _text(self) -> str:
+        if self.path is None:
+            return ""
+        with contextlib.suppress(OSError):  # not begun yet, or done and moved
+            return self.path.read_text(encoding="utf-8")
+        if self.seen is not None:
+            final = self.path.parent.with_name(self.path.parent.name.removesuffix(".part"))
+            with contextlib.suppress(OSError):
+                return (final / self.path.name).read_text(encoding="utf-8")
+        return ""
+
+    def lines(self) -> list[str]:
+        text = self._text()
+        if not text:
+            return []
+        rows = []
+        for line in text.splitlines():
+            with contextlib.suppress(ValueError):  # a line that is being written
+                rows.append(json.loads(line))
+        if self.seen is None:  # epochs of an earlier, killed call
+            self.seen = max((row.get("epoch", 0) for row in rows[:-1]), default=0)
+        fresh = [row for row in rows if row.get("epoch", 0) > self.seen]
+        if fresh:
+            self.seen = fresh[-1]["epoch"]
+        return [self._line(row) for row in fresh]
+
+    def _line(self, row: dict) -> str:
+        parts = [f"epoch {row['epoch']}"]
+        for key, text in (
+            ("loss", "loss {:.3f}"),
+            ("valid N@10", "valid N@10 {:.4f}"),
+            ("valid R@10", "R@10 {:.4f}"),
+            ("samples_per_second", "{:,.0f} samples/s"),
+        ):
+            if key in row:
+                parts.append(text.format(row[key]))
+        if "seconds_left" in row:
+            parts.append(f"at most {duration(row['seconds_left'])} left")
+        return f"  {self.label}: {', '.join(parts)}"
+
+
+def duration(seconds: float) -> str:
+    """4.2 s, 3 min 5 s, 2 h 10 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def run_jobs(jobs: list[Job], workers: list[Worker], tell: Callable[[str], None]) -> None:
+    """Execute ``jobs``, as many at once as there are ``workers``.
+
+    The first failure ends it: ``BadInput`` if a notebook raised that, else ``StageFailed``.
+    """
+    waiting, idle, busy = list(jobs), list(workers), {}
+    while waiting or busy:
+        while waiting and idle:
+            worker, job = idle.pop(0), waiting.pop(0)
+            tell(f"{job.label}: notebook {job.source.name} runs")
+            worker.give(job)
+            busy[worker] = Tail(job.label, job.log)
+        for worker in list(busy):
+            answer = worker.answer(0.25 / len(busy))
+            for line in busy[worker].lines():
+                tell(line)
+            if answer is None:
+                continue
+            del busy[worker]
+            idle.append(worker)
+            if not answer["ok"]:
+                if answer["kind"] == "bad-input":
+                    raise _bad_input(answer["message"])
+                raise StageFailed(answer["message"], answer["traceback"])
+            elapsed = duration(time.perf_counter() - worker.begin)
+            tell(f"{worker.job.label}: done in {elapsed}, see {worker.job.target.with_suffix('.html')}")
+
+
+def _bad_input(line: str) -> BadInput:
+    """The ``BadInput`` whose text is ``line``: its three parts are joined by ": " and "; "."""
+    error = BadInput("", "", "")
+    error.args = (line,)
+    return error

@@ -1,0 +1,530 @@
+"""Each source on small files that the tests write, and one line for everything that is wrong with them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from streamrec_lite.config import DataConfig
+from streamrec_lite.data import amazon_hub, dataset_table, load_dataset
+from streamrec_lite.data.dataset import TEXT_COLUMNS, Dataset, id_order, k_core
+from streamrec_lite.errors import BadInput
+
+SCIENTIFIC = Path(__file__).resolve().parents[2] / "shared" / "data" / "scientific-2018"
+ALL = DataConfig(k_core=0)
+
+ROWS = [  # user, item, timestamp: not in order, one exact double, one tie (kept in the file's order)
+    ("u2", "b", 30),
+    ("u2", "a", 10),
+    ("u1", "c", 5),
+    ("u1", "a", 7),
+    ("u2", "c", 20),
+    ("u1", "b", 7),
+    ("u2", "a", 40),
+    ("u1", "c", 5),
+]
+ITEMS = pd.DataFrame(
+    {
+        "item": ["c", "a", "b", "unused"],
+        "title": ["Cable", "Amplifier", "Guitar", "Strings"],
+        "categories": ["Music,Cables", "Music,Amps", "", "Music"],
+    }
+)
+VECTORS = np.arange(8, dtype=np.float32).reshape(4, 2)
+
+
+def write_shop(folder: Path, rows=ROWS, items=ITEMS, suffix=".csv") -> str:
+    frame = pd.DataFrame(rows, columns=["user", "item", "timestamp"])
+    for name, table in ((f"shop{suffix}", frame), (f"shop.items{suffix}", items)):
+        if suffix == ".csv":
+            table.to_csv(folder / name, index=False)
+        else:
+            table.to_parquet(folder / name)
+    return str(folder / f"shop{suffix}")
+
+
+def read(made: Dataset) -> dict[str, list[str]]:
+    return {
+        user: [made.item_ids[i] for i in s] for user, s in zip(made.user_ids, made.sequences, strict=True)
+    }
+
+
+def write_2018(folder: Path, inter, item) -> str:
+    (folder / "X.inter.json").write_text(json.dumps(inter))
+    (folder / "X.item.json").write_text(json.dumps(item))
+    return f"amazon-2018:{folder}"
+
+
+# ---- your own tables
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_table_by_hand(tmp_path, suffix):
+    made = load_dataset(write_shop(tmp_path, suffix=suffix), ALL)
+    assert read(made) == {"u1": ["c", "a", "b"], "u2": ["a", "c", "b", "a"]}
+    assert made.item_ids == ["a", "b", "c", "unused"] and made.n_interactions == 7
+    assert made.items.title.tolist() == ["Amplifier", "Guitar", "Cable", "Strings"]
+    assert made.items.categories.tolist() == ["Music,Amps", "", "Music,Cables", "Music"]
+    assert made.items.brand.tolist() == [""] * 4 and list(made.items.columns) == list(TEXT_COLUMNS)
+    assert all(s.dtype == np.int64 for s in made.sequences) and made.embeddings is None
+
+
+def test_items_nobody_took_leave_with_any_core(tmp_path):
+    assert load_dataset(write_shop(tmp_path), DataConfig(k_core=1)).item_ids == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".safetensors"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_embeddings_follow_their_items(tmp_path, suffix, dtype):
+    spec, path = write_shop(tmp_path), tmp_path / f"shop.embeddings{suffix}"
+    if suffix == ".npy":
+        np.save(path, VECTORS.astype(dtype))
+    else:
+        save_file({"embedding": torch.from_numpy(VECTORS).to(getattr(torch, dtype))}, path)
+    made = load_dataset(spec, DataConfig(k_core=1))  # rows of c, a, b, unused -> a, b, c
+    assert made.embeddings.dtype == np.float32
+    assert made.embeddings.tolist() == [[2, 3], [4, 5], [0, 1]]
+
+
+def test_embeddings_alone_are_enough(tmp_path):
+    spec = write_shop(tmp_path, items=ITEMS[["item"]])
+    with pytest.raises(BadInput, match="no item has any text"):
+        load_dataset(spec, ALL)
+    save_file({"e": torch.from_numpy(VECTORS).to(torch.bfloat16)}, tmp_path / "shop.embeddings.safetensors")
+    assert load_dataset(spec, ALL).embeddings[0].tolist() == [2, 3]
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        ["2024-01-03", "2024-01-01", "2024-01-02"],
+        ["2024-01-01T12:00:02+00:00", "2024-01-01T13:00:00+01:00", "2024-01-01T12:00:01Z"],
+        ["3e9", "1", "2.5"],
+        ["1600000000000000003", "1600000000000000001", "1600000000000000002"],
+    ],
+)
+def test_kinds_of_time(tmp_path, times):
+    rows = [("u", item, time) for item, time in zip("bca", times, strict=True)]
+    assert read(load_dataset(write_shop(tmp_path, rows), ALL)) == {"u": ["c", "a", "b"]}
+
+
+def test_parquet_keeps_types(tmp_path):
+    items = pd.DataFrame(
+        {"item": [3, 10, 2], "title": ["x", None, "z"], "categories": [["A", "B"], ["C"], []]}
+    )
+    rows = [(1, 10, "2024-01-02"), (1, 3, "2024-01-01"), (1, 2, "2024-01-03")]
+    spec = write_shop(tmp_path, rows, items, ".parquet")
+    frame = pd.read_parquet(spec).assign(timestamp=lambda f: pd.to_datetime(f.timestamp))
+    frame.to_parquet(spec)
+    made = load_dataset(spec, ALL)
+    assert made.item_ids == ["2", "3", "10"] and read(made) == {"1": ["3", "10", "2"]}
+    assert made.items.title.tolist() == ["z", "x", ""] and made.items.categories.tolist() == ["", "A,B", "C"]
+
+
+def test_float_ids_of_a_column_with_a_hole_are_integers(tmp_path):
+    spec = write_shop(tmp_path, [(1.0, 2.0, 1), (1.0, 2.0, 2), (1.0, 3.0, 3)], ITEMS, ".parquet")
+    ITEMS.head(2).assign(item=["2", "3"]).to_parquet(tmp_path / "shop.items.parquet")
+    assert read(load_dataset(spec, ALL)) == {"1": ["2", "2", "3"]}
+
+
+def test_byte_order_mark_and_quotes(tmp_path):
+    spec = write_shop(tmp_path)
+    (tmp_path / "shop.items.csv").write_text(
+        'item,title\na,"Amp, loud ""12"""\nb,Gitarre für Anfänger\nc,Кабель\n', encoding="utf-8-sig"
+    )
+    titles = load_dataset(spec, ALL).items.title.tolist()
+    assert titles == ['Amp, loud "12"', "Gitarre für Anfänger", "Кабель"]
+
+
+# ---- amazon-2018
+
+
+def test_2018_by_hand(tmp_path):
+    inter = {"10": [7, "9", 7], "2": ["8", 9, 8]}
+    item = {"7": {"title": "t7", "categories": ["A", "B"]}, "9": {"brand": None, "title": " t9 "}, "8": {}}
+    made = load_dataset(write_2018(tmp_path, inter, item), ALL)
+    assert made.name == "amazon-2018:X" and made.user_ids == ["2", "10"] and made.item_ids == ["7", "8", "9"]
+    assert read(made) == {"2": ["8", "9", "8"], "10": ["7", "9", "7"]}
+    assert made.items.title.tolist() == ["t7", "", "t9"] and made.items.categories.tolist() == ["A,B", "", ""]
+
+
+@pytest.mark.skipif(not SCIENTIFIC.exists(), reason="the scientific-2018 data set is not here")
+def test_scientific_2018():
+    spec = f"amazon-2018:{SCIENTIFIC}"
+    made = load_dataset(spec)
+    assert (made.n_users, made.n_items, made.n_interactions) == (8_317, 4_344, 58_492)
+    assert load_dataset(spec, ALL).fingerprint() == made.fingerprint()  # it is 5-core already
+    raw = json.loads((SCIENTIFIC / "Scientific.inter.json").read_text())
+    assert read(made) == {user: [str(item) for item in taken] for user, taken in raw.items()}
+    assert (made.items.description == "").sum() == 123
+
+
+# ---- amazon-2023, from a folder
+
+
+def write_2023(folder: Path, ratings: str, meta: list) -> str:
+    for name, text in (
+        ("benchmark/5core/rating_only/Gift_Cards.csv", ratings),
+        ("raw/meta_categories/meta_Gift_Cards.jsonl", "".join(f"{line}\n" for line in meta)),
+    ):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return f"amazon-2023:Gift_Cards@{folder}"
+
+
+RATINGS = """user_id,parent_asin,rating,timestamp
+AE2,B002,5.0,1600000000300
+AE2,B001,4.0,1600000000100
+AE1,B001,5.0,1600000000500
+AE2,B003,1.0,1600000000200
+AE1,B003,2.0,1600000000400
+AE1,B002,2.0,1600000000600
+AE1,B002,2.0,1600000000600
+"""
+META = [
+    json.dumps(
+        {
+            "main_category": "Gift Cards",
+            "title": "Card  one",
+            "store": "Maker",
+            "description": ["First.", "Second."],
+            "categories": ["Gift Cards", "Occasions"],
+            "details": {"Brand": "Other"},
+            "price": "from 5.00",
+            "parent_asin": "B001",
+        }
+    ),
+    json.dumps({"title": "never rated", "parent_asin": "B999"}),
+    "",
+    json.dumps(
+        {
+            "parent_asin": "B002",
+            "title": None,
+            "store": None,
+            "details": '{"Brand": "Inner"}',
+            "categories": [],
+            "main_category": "Gift Cards",
+            "description": [],
+            "price": None,
+        }
+    ),
+    json.dumps({"parent_asin": "B001", "title": "a second row of B001"}),
+]
+
+
+def test_2023_by_hand(tmp_path):
+    made = load_dataset(write_2023(tmp_path, RATINGS, META), ALL)
+    assert read(made) == {"AE1": ["B003", "B001", "B002"], "AE2": ["B001", "B003", "B002"]}
+    assert made.items.to_dict("list") == {
+        "title": ["Card one", "", ""],
+        "brand": ["Maker", "Inner", ""],
+        "categories": ["Gift Cards,Occasions", "Gift Cards", ""],
+        "description": ["First. Second.", "", ""],
+    }
+
+
+def test_2023_metadata_that_quotes_another_item(tmp_path):
+    """The quick look at a line must not skip a wanted item for an ID inside its text or details."""
+    line = json.dumps({"details": {"parent_asin": "B777"}, "title": "kept", "parent_asin": "B003"})
+    made = load_dataset(write_2023(tmp_path, RATINGS, [*META, line]), ALL)
+    assert made.items.title.tolist() == ["Card one", "", "kept"]
+
+
+def test_2023_categories_are_known_apart():
+    assert len(amazon_hub.CATEGORIES) == 27 and not set(amazon_hub.CATEGORIES) & set(amazon_hub.WITHOUT_5CORE)
+
+
+def test_2023_offline_is_one_line(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(BadInput, match="the hub must be reachable") as caught:
+        load_dataset("amazon-2023:Musical_Instruments")
+    assert "\n" not in str(caught.value) and "amazon-2023:CATEGORY@DIR" in str(caught.value)
+
+
+# ---- order, k-core, hash
+
+
+def test_order_of_ids():
+    assert id_order(["10", "9", "-1"]).tolist() == [2, 1, 0]
+    assert id_order(["10", "9", "x"]).tolist() == [0, 1, 2]
+    assert id_order(["10", "010"]).tolist() == [1, 0]  # a leading zero: text
+
+
+def brute_force_core(user, item, k) -> set[int]:
+    """The largest subset of rows in which all counts reach k, by looking at every subset."""
+    best: set[int] = set()
+    for size in range(len(user), 0, -1):
+        for rows in itertools.combinations(range(len(user)), size):
+            counts = [np.bincount(codes[list(rows)]) for codes in (user, item)]
+            if all((c[c > 0] >= k).all() for c in counts):
+                return set(rows)
+    return best
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_k_core_is_the_largest(seed):
+    rng = np.random.default_rng(seed)
+    user, item = rng.integers(0, 4, 11), rng.integers(0, 4, 11)
+    for k in (2, 3):
+        assert set(np.flatnonzero(k_core(user, item, k))) == brute_force_core(user, item, k)
+
+
+def test_k_core_repeats_until_nothing_changes():
+    """Item 2 falls, then user 1 with it, then item 1: one pass would stop too early."""
+    user, item = np.array([0, 0, 1, 1, 2, 2]), np.array([0, 0, 1, 2, 1, 0])
+    assert k_core(user, item, 2).tolist() == [True, True, False, False, False, False]
+    assert k_core(user, item, 1).all() and k_core(user, item, 0).all()
+
+
+def test_fingerprint_sees_content_alone(tmp_path):
+    one = load_dataset(write_shop(tmp_path), ALL)
+    base = one.fingerprint()
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    assert load_dataset(write_shop(moved, suffix=".parquet"), ALL).fingerprint() == base
+    changes = [
+        dict(rows=[*ROWS, ("u1", "a", 99)]),
+        dict(items=ITEMS.assign(title=["Cable", "Amplifier", "Guitar", "String"])),
+        dict(items=ITEMS.replace({"unused": "unusee"})),
+        dict(items=ITEMS.assign(title=["CableA", "mplifier", "Guitar", "Strings"])),
+    ]
+    prints = {load_dataset(write_shop(tmp_path, **change), ALL).fingerprint() for change in changes}
+    np.save(tmp_path / "shop.embeddings.npy", VECTORS)
+    prints.add(load_dataset(write_shop(tmp_path), ALL).fingerprint())
+    assert len(prints | {base}) == 6
+
+
+def test_table_of_sources_names_every_kind():
+    table = dataset_table()
+    assert [row["spec"].split(":")[0] for row in table[:3]] == ["playground", "amazon-2018", "amazon-2023"]
+    assert all(set(row) == {"spec", "what", "size", "download"} for row in table)
+
+
+# ---- bad input: one line each, with the value
+
+
+def put(name: str, content, after=None):
+    """A case: a good shop in CSV, then one file replaced, removed (None) or made by a function."""
+
+    def make(folder: Path) -> str:
+        spec = write_shop(folder)
+        path = folder / name
+        if content is None:
+            path.unlink()
+        elif callable(content):
+            content(path)
+        else:
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return spec
+
+    return make
+
+
+def interactions(*lines: str):
+    return put("shop.csv", "user,item,timestamp\n" + "\n".join(lines) + "\n")
+
+
+def parquet(**columns):
+    frame = pd.DataFrame({"user": ["u"] * 3, "item": ["a", "b", "c"], "timestamp": [1, 2, 3], **columns})
+
+    def make(folder: Path) -> str:
+        write_shop(folder, suffix=".parquet")
+        frame.to_parquet(folder / "shop.parquet")
+        return str(folder / "shop.parquet")
+
+    return make
+
+
+def vectors(array, **options):
+    return put("shop.embeddings.npy", lambda path: np.save(path, array, **options))
+
+
+def tensors(**named):
+    return put("shop.embeddings.safetensors", lambda path: save_file(named, path))
+
+
+def two(folder: Path) -> str:
+    write_shop(folder, suffix=".parquet")
+    return write_shop(folder)
+
+
+TABLES = {
+    "no such file": (lambda folder: str(folder / "none.csv"), "does not exist"),
+    "no items file": (put("shop.items.csv", None), "shop.items.csv or shop.items.parquet"),
+    "two items files": (two, "only one may exist"),
+    "the items file itself": (lambda f: write_shop(f).replace("shop.csv", "shop.items.csv"), "an items file"),
+    "missing column": (put("shop.csv", "user,item\nu,a\n"), "no column 'timestamp'"),
+    "column twice": (put("shop.csv", "user,item,timestamp,item\nu,a,1,b\n"), "'item' occurs twice"),
+    "nothing in it": (put("shop.csv", ""), "valid csv|no column"),
+    "header alone": (interactions(), "no rows"),
+    "latin-1": (put("shop.items.csv", "item,title\na,Gitarre für\n".encode("latin-1")), "UTF-8"),
+    "latin-1 header": (put("shop.csv", "user,item,timestamp,grö\nu,a,1,2\n".encode("latin-1")), "UTF-8"),
+    "row too long": (interactions("u,a,1", "u,b,2,3"), "valid csv"),
+    "all rows too long": (interactions("u,a,1,9", "u,b,2,9"), "valid csv"),
+    "row too short": (interactions("u,a,1", "u,b"), "data row 2"),
+    "open quote": (interactions('u,"a,1', "u,b,2"), "valid csv"),
+    "empty user": (interactions("u,a,1", ",b,2"), "column user, data row 2: ID ''"),
+    "blank item": (interactions("u,a,1", "u,  ,2"), "column item, data row 2"),
+    "nan item": (interactions("u,a,1", "u,nan,2"), "ID 'nan'"),
+    "inf user": (interactions("inf,a,1"), "ID 'inf'"),
+    "unknown item": (interactions("u,a,1", "u,zzz,2"), "item 'zzz'"),
+    "empty time": (interactions("u,a,1", "u,b,"), "column timestamp, data row 2"),
+    "words for time": (interactions("u,a,yesterday"), "'yesterday'"),
+    "numbers and dates": (interactions("u,a,2024-01-01", "u,b,5"), "'2024-01-01'"),
+    "nan time": (interactions("u,a,nan", "u,b,2"), "data row 1: 'nan'"),
+    "inf time": (interactions("u,a,1", "u,b,inf"), "data row 2: 'inf'"),
+    "negative time": (interactions("u,a,1", "u,b,-1"), "data row 2: '-1'"),
+    "no such month": (interactions("u,a,2024-13-01"), "'2024-13-01'"),
+    "item twice": (put("shop.items.csv", "item,title\na,x\nb,y\na,z\n"), "data row 3: item 'a' occurs twice"),
+    "item without ID": (put("shop.items.csv", "item,title\na,x\n,y\n"), "data row 2: ID ''"),
+    "items without item": (put("shop.items.csv", "id,title\na,x\n"), "no column 'item'"),
+    "no text": (put("shop.items.csv", "item,title\na,\nb,\nc,\n"), "no item has any text"),
+    "parquet that is none": (
+        lambda f: (write_shop(f, suffix=".parquet"), (f / "shop.parquet").write_bytes(b"PAR1?"))[0],
+        "valid parquet",
+    ),
+    "parquet nan ID": (parquet(user=[1.0, np.nan, 1.0]), "data row 2: ID nan"),
+    "parquet inf ID": (parquet(user=[1.0, 1.0, np.inf]), "data row 3: ID inf"),
+    "parquet half ID": (parquet(user=[1.0, 1.5, 1.0]), "ID 1.5"),
+    "parquet bool ID": (parquet(user=[True, False, True]), "column user is bool"),
+    "parquet date ID": (parquet(user=pd.to_datetime(["2024-01-01"] * 3)), "column user is datetime"),
+    "parquet null ID": (parquet(item=["a", None, "c"]), "data row 2: ID"),
+    "parquet nan time": (parquet(timestamp=[1.0, np.nan, 2.0]), "column timestamp, data row 2"),
+    "parquet no time": (
+        parquet(timestamp=pd.to_datetime(["2024-01-01", None, "2024-01-02"])),
+        "column timestamp, data row 2",
+    ),
+    "parquet bool time": (parquet(timestamp=[True, True, False]), "column timestamp"),
+    "vectors of fewer rows": (vectors(VECTORS[:3]), r"shape \(3, 2\)"),
+    "vectors of one dimension": (vectors(VECTORS[:, 0]), r"shape \(4,\)"),
+    "vectors of width 0": (vectors(VECTORS[:, :0]), r"shape \(4, 0\)"),
+    "vectors with NaN": (vectors(np.where(VECTORS == 4, np.nan, VECTORS)), "row 2: the vector of item 'b'"),
+    "vectors too large": (vectors(VECTORS.astype(float) * 1e300), "NaN or infinity"),
+    "vectors of integers": (vectors(VECTORS.astype(int)), "int64"),
+    "vectors of words": (vectors(np.array([["a"] * 2] * 4)), "vectors are floats"),
+    "pickled objects": (vectors(VECTORS.astype(object), allow_pickle=True), "without pickle"),
+    "vectors cut short": (put("shop.embeddings.npy", b"\x93NUMPY\x01\x00"), "without pickle"),
+    "vectors of no bytes": (put("shop.embeddings.npy", b""), "without pickle"),
+    "safetensors that is none": (put("shop.embeddings.safetensors", b"12345678"), "must be safetensors"),
+    "two tensors": (tensors(a=torch.zeros(4, 2), b=torch.zeros(4, 2)), r"2 tensors \(a, b\)"),
+    "tensor of integers": (tensors(a=torch.zeros(4, 2, dtype=torch.int64)), "vectors are floats"),
+}
+
+
+def json_case(inter: str, item: str):
+    def make(folder: Path) -> str:
+        (folder / "X.inter.json").write_bytes(inter if isinstance(inter, bytes) else inter.encode())
+        (folder / "X.item.json").write_bytes(item if isinstance(item, bytes) else item.encode())
+        return f"amazon-2018:{folder}"
+
+    return make
+
+
+GOOD_INTER, GOOD_ITEM = '{"1": [1, 1, 1]}', '{"1": {"title": "t"}}'
+
+
+def two_data_sets(folder: Path) -> str:
+    json_case(GOOD_INTER, GOOD_ITEM)(folder)
+    (folder / "Y.inter.json").write_text(GOOD_INTER)
+    return f"amazon-2018:{folder}"
+
+
+def file_2023(ratings=RATINGS, meta=META):
+    return lambda folder: write_2023(folder, ratings, meta)
+
+
+JSON = {
+    "no folder": (lambda f: f"amazon-2018:{f}/none", "folder does not exist"),
+    "no folder given": (lambda f: "amazon-2018:", "needs a DIR"),
+    "a file": (lambda f: f"amazon-2018:{write_shop(f)}", "folder does not exist"),
+    "empty folder": (lambda f: f"amazon-2018:{f}", "no file match"),
+    "two files": (two_data_sets, r"2 files \(X.inter.json, Y.inter.json\)"),
+    "broken": (json_case(GOOD_INTER[:-1], GOOD_ITEM), "must be JSON"),
+    "not UTF-8": (json_case(GOOD_INTER, '{"1": {"title": "für"}}'.encode("latin-1")), "must be UTF-8"),
+    "a list": (json_case("[]", GOOD_ITEM), "one JSON object"),
+    "no users": (json_case("{}", GOOD_ITEM), "no users"),
+    "history is text": (json_case('{"1": "1"}', GOOD_ITEM), "user '1' has '1'"),
+    "empty history": (json_case('{"1": []}', GOOD_ITEM), r"user '1' has \[\]"),
+    "item is null": (json_case('{"1": [1, null, 1]}', GOOD_ITEM), "user '1': ID None"),
+    "item is true": (json_case('{"1": [1, true, 1]}', GOOD_ITEM), "ID True"),
+    "item is a half": (json_case('{"1": [1, 1.5, 1]}', GOOD_ITEM), "ID 1.5"),
+    "item is NaN": (json_case('{"1": [1, NaN, 1]}', GOOD_ITEM), "NaN"),
+    "item is empty": (json_case('{"1": [1, "", 1]}', GOOD_ITEM), "ID ''"),
+    "item unknown": (json_case('{"1": [1, 2, 1]}', GOOD_ITEM), "user '1' took item 2"),
+    "user twice": (json_case('{"1": [1, 1, 1], "1": [1]}', GOOD_ITEM), "'1' occurs twice"),
+    "users alike": (json_case('{"1": [1, 1, 1], "1 ": [1, 1, 1]}', GOOD_ITEM), "'1' occurs twice"),
+    "items alike": (json_case(GOOD_INTER, '{"1": {}, " 1": {}}'), "'1' occurs twice"),
+    "item twice": (json_case(GOOD_INTER, '{"1": {}, "1": {}}'), "'1' occurs twice"),
+    "item is text": (json_case(GOOD_INTER, '{"1": "title"}'), "item '1' is 'title'"),
+    "title is a number": (json_case(GOOD_INTER, '{"1": {"title": 5}}'), "title 5"),
+    "two interactions": (json_case('{"1": [1, 1]}', GOOD_ITEM), "user '1' has 2 interactions"),
+    "2023 without category": (lambda f: "amazon-2023:", "needs a CATEGORY"),
+    "2023 unknown": (lambda f: "amazon-2023:Musical_Instrument", "did you mean 'Musical_Instruments'"),
+    "2023 without 5-core": (lambda f: "amazon-2023:Digital_Music", "no 5-core of"),
+    "2023 folder": (lambda f: f"amazon-2023:Gift_Cards@{f}/none", "folder .* does not exist"),
+    "2023 empty folder": (lambda f: f"amazon-2023:Gift_Cards@{f}", "file does not exist"),
+    "2023 no folder": (lambda f: "amazon-2023:Gift_Cards@", "folder .* does not exist"),
+    "2023 column": (file_2023(RATINGS.replace("parent_asin", "asin")), "no column 'parent_asin'"),
+    "2023 time": (file_2023(RATINGS.replace("1600000000300", "soon")), "data row 1: 'soon'"),
+    "2023 broken line": (file_2023(meta=[META[0], META[0][:-3]]), "line 2"),
+    "2023 line is a list": (file_2023(meta=[META[0], "[1]"]), "line 2"),
+    "2023 no metadata": (file_2023(meta=[META[1]]), "none of 3 rated items"),
+}
+
+SPECS = {
+    "": "unknown data set",
+    "playgroud": "did you mean 'playground'",
+    "playground:5": "unknown data set",
+    "amazon-2019:x": "did you mean 'amazon-201",
+    "shop.tsv": "unknown data set",
+    "x" * 5000: "File name too long",
+    "\0.csv": "cannot be read|does not exist",
+    "shop.csv": "does not exist",
+    ".": "this path is a folder",
+    __file__: "this path is no table",
+}
+
+
+@pytest.mark.parametrize("name", [*TABLES, *(f"JSON {name}" for name in JSON)])
+def test_bad_files(tmp_path, name):
+    make, text = TABLES[name] if name in TABLES else JSON[name.removeprefix("JSON ")]
+    spec = make(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    check(spec, text, ALL)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_bad_specs(spec):
+    check(spec, SPECS[spec], ALL)
+
+
+def check(spec: str, text: str, config: DataConfig) -> None:
+    with pytest.raises(BadInput, match=text) as caught:
+        load_dataset(spec, config)
+    line = str(caught.value)
+    assert "\n" not in line and line.count("; ") >= 1 and ": " in line
+    assert all((caught.value.value, caught.value.rule, caught.value.remedy))
+
+
+def test_empty_after_the_core(tmp_path):
+    check(write_shop(tmp_path), "no interaction is left of 7", DataConfig(k_core=5))
+
+
+def test_short_users_are_dropped_by_a_core_and_named_without(tmp_path):
+    rows = [*ROWS, ("u3", "a", 1), ("u3", "b", 2)]
+    check(write_shop(tmp_path, rows), "user 'u3' has 2 interactions", DataConfig(k_core=2))
+    rows = [(user, item, time) for user in "xyz" for time, item in enumerate("abc")] + [("w", "a", 1)]
+    made = load_dataset(write_shop(tmp_path, rows), DataConfig(k_core=3))
+    assert made.user_ids == ["x", "y", "z"]
