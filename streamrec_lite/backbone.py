@@ -126,22 +126,13 @@ def t5_config(config: BackboneConfig, vocab_size: int, is_decoder: bool):
 
 
 def history_tokens(table: Tensor, history: Tensor) -> Tensor:
-    """Histories (B, L) of item indices, PAD_ITEM on the right -> encoder tokens (B, L*m + 1).
-
-    Every item becomes its m codes, oldest item first, and BOS marks the end, right after the newest
-    item. The mark is a departure from the paper, which does not say how positions are told: T5's
-    attention knows distances alone, and the newest item, from which most can be predicted, is only
-    the newest by its distance from something.
+    """Histories (B, L) of item indices, PAD_ITEM on the right -> encoder tokens (B, L*m), oldest first.
 
     Args:
         table: a tokenizer's ``tokens`` (N + 1, m), the last row all PAD.
     """
-    items, m = history.shape[1], table.shape[1]
-    codes = table[history].flatten(1)
-    tokens = F.pad(codes, (0, 1), value=PAD)
-    end = (history >= 0).sum(1, keepdim=True) * m
-    check_shape("tokens", tokens, history.shape[0], items * m + 1)
-    return tokens.scatter(1, end, BOS)
+    check_shape("history", history, None, None)
+    return table[history].flatten(1)
 
 
 def shift_right(labels: Tensor) -> Tensor:

@@ -79,7 +79,7 @@ def clock(work: Callable[[], object], device) -> float:
 
 
 def random_ids(n: int, m: int = 4, K: int = 256, seed: int = 0) -> Tensor:
-    """n different random semantic IDs (n, m); half of the first two levels' codes are in use."""
+    """n different semantic IDs (n, m), drawn evenly: the widest tree, and the least like real text."""
     generator = torch.Generator().manual_seed(seed)
     numbers = torch.randint(0, K**m, (n + n // 2 + 16,), generator=generator).unique()
     numbers = numbers[torch.randperm(len(numbers), generator=generator)[:n]]
@@ -153,7 +153,7 @@ def bench_beam(splits, n_items: int, device) -> dict:
 def training_flops(config: BackboneConfig, vocab: int, length: Tensor, m: int = 4) -> float:
     """Matrix FLOPs of forward and backward (three times forward), a sample, mean over ``length`` (B,)."""
     d, inner, ff = config.d_model, config.num_heads * config.d_kv, config.d_ff
-    s = length.double() * m + 1
+    s = length.double() * m
     encoder = s * (4 * d * inner + 2 * d * ff) + 2 * s * s * inner
     decoder = m * (6 * d * inner + 2 * d * ff) + s * 2 * d * inner + 2 * m * (m + s) * inner
     return float((3 * 2 * (config.num_layers * (encoder + decoder) + m * d * vocab)).mean())

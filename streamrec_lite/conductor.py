@@ -96,8 +96,6 @@ class Conductor:
             label, finished = f"TIGER, seed {seed}", bool(hash_ and done(folder, hash_))
             log = None if finished else log_of_tiger(run, seed)
             jobs += self._job(label, NOTEBOOKS[stage], seed, [hash_], log, finished)
-            if finished and not jobs:
-                self.tell(f"{label}: done before ({folder})")
         return jobs
 
     def _job(self, label, name, seed, hashes, log, finished: bool = True) -> list[Job]:

@@ -70,7 +70,9 @@ def stage_map():
     for a, b in ARROWS:
         (xa, ya), (xb, yb) = STAGES[a][:2], STAGES[b][:2]
         start, end = (xa * 1.55 + 1.26, ya * 1.4 + 0.35), (xb * 1.55 - 0.07, yb * 1.4 + 0.35)
-        axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=14, linewidth=1.3, color="black"))
+        axes.add_patch(
+            FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=14, linewidth=1.3, color="black")
+        )
     axes.set(xlim=(-0.15, 9.5), ylim=(-0.2, 2.3), title="From text and histories to recommendations")
     axes.axis("off")
     return figure

@@ -116,10 +116,18 @@ def beam(steps: list[pd.DataFrame], dataset, target: int | None = None, rows: in
             colour, width = (RED, 2.2) if right[rank] else (GREY, 0.9)
             box = Rectangle((depth, -place), 0.84, 0.8, facecolor="white", edgecolor=colour, linewidth=width)
             axes.add_patch(box)
-            axes.text(depth + 0.03, 0.4 - place, _box_text(row, rank, right[rank], dataset, wide), va="center", fontsize=10)
+            axes.text(
+                depth + 0.03,
+                0.4 - place,
+                _box_text(row, rank, right[rank], dataset, wide),
+                va="center",
+                fontsize=10,
+            )
             if depth and row["parent"] in places:
                 start = 0.4 - places[row["parent"]]
-                axes.plot([depth - 0.16, depth], [start, 0.4 - place], color=colour, linewidth=width, zorder=0)
+                axes.plot(
+                    [depth - 0.16, depth], [start, 0.4 - place], color=colour, linewidth=width, zorder=0
+                )
         places = {rank: place for place, rank in enumerate(ranks)}
         note = f"step {depth + 1}: {int(table['kept'].sum())} kept of {len(table)}"
         note += "" if truth is None else f"\n★ is number {at + 1}" if at >= 0 else "\n★ was dropped"

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import copy
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -28,6 +30,7 @@ from .errors import BadInput, did_you_mean
 from .runtime import write_text
 
 METADATA = "streamrec_lite"
+PLOTLY = "application/vnd.plotly.v1+json"
 START_TIMEOUT = 300  # seconds for a kernel to start: cold disks, shared cores
 
 
@@ -102,6 +105,7 @@ def execute(source: Path, target: Path, parameters: dict, hash_: str) -> dict:
                 language="python",
                 progress_bar=False,
                 start_timeout=START_TIMEOUT,
+                iopub_timeout=START_TIMEOUT,  # a busy machine may hand out large outputs late
                 kernel_manager_class=kernel_manager_class(Path(folder)),
             )
         _publish(notebook, target, hash_)
@@ -117,7 +121,7 @@ def execute(source: Path, target: Path, parameters: dict, hash_: str) -> dict:
     except BadInput as error:
         return _answer("bad-input", str(error), traceback.format_exc())
     except Exception as error:  # the kernel died, or papermill itself failed: the caller reports it
-        where = f"notebook {source.name}{_running_cell(work)}"
+        where = f"notebook {source.name}{_last_cell(work)}"
         if work.exists():
             work.replace(failed)
         line = (str(error).strip().splitlines() or [""])[-1]
@@ -132,18 +136,35 @@ def _publish(notebook, target: Path, hash_: str) -> None:
     from nbconvert.exporters.html import HTMLExporter
 
     notebook.metadata[METADATA] = {"hash": hash_}
-    html, _ = HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": target.stem}})
+    page = _with_plotly(copy.deepcopy(notebook))
+    html, _ = HTMLExporter().from_notebook_node(page, {"metadata": {"name": target.stem}})
     write_text(target.with_suffix(".html"), html)
     write_text(target, nbformat.writes(notebook))
 
 
-def _running_cell(work: Path) -> str:
-    """Which cell papermill had begun, by the notebook that it saves after every cell."""
-    with contextlib.suppress(OSError, ValueError):
+def _with_plotly(notebook):
+    """Give plotly's outputs, JSON that JupyterLab draws, an HTML form for the page; needs no network."""
+    first = True
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if PLOTLY in data and "text/html" not in data:
+                import plotly.io
+
+                figure = plotly.io.from_json(json.dumps(data[PLOTLY]), skip_invalid=True)
+                data["text/html"] = plotly.io.to_html(figure, include_plotlyjs=first, full_html=False)
+                first = False
+    return notebook
+
+
+def _last_cell(work: Path) -> str:
+    """The cell in which the kernel died, by the notebook that papermill saves after every cell: it
+    marks cells that it has not come to as pending, and the one that killed the kernel as completed."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
         cells = json.loads(work.read_text(encoding="utf-8"))["cells"]
-        for number, cell in enumerate(cells, 1):
-            if cell["metadata"].get("papermill", {}).get("status") in ("running", "failed"):
-                return f", cell {number} of {len(cells)}"
+        states = [cell["metadata"].get("papermill", {}).get("status", "pending") for cell in cells]
+        begun = [n for n, state in enumerate(states, 1) if state != "pending"]
+        return f", cell {begun[-1]} of {len(cells)}" if begun else ""
     return ""
 
 
@@ -170,6 +191,7 @@ def main() -> None:
     os.dup2(2, 1)  # whatever prints goes to the log
     import papermill  # noqa: F401  the slow part, before the first job
 
+    logging.getLogger("papermill").setLevel(logging.ERROR)  # parameters have been checked
     for line in sys.stdin:
         job = json.loads(line)
         answer = execute(Path(job["source"]), Path(job["target"]), job["parameters"], job["hash"])

@@ -283,7 +283,8 @@ def reproduce(
 
 def clean(run: Run, fresh: bool) -> None:
     """Remove temporary files of killed runs, and with ``fresh`` all that stages wrote, by known names."""
-    for leftover in [*run.dir.glob(".trash-*"), *run.dir.glob("*/.*.tmp*"), *run.dir.glob(".*.tmp")]:
+    patterns = (".trash-*", ".*.tmp", "*/.*.tmp*", "error.log")
+    for leftover in [path for pattern in patterns for path in run.dir.glob(pattern)]:
         discard(leftover)
     if fresh:
         for name in DELIVERED:

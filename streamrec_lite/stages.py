@@ -120,7 +120,7 @@ def run_stage(
     """
     folder = Path(run_dir) / name
     marker = done(folder, hash_)
-    if marker:
+    if marker and not _sibling(folder, ".old").exists():
         return marker
     with locked(lock_file(run_dir, name), wait=True):
         recover(folder)

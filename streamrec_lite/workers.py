@@ -42,16 +42,22 @@ class Job:
 
 
 def notebooks_folder() -> Path:
-    """Where the tutorial's notebooks are: beside the package, installed with it, or here."""
-    places = [
-        Path(__file__).resolve().parents[1] / "notebooks",
-        Path(sys.prefix) / "share" / "streamrec_lite" / "notebooks",
-        Path("notebooks"),
-    ]
+    """Where the tutorial's notebooks are: as STREAMREC_NOTEBOOKS says, else beside the package,
+    installed with it, or here."""
+    given = os.environ.get("STREAMREC_NOTEBOOKS")
+    places = (
+        [Path(given)]
+        if given
+        else [
+            Path(__file__).resolve().parents[1] / "notebooks",
+            Path(sys.prefix) / "share" / "streamrec_lite" / "notebooks",
+            Path("notebooks"),
+        ]
+    )
     for place in places:
         if any(place.glob("[0-9][0-9]_*.ipynb")):
             return place
-    rule = "the tutorial's notebooks are not there"
+    rule = "the tutorial's notebooks (00_start_here.ipynb, ...) are not there"
     raise BadInput(str(places[0]), rule, "install from a clone with `pip install -e .`, or run in its folder")
 
 

@@ -12,7 +12,7 @@ from streamrec_lite.config import BackboneConfig, preset
 from streamrec_lite.errors import BadInput
 from streamrec_lite.recommender import StreamRec
 from streamrec_lite.runtime import write_json
-from streamrec_lite.schemas import BOS, PAD, Prefixes
+from streamrec_lite.schemas import PAD, Prefixes
 from streamrec_lite.semantic_ids import SemanticTokenizer
 
 IDS = [f"item-{i}" for i in range(30)]
@@ -30,7 +30,7 @@ def recommender():
 def test_history_tokens_by_hand():
     table = torch.tensor([[3, 7], [4, 8], [PAD, PAD]])
     history = torch.tensor([[0, 1], [1, -1]])
-    assert history_tokens(table, history).tolist() == [[3, 7, 4, 8, BOS], [4, 8, BOS, PAD, PAD]]
+    assert history_tokens(table, history).tolist() == [[3, 7, 4, 8], [4, 8, PAD, PAD]]
 
 
 def test_recommend_equals_topk(recommender):

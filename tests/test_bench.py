@@ -1,0 +1,61 @@
+"""The benchmarks' own arithmetic: what is counted must be counted right."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from streamrec_lite import bench
+from streamrec_lite.backbone import Backbone
+from streamrec_lite.config import BackboneConfig
+from streamrec_lite.errors import BadInput
+
+
+@pytest.mark.parametrize("items", [3, 20])
+def test_flops_equal_torchs_own_count(items):
+    config = BackboneConfig(d_model=32, d_ff=64, num_layers=2, num_heads=2, d_kv=24, dropout=0.0)
+    model = Backbone(config, 200).train()
+    tokens, labels = torch.randint(3, 200, (4, items * 4)), torch.randint(3, 200, (4, 4))
+    with FlopCounterMode(display=False) as counter:
+        model(tokens, labels).sum().backward()
+    want = bench.training_flops(config, 200, torch.full((4,), items))
+    assert counter.get_total_flops() / 4 == pytest.approx(want, rel=0.02)
+
+
+def test_random_ids_are_distinct_and_spread():
+    codes = bench.random_ids(5000)
+    assert codes.shape == (5000, 4)
+    assert len(codes.unique(dim=0)) == 5000
+    assert int(codes.min()) >= 0
+    assert int(codes.max()) <= 255
+    assert all(len(codes[:, j].unique()) == 256 for j in range(4))
+    assert torch.equal(codes, bench.random_ids(5000))
+
+
+def test_variants_take_turns_after_a_warm_up():
+    calls = []
+
+    def variant(name, values):
+        def run():
+            calls.append(name)
+            return values.pop(0)
+
+        return run
+
+    speed = bench.take_turns({"a": variant("a", [99, 1, 5, 2]), "b": variant("b", [99, 7, 7, 8])}, 3)
+    assert "".join(calls) == "abababab"
+    assert speed == {"a": 2, "b": 7}
+
+
+def test_transformers_twin_has_the_same_weights():
+    model = Backbone(BackboneConfig(d_model=16, d_ff=16, num_layers=1, num_heads=2, d_kv=8, dropout=0.0), 50).eval()
+    tokens, labels = torch.randint(3, 50, (2, 8)), torch.randint(3, 50, (2, 4))
+    with torch.no_grad():
+        theirs = bench.as_transformers_t5(model).eval()(input_ids=tokens, labels=labels).logits
+        torch.testing.assert_close(model(tokens, labels), theirs, atol=1e-5, rtol=0)
+
+
+def test_unknown_benchmark():
+    with pytest.raises(BadInput, match="beam"):
+        bench.main(["beams"])

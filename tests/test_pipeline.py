@@ -1,0 +1,389 @@
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_notebooks import COMMAND, OPEN, PARAMETERS, TINY, environment, write_all, write_notebook
+
+from streamrec_lite import pipeline, workers
+from streamrec_lite.conductor import Conductor, is_done
+from streamrec_lite.errors import BadInput
+from streamrec_lite.papermill_runner import execute
+from streamrec_lite.runs import data_hash, embeddings_hash, input_files, tiger_dir, tiger_hash
+from streamrec_lite.runtime import read_json
+
+METRICS = {"R@5", "R@10", "N@5", "N@10"}
+STAGES = ("data", "embeddings", "tokenizer", "tiger", "baselines", "results")
+
+
+@pytest.fixture(scope="module")
+def notebooks(tmp_path_factory):
+    return write_all(tmp_path_factory.mktemp("notebooks"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, notebooks):
+    """A run that `reproduce` made through its notebooks, in a process of its own."""
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    command = [*COMMAND, "reproduce", "--preset", "smoke", "--out", str(out)]
+    command += [part for setting in TINY for part in ("--set", setting)]
+    process = subprocess.run(command, env=environment(notebooks), capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    return out, process.stdout
+
+
+@pytest.fixture
+def copied(finished, tmp_path, notebooks, monkeypatch):
+    """A copy of the finished run that a test may damage."""
+    monkeypatch.setenv("STREAMREC_NOTEBOOKS", str(notebooks))
+    return Path(shutil.copytree(finished[0], tmp_path / "tiny"))
+
+
+def opened(out: Path, *more: str, seeds=(0,)) -> pipeline.Run:
+    return pipeline.open_run(out, "playground", "smoke", [*TINY, *more], seeds)
+
+
+def again(out: Path, *more: str, **options) -> list[str]:
+    """Call ``reproduce`` in this process; returns what it told."""
+    told: list[str] = []
+    options = {"preset": "smoke", "out": out, "overrides": [*TINY, *more], "tell": told.append, **options}
+    pipeline.reproduce("playground", **options)
+    return told
+
+
+def test_the_run_folder_is_the_contract(finished):
+    out, told = finished
+    for name in ("config.json", "results.json", "table2.md", "embeddings", "tokenizer", "data"):
+        assert (out / name).exists()
+    for name in ("00_start_here", "01_data", "02_embeddings", "03_semantic_ids", "04_fast_thinking-seed-0"):
+        assert (out / "notebooks" / f"{name}.ipynb").is_file()
+        assert "<html" in (out / "notebooks" / f"{name}.html").read_text()[:1000]
+    assert not list(out.rglob("*.part")) and not list(out.rglob("*.tmp*")) and not list(out.rglob("*.old"))
+    config = read_json(out / "config.json")
+    assert config["seeds"] == [0] and config["tokenizer"]["K"] == 8 and "torch" in config["versions"]
+    assert "TIGER, seed 0: epoch 3" in told and "| TIGER" in told and "*oracle*" in told
+
+
+def test_results_json_is_the_contract(finished):
+    results = read_json(finished[0] / "results.json")
+    assert results["schema"] == 1 and results["dataset"] == "playground" and results["preset"] == "smoke"
+    assert results["seeds"] == [0] and set(results["models"]) == {"Popularity", "Markov", "TIGER"}
+    for rows in results["models"].values():
+        assert set(rows) == {"0"}
+        assert {"train_seconds", "epochs", "users_per_second"} <= set(rows["0"])
+        for split in ("valid", "test"):
+            assert set(rows["0"][split]) == METRICS
+            assert all(0 <= value <= 1 for value in rows["0"][split].values())
+    assert set(results["oracle"]) == {"valid", "test"} and set(results["oracle"]["test"]) == METRICS
+    assert results["tokenizer"]["collisions_after"] == 0
+    for model in ("Popularity", "Markov"):
+        row, tiger = results["models"][model]["0"]["test"], results["models"]["TIGER"]["0"]["test"]
+        versus = results["versus_TIGER"][model]["N@10"]
+        assert versus["mean_difference"] == pytest.approx(row["N@10"] - tiger["N@10"], abs=1e-12)
+        assert versus["low"] <= versus["mean_difference"] <= versus["high"]
+
+
+def test_everything_done_is_skipped_without_torch(finished, notebooks):
+    out = finished[0]
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p.name != "config.json"}
+    settings = [part for setting in TINY for part in ("--set", setting)]
+    program = (
+        "import sys\nfrom streamrec_lite.cli import run\ncode = run(sys.argv[1:])\n"
+        "assert not {'torch', 'transformers', 'pandas', 'papermill'} & set(sys.modules)\nsys.exit(code)"
+    )
+    command = [COMMAND[0], "-c", program, "reproduce", "--preset", "smoke", "--out", str(out), *settings]
+    process = subprocess.run(command, env=environment(notebooks), capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    lines = process.stdout.splitlines()[:6]
+    assert lines == [f"{stage}: done before" for stage in STAGES]
+    after = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p.name != "config.json"}
+    assert after == before
+
+
+def test_functions_load_what_is_done(copied):
+    run = opened(copied)
+    dataset, splits = pipeline.run_data(run)
+    assert dataset.n_items == 40 and splits.test.rows == dataset.n_users == 60
+    vectors, tokenizer = pipeline.run_embeddings(run), pipeline.run_tokenizer(run)
+    assert vectors.shape[0] == 40 and vectors.dtype == np.float32 and tokenizer.n_items == 40
+    row = pipeline.run_tiger(run, 0)
+    assert Path(row["dir"]) == tiger_dir(run, 0) and row["epochs"] == 3
+    assert set(pipeline.run_baselines(run)) == {"Popularity", "Markov", "Oracle"}
+    assert pipeline.run_results(run) == read_json(copied / "results.json")
+
+
+def test_a_setting_redoes_what_depends_on_it_and_nothing_else(copied):
+    def state(*more):
+        run = dataclasses.replace(opened(copied), config=opened(copied).config.override(list(more)))
+        return [stage for stage in STAGES if is_done(run, stage)]
+
+    assert state() == list(STAGES)
+    assert state("evaluate.bootstrap=60") == ["data", "embeddings", "tokenizer", "tiger", "baselines"]
+    assert state("tiger.lr=0.001") == ["data", "embeddings", "tokenizer", "baselines"]
+    assert state("data.max_history=10") == ["data", "embeddings", "tokenizer", "baselines"]
+    assert state("tokenizer.K=16") == ["data", "embeddings", "baselines"]
+    assert state("embeddings.dim=9") == ["data", "baselines"]
+    assert state("data.playground_users=61") == []
+
+
+def test_damaged_stages_are_redone_with_the_same_results(copied):
+    before = read_json(copied / "results.json")["models"]["TIGER"]["0"]["test"]
+    tokenizer_before = (copied / "tokenizer" / "tokenizer.safetensors").read_bytes()
+    run = opened(copied)
+    (copied / "embeddings" / "done.json").write_text("{broken")
+    (copied / "tokenizer" / "done.json").unlink()  # killed between rename and marker: recovered
+    (tiger_dir(run, 0) / "row.json").unlink()
+    assert not is_done(run, "embeddings") and not is_done(run, "tokenizer") and not is_done(run, "tiger")
+    pipeline.run_embeddings(run)
+    stamp = (copied / "tokenizer" / "tokenizer.json").stat().st_mtime_ns
+    pipeline.run_tokenizer(run)
+    assert (copied / "tokenizer" / "tokenizer.json").stat().st_mtime_ns == stamp
+    assert (copied / "tokenizer" / "tokenizer.safetensors").read_bytes() == tokenizer_before
+    assert pipeline.run_tiger(run, 0)["test"] == before
+    assert all(is_done(run, stage) for stage in STAGES)
+
+
+def test_tiger_continues_from_its_last_epoch(copied, monkeypatch):
+    from streamrec_lite.baselines import tiger
+
+    run, trained = opened(copied), []
+    final = read_json(tiger_dir(run, 0) / "row.json")
+    shutil.rmtree(tiger_dir(run, 0))
+    original = tiger._one_epoch
+
+    def killed_in_the_third(*args):
+        trained.append(len(trained))
+        if len(trained) == 3:
+            raise KeyboardInterrupt
+        return original(*args)
+
+    monkeypatch.setattr(tiger, "_one_epoch", killed_in_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run_tiger(run, 0)
+    assert (tiger_dir(run, 0).parent / "seed-0.part" / "checkpoint.safetensors").is_file()
+    row = pipeline.run_tiger(run, 0)
+    assert len(trained) == 4  # epochs 1, 2, the killed one, and that one again
+    assert (row["valid"], row["test"], row["epochs"]) == (final["valid"], final["test"], 3)
+    assert not list(copied.rglob("checkpoint*"))
+
+
+def test_several_seeds_give_means_and_deviations(copied):
+    run = opened(copied, seeds=(0, 1))
+    assert read_json(copied / "config.json")["seeds"] == [0, 1]
+    assert tiger_hash(run, 0) != tiger_hash(run, 1)
+    with pytest.raises(BadInput, match="with --only tiger"):
+        pipeline.run_results(run)
+    pipeline.run_tiger(run, 1)
+    results = pipeline.run_results(run)
+    rows = [results["models"]["TIGER"][seed]["test"]["N@10"] for seed in ("0", "1")]
+    summary = results["summary"]["TIGER"]["test"]["N@10"]
+    assert summary["mean"] == pytest.approx(sum(rows) / 2, abs=1e-15)
+    assert summary["sd"] == pytest.approx(abs(rows[0] - rows[1]) / 2**0.5, abs=1e-15)
+    assert "±" in (copied / "table2.md").read_text() and set(results["models"]["Markov"]) == {"0"}
+    assert opened(copied).seeds == (0,)  # a notebook opens the run for one seed
+    assert read_json(copied / "config.json")["seeds"] == [0, 1]  # and the run keeps both
+
+
+def test_own_data_is_kept_in_the_run(tmp_path):
+    source = tmp_path / "mine"
+    source.mkdir()
+    rows = [f"u{u},i{(u + t) % 9},{t}" for u in range(12) for t in range(6)]
+    (source / "shop.csv").write_text("\n".join(["user,item,timestamp", *rows]))
+    items = "\n".join(["item,title", *(f"i{i},thing number {i}" for i in range(9))])
+    (source / "shop.items.csv").write_text(items)
+    np.save(source / "shop.embeddings.npy", np.eye(9, dtype=np.float32))
+    spec = str(source / "shop.csv")
+    run = pipeline.open_run(tmp_path / "run", spec, "smoke")
+    first, splits = pipeline.run_data(run)
+    assert [p.name for p in input_files(spec)] == ["shop.csv", "shop.items.csv", "shop.embeddings.npy"]
+    again, same = pipeline.run_data(run)
+    assert again.fingerprint() == first.fingerprint() and again.name == first.name
+    assert all(torch.equal(a, b) for a, b in zip(splits.train, same.train, strict=True))
+    assert np.array_equal(pipeline.run_embeddings(run), np.eye(9, dtype=np.float32))
+    hashes = data_hash(run), embeddings_hash(run)
+    os.utime(source / "shop.csv", ns=(1, 1))  # touched, the same content: read again, no more
+    assert data_hash(run) != hashes[0] and embeddings_hash(run) is None
+    pipeline.run_data(run)
+    assert embeddings_hash(run) == hashes[1]
+    (source / "shop.items.csv").write_text(items.replace("thing", "object"))
+    pipeline.run_data(run)
+    assert embeddings_hash(run) not in (None, hashes[1])
+
+
+def test_fresh_discards_known_names_only(copied):
+    (copied / "my-notes.txt").write_text("keep me")
+    (copied / "baselines" / "Mine").mkdir()
+    pipeline.clean(opened(copied), fresh=True)
+    left = {p.name for p in copied.iterdir() if not p.name.startswith(".")}
+    assert left == {"config.json", "my-notes.txt"}
+    assert not any(is_done(opened(copied), stage) for stage in STAGES)
+
+
+def test_a_folder_that_is_no_run_is_left_alone(tmp_path, notebooks, monkeypatch):
+    monkeypatch.setenv("STREAMREC_NOTEBOOKS", str(notebooks))
+    cases = {"notes.txt": "hello", "config.json": '{"name": "another program"}'}
+    for name, text in cases.items():
+        folder = tmp_path / name.replace(".", "-")
+        (folder / "data").mkdir(parents=True)
+        (folder / name).write_text(text)
+        with pytest.raises(BadInput, match="give another --out"):
+            again(folder, fresh=True)
+        assert (folder / "data").is_dir() and (folder / name).read_text() == text
+        assert len(list(folder.iterdir())) == 2
+
+
+def test_bad_data_leaves_nothing_behind(tmp_path, notebooks, monkeypatch):
+    monkeypatch.setenv("STREAMREC_NOTEBOOKS", str(notebooks))
+    (tmp_path / "bad.csv").write_text("user,item\n1,2\n")
+    with pytest.raises(BadInput, match="timestamp"):
+        pipeline.reproduce(str(tmp_path / "bad.csv"), "smoke", out=tmp_path / "run")
+    assert [p.name for p in tmp_path.iterdir()] == ["bad.csv"]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"only": ["pretrain"]}, "this stage comes later"),
+        ({"only": ["tigger"]}, "did you mean 'tiger'"),
+        ({"engine": "ray"}, "not available yet; use --engine local"),
+        ({"engine": "slurm"}, "no such engine"),
+        ({"gpus": -1}, "at least 0"),
+        ({"gpus": 4096}, "this machine has"),
+        ({"seeds": [1, 1]}, "each once"),
+        ({"seeds": [-1]}, "from 0 to"),
+        ({"seeds": [True]}, "from 0 to"),
+        ({"preset": "huge"}, "unknown preset"),
+        ({"overrides": ["tiger.lr"]}, "KEY=VALUE"),
+    ],
+)
+def test_bad_options(tmp_path, options, message):
+    with pytest.raises(BadInput, match=message):
+        pipeline.reproduce(**{"preset": "smoke", "out": tmp_path / "run", **options})
+    assert not (tmp_path / "run").exists()
+
+
+# Notebooks
+
+
+def run_one(folder: Path, *cells: str, parameters=None, source_parameters: str = PARAMETERS) -> dict:
+    source = write_notebook(folder / "07_demo.ipynb", *cells, parameters=source_parameters)
+    return execute(source, folder / "out" / "07_demo.ipynb", parameters or {}, "the-hash")
+
+
+def test_a_notebook_runs_here_over_ipc_with_its_parameters(tmp_path):
+    code = (
+        "import sys, os\nfrom ipykernel.kernelapp import IPKernelApp\n"
+        "print(sys.executable, seed, IPKernelApp.instance().transport)"
+    )
+    answer = run_one(tmp_path, code, parameters={"seed": 5})
+    assert answer["ok"], answer
+    notebook = json.loads((tmp_path / "out" / "07_demo.ipynb").read_text())
+    printed = "".join(notebook["cells"][-1]["outputs"][0]["text"]).split()
+    assert printed == [COMMAND[0], "5", "ipc"]
+    assert workers.notebook_done(tmp_path / "out" / "07_demo.ipynb", "the-hash")
+    assert not workers.notebook_done(tmp_path / "out" / "07_demo.ipynb", "another")
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["07_demo.html", "07_demo.ipynb"]
+
+
+def test_a_failure_names_notebook_and_cell_and_keeps_it(tmp_path):
+    answer = run_one(tmp_path, "print('before')", "1 / 0")
+    assert not answer["ok"] and answer["kind"] == "failed"
+    assert answer["message"].startswith(
+        "notebook 07_demo.ipynb, cell In [3]: ZeroDivisionError: division by zero"
+    )
+    assert "ZeroDivisionError" in answer["traceback"]
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["07_demo.failed.ipynb"]
+    assert run_one(tmp_path, "print('mended')")["ok"]
+    assert not (tmp_path / "out" / "07_demo.failed.ipynb").exists()
+
+
+def test_bad_input_in_a_notebook_stays_bad_input(tmp_path):
+    code = "from streamrec_lite.errors import BadInput\nraise BadInput('K=1', 'too few', 'give more')"
+    answer = run_one(tmp_path, code)
+    assert (answer["kind"], answer["message"]) == ("bad-input", "K=1: too few; give more")
+
+
+def test_a_dead_kernel_is_named(tmp_path):
+    answer = run_one(tmp_path, "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    assert answer["kind"] == "failed"
+    assert answer["message"].startswith("notebook 07_demo.ipynb, cell 2 of 2: ")
+    assert "died" in answer["message"]
+
+
+def test_an_unknown_parameter_is_bad_input(tmp_path):
+    answer = run_one(tmp_path, "print(1)", parameters={"sed": 5})
+    assert answer["kind"] == "bad-input" and "did you mean 'seed'" in answer["message"]
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_notebook_that_skips_its_stage_is_a_failure(copied, tmp_path):
+    folder = write_all(tmp_path / "lazy")
+    write_notebook(folder / "03_semantic_ids.ipynb", "print('nothing')")
+    run = opened(copied)
+    shutil.rmtree(copied / "tokenizer")
+    with (
+        pytest.raises(workers.StageFailed, match="without running its stage, tokenizer"),
+        Conductor(run, folder, 0, lambda line: None, {}) as conductor,
+    ):
+        conductor.conduct("tokenizer")
+    assert (copied / "error.log").is_file()
+
+
+def test_a_changed_notebook_runs_again_and_its_failure_ends_the_run(copied, tmp_path, monkeypatch):
+    folder = write_all(tmp_path / "changed")
+    monkeypatch.setenv("STREAMREC_NOTEBOOKS", str(folder))
+    assert again(copied)[0] == "data: done before"
+    write_notebook(folder / "02_embeddings.ipynb", OPEN, "raise RuntimeError('no more ink')")
+    with pytest.raises(
+        workers.StageFailed, match=r"notebook 02_embeddings.ipynb, cell In \[3\]: RuntimeError: no"
+    ):
+        again(copied)
+    assert (copied / "notebooks" / "02_embeddings.failed.ipynb").is_file()
+    assert "no more ink" in (copied / "error.log").read_text()
+
+
+def test_training_log_lines(tmp_path):
+    part = tmp_path / "seed-0.part"
+    part.mkdir()
+    tail = workers.Tail("TIGER", part / "log.jsonl")
+    assert tail.lines() == []
+    row = {"loss": 4.5, "valid N@10": 0.1, "samples_per_second": 1234.5, "seconds_left": 61}
+    with (part / "log.jsonl").open("w") as file:
+        file.write(json.dumps({"epoch": 1, **row}) + '\n{"epoch": 2, "lo')
+    line = "  TIGER: epoch 1, loss 4.500, valid N@10 0.1000, 1,234 samples/s, at most 1 min 1 s left"
+    assert tail.lines() == [line] and tail.lines() == []
+    (part / "log.jsonl").write_text("".join(json.dumps({"epoch": e, **row}) + "\n" for e in (1, 2, 3)))
+    part.rename(tmp_path / "seed-0")
+    assert len(tail.lines()) == 2
+
+
+@pytest.mark.slow
+def test_sigkill_at_random_moments_ends_with_the_same_metrics(finished, notebooks, tmp_path):
+    """SIGKILL to the parent alone: its worker and kernel must end by themselves, the next call goes on."""
+    out = tmp_path / "killed"
+    command = [*COMMAND, "reproduce", "--preset", "smoke", "--out", str(out)]
+    command += [part for setting in TINY for part in ("--set", setting)]
+    chance, kills = random.Random(0), 0
+    for _ in range(40):
+        process = subprocess.Popen(command, env=environment(notebooks), stdout=subprocess.DEVNULL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            assert process.wait(timeout=chance.uniform(1, 25)) == 0
+            break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills += 1
+    assert kills >= 3
+    models, expected = (read_json(p / "results.json")["models"] for p in (out, finished[0]))
+    for model, rows in expected.items():
+        for split in ("valid", "test"):
+            assert models[model]["0"][split] == rows["0"][split]
