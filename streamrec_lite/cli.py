@@ -23,6 +23,7 @@ REMEDIES = {
     errno.ENOTDIR: "a file stands where a folder is needed, choose another path",
     errno.ENAMETOOLONG: "choose a shorter path",
 }
+INTERRUPTED = 130
 HELP = "Slow thinking for sequential recommendation: reproduce it, and ask the models."
 app = typer.Typer(
     help=HELP,
@@ -133,11 +134,13 @@ def run(arguments: list[str] | None = None) -> int:
         return 0
     try:
         code = app(arguments, prog_name="streamrec", standalone_mode=False)
+        if code == INTERRUPTED:  # the parser turns Ctrl-C into a code
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except BadInput as error:
         return _say(str(error), 2)
     except (KeyboardInterrupt, typer.Abort):
-        return _say("interrupted; the same command continues where it stopped", 130)
+        return _say("interrupted; the same command continues where it stopped", INTERRUPTED)
     except BrokenPipeError:  # `streamrec ... | head`
         sys.stdout = None
         return 0

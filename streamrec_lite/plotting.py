@@ -45,10 +45,18 @@ class Picture(Figure):
         super().__init__(*args, **kwargs)
         FigureCanvasAgg(self)
 
-    def _repr_png_(self) -> bytes:
+    def alt_text(self) -> str:
+        """What the titles and axes say, for readers who do not see the picture."""
+        said = [self.get_suptitle()]
+        for axes in self.axes:
+            labels = [text for text in (axes.get_ylabel(), axes.get_xlabel()) if text and axes.axison]
+            said.append(": ".join(part for part in (axes.get_title(), " over ".join(labels)) if part))
+        return ". ".join(text for text in said if text)
+
+    def _repr_png_(self) -> tuple[bytes, dict]:
         buffer = io.BytesIO()
         self.savefig(buffer, format="png", bbox_inches="tight", dpi=100)
-        return buffer.getvalue()
+        return buffer.getvalue(), {"alt": self.alt_text()}
 
 
 def picture(width: float = 8.5, height: float = 3.6, rows: int = 1, columns: int = 1, **options):
@@ -96,4 +104,5 @@ def record(run, name: str, numbers: dict):
     import pandas as pd
 
     write_json(Path(run.dir) / "figures" / f"{name}.json", numbers)
-    return pd.DataFrame({"recorded": {key: str(value) for key, value in numbers.items()}})
+    flat = pd.json_normalize(numbers).astype(object).T  # nested names are joined with dots
+    return flat.set_axis(["recorded"], axis=1)

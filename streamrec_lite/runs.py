@@ -60,7 +60,8 @@ def open_run(
     """
     run = make_run(out, dataset, preset, overrides, seeds)
     found = read_json(run.dir / "config.json") if (run.dir / "config.json").exists() else {}
-    kept = found.get("seeds", []) if config_of(found) == run.config.to_dict() else []
+    kept = found.get("seeds") if config_of(found) == run.config.to_dict() else None
+    kept = kept if isinstance(kept, list) else []
     if not kept or not set(run.seeds) <= set(kept):
         write_config(run, sorted({*kept, *run.seeds}))
     return run
@@ -114,7 +115,8 @@ def check_folder(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise BadInput(str(folder), "the folder is not empty and holds no run", "give another --out")
     found = read_json(folder / "config.json")
-    if not isinstance(found, dict) or "streamrec_lite" not in (found.get("versions") or {}):
+    versions = found.get("versions") if isinstance(found, dict) else None
+    if not isinstance(versions, dict) or "streamrec_lite" not in versions:
         raise BadInput(f"{folder / 'config.json'}", "it does not describe a run", "give another --out")
 
 

@@ -117,7 +117,7 @@ def results_table(rows: dict[str, dict], part: str = "test") -> pd.DataFrame:
     if "Oracle" in table.index:
         table = table.loc[[*(n for n in table.index if n != "Oracle"), "Oracle"]]
         table["share of oracle (%)"] = 100 * table["N@10"] / table.loc["Oracle", "N@10"]
-    return table.round(4)
+    return table.round({"R@5": 4, "R@10": 4, "N@5": 4, "N@10": 4, "share of oracle (%)": 1})
 
 
 def training_table(log: list[dict], most: int = 12) -> pd.DataFrame:

@@ -264,8 +264,11 @@ def category_table(embeddings: np.ndarray, labels: list[str]) -> pd.DataFrame:
 
 
 def first_codes(tokenizer, dataset, most: int = 10) -> pd.DataFrame:
-    """The most frequent first codes: items that carry each, their leading category, and an example."""
-    labels = np.asarray(categories(dataset, most=1000))
+    """The most frequent first codes: items that carry each, their leading category, and an example.
+
+    The category is the narrowest that each item names.
+    """
+    labels = dataset.items["categories"].str.rsplit(",", n=1).str[-1].str.strip().to_numpy()
     first = tokenizer.codes[:, 0].cpu().numpy()
     rows = []
     for code, count in pd.Series(first).value_counts().head(most).items():

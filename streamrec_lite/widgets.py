@@ -66,7 +66,7 @@ class SemanticIdExplorer(ipw.VBox):
         )
         self.item = ipw.Dropdown(description="item", style=wide, layout={"width": "560px"})
         self.level = ipw.IntSlider(
-            tokenizer.m, 1, tokenizer.m, description="level", style=wide, layout={"width": "420px"}
+            1, 1, tokenizer.m, description="level", style=wide, layout={"width": "420px"}
         )
         self.figure = go.FigureWidget(
             layout=layout("", 330, barmode="group", xaxis={"title": "level"}, showlegend=False)
@@ -104,6 +104,7 @@ class SemanticIdExplorer(ipw.VBox):
         errors = np.r_[1.0, self.table["error"]]
         done = np.arange(len(norms)) <= level
         colours = [ORANGE if i == level else BLUE if d else "white" for i, d in enumerate(done)]
+        colours[0] = GREY
         labels = [f"{100 * e:.0f} %" if d else "" for e, d in zip(errors, done, strict=True)]
         ticks = [
             "start",

