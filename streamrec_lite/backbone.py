@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from .config import BackboneConfig
 from .errors import BadInput, did_you_mean
 from .runtime import load_weights, read_json, read_tensors, write_json, write_tensors
-from .schemas import BOS, PAD, check_shape
+from .schemas import BOS, FIRST_CODE, PAD, check_shape
 
 DECODERS = ("direct", "thinking")
 
@@ -72,6 +72,30 @@ class Backbone(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """Decoder states (..., d) -> logits (..., V) over the tied table, scaled as T5 does."""
         return F.linear(hidden * self.config.d_model**-0.5, self.shared.weight)
+
+    def code_log_probs(
+        self, hidden: Tensor, level: int, K: int, allowed: Tensor, temperature: float = 1.0
+    ) -> Tensor:
+        """log P(code of ``level`` | what was written, history), eq. 11 at temperature tau.
+
+        The paper's softmax runs over the whole vocabulary C. That is ``softmax="vocabulary"``. The
+        default, ``softmax="trie"``, departs from it: it runs over the codes that lead to an item, so
+        that no training is spent on learning which prefixes exist, which the trie knows, and the
+        probabilities of all items sum to one.
+
+        Args:
+            hidden: decoder states (..., d) that predict the level's code.
+            allowed: (..., K), True for codes that lead to an item (``Trie.allowed``).
+
+        Returns:
+            (..., K) float32; -inf where a code is not allowed.
+        """
+        low = FIRST_CODE + level * K
+        if self.config.softmax == "trie":
+            logits = F.linear(hidden * self.config.d_model**-0.5, self.shared.weight[low : low + K])
+            return (logits.float() / temperature).masked_fill(~allowed, -torch.inf).log_softmax(-1)
+        log_probs = (self.logits(hidden).float() / temperature).log_softmax(-1)[..., low : low + K]
+        return log_probs.masked_fill(~allowed, -torch.inf)
 
     def forward(self, tokens: Tensor, labels: Tensor, decoder: str = "direct") -> Tensor:
         """Teacher forcing: history tokens (B, S) and labels (B, T) -> logits (B, T, V).
@@ -142,7 +166,7 @@ def shift_right(labels: Tensor) -> Tensor:
 
 
 def label_log_probs(logits: Tensor, labels: Tensor, temperature: float = 1.0) -> Tensor:
-    """log P(y_t | y_<t, history) of eq. 11: logits (B, T, V), labels (B, T) -> (B, T).
+    """log P(y_t | y_<t, history) of eq. 11 as printed: logits (B, T, V), labels (B, T) -> (B, T).
 
     The softmax runs over the whole vocabulary C, special tokens included, at temperature tau.
     """

@@ -90,7 +90,7 @@ def as_transformers_t5(model: Backbone):
     """``T5ForConditionalGeneration`` with the weights of ``model`` and its direct decoder."""
     from transformers import T5Config, T5ForConditionalGeneration
 
-    sizes = {k: v for k, v in vars(model.config).items() if k != "dropout"}
+    sizes = {k: v for k, v in vars(model.config).items() if k not in ("dropout", "softmax")}
     t5 = T5ForConditionalGeneration(
         T5Config(
             vocab_size=model.vocab_size, dropout_rate=model.config.dropout, pad_token_id=PAD,
@@ -108,7 +108,7 @@ def bench_beam(splits, n_items: int, device) -> dict:
     """Constrained beam of 20, users/s, against generate() with prefix_allowed_tokens_fn."""
     seed_everything(0, "bench")
     tokenizer = SemanticTokenizer.from_codes(random_ids(n_items), 256).to(device)
-    model = Backbone(BackboneConfig(), tokenizer.vocab_size).to(device).eval()
+    model = Backbone(BackboneConfig(softmax="vocabulary"), tokenizer.vocab_size).to(device).eval()
     t5 = as_transformers_t5(model).to(device).eval()
     rows = torch.randperm(splits.test.rows, generator=torch.Generator().manual_seed(0)).to(device)
     many, few = splits.test.take(rows[:1024]), splits.test.take(rows[:32])
@@ -184,7 +184,7 @@ def bench_training(splits, n_items: int, device) -> dict:
             for at in chosen:
                 batch = train.take(at)
                 with autocast(device, precision):
-                    loss = tiger_loss(model, history_tokens(table, batch.history), table[batch.target], config)
+                    loss = tiger_loss(model, tokenizer, batch, config)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
@@ -224,7 +224,6 @@ def bench_precision(splits, n_items: int, device) -> dict:
     seed_everything(0, "bench")
     tokenizer = SemanticTokenizer.from_codes(random_ids(n_items), 256).to(device)
     batch = splits.train.take(length_batches(splits.train.length, 64, 0)[0])
-    tokens, labels = history_tokens(tokenizer.tokens, batch.history), tokenizer.tokens[batch.target]
 
     def variant(precision: str, quick: bool):
         model = Backbone(BackboneConfig(), tokenizer.vocab_size).to(device).train()
@@ -232,7 +231,7 @@ def bench_precision(splits, n_items: int, device) -> dict:
 
         def step():
             with autocast(device, precision):
-                loss = tiger_loss(model, tokens, labels, TrainConfig())
+                loss = tiger_loss(model, tokenizer, batch, TrainConfig())
             loss.backward()
             model.zero_grad()
 

@@ -67,21 +67,23 @@ class BackboneConfig:
     num_heads: int = opt(4, "attention heads", 1, 256)
     d_kv: int = opt(32, "width of a head", 1, 1024)
     dropout: float = opt(0.1, "dropout in all layers", 0.0, 0.99)
+    softmax: str = opt(
+        "trie", "eq. 11 runs over codes that lead to an item, or over all", among=("trie", "vocabulary")
+    )
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     lr: float = opt(2e-3, "AdamW peak learning rate", 1e-8, 1.0)
     schedule: str = opt("cosine", "after the warm-up", among=("cosine", "constant"))
-    warmup_steps: int = opt(200, "steps of linear warm-up", 0, 1_000_000)
+    warmup_steps: int = opt(400, "steps of linear warm-up", 0, 1_000_000)
     weight_decay: float = opt(0.05, "AdamW weight decay", 0.0, 10.0)
     clip: float = opt(1.0, "largest gradient norm", 1e-6, 1e6)
-    batch_size: int = opt(256, "training prefixes a step", 1, 1_000_000)
+    batch_size: int = opt(64, "training prefixes a step", 1, 1_000_000)
     max_epochs: int = opt(30, "passes over the training prefixes", 1, 100_000)
     patience: int = opt(10, "evaluations without a better validation N@10 before the loop stops", 1, 100_000)
-    eval_every: int = opt(1, "epochs between evaluations on validation", 1, 100_000)
+    eval_every: int = opt(2, "epochs between evaluations on validation", 1, 100_000)
     temperature: float = opt(1.0, "tau of eq. 11", 1e-3, 1e3)
-    label_smoothing: float = opt(0.0, "share of the target spread over all tokens", 0.0, 0.9)
     ema: float = opt(0.0, "decay a step of the weights' moving average that is evaluated; 0: off", 0.0, 0.99999)
     precision: str = opt("auto", "auto: bfloat16 where measured faster", among=("auto", "float32", "bfloat16"))
 
@@ -158,21 +160,21 @@ def preset(name: str = "lite", dataset: str = "playground") -> Config:
                 config.tokenizer, K=16, m=3, hidden=(32,), latent_dim=8, epochs=60, batch_size=32
             ),
             backbone=BackboneConfig(d_model=32, d_ff=64, num_layers=1, num_heads=2, d_kv=16),
-            tiger=replace(config.tiger, max_epochs=2, warmup_steps=10),
+            tiger=replace(config.tiger, max_epochs=2, warmup_steps=10, eval_every=1),
             evaluate=replace(config.evaluate, bootstrap=200),
         )
     if name == "lite" and dataset == "playground":  # 600 items: 64 codes a level are enough
         config = replace(
             config,
             tokenizer=replace(config.tokenizer, K=64, m=3, hidden=(256, 128), epochs=200),
-            tiger=replace(config.tiger, max_epochs=12),
+            tiger=replace(config.tiger, max_epochs=8, warmup_steps=200),
         )
     if name == "paper":  # section 3.1.4
         config = replace(
             config,
             data=replace(config.data, playground_items=10_000, playground_users=50_000),
             backbone=BackboneConfig(d_model=256, d_ff=1024, num_layers=4, num_heads=4, d_kv=64),
-            tiger=replace(config.tiger, lr=1e-3, max_epochs=200),
+            tiger=replace(config.tiger, lr=1e-3, max_epochs=200, batch_size=256, eval_every=1),
         )
         if dataset != "playground":
             model = replace(config.embeddings, model="sentence-transformers/sentence-t5-base")

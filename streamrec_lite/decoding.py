@@ -91,15 +91,32 @@ class StepDecoder:
         return attention.o(mixed.transpose(1, 2).flatten(2))
 
 
+def answer_log_probs(
+    model: Backbone, tokenizer, hidden: Tensor, items: Tensor, temperature: float = 1.0
+) -> Tensor:
+    """log P(c_j | c_<j, history) of given items, teacher-forced: (B, m).
+
+    Args:
+        tokenizer: the catalogue's ``SemanticTokenizer``, on the model's device.
+        hidden: decoder states (B, m, d) that predict the m codes.
+        items: (B,) item indices.
+    """
+    trie, chosen = tokenizer.trie, []
+    for level in range(trie.m):
+        allowed = trie.allowed(level, trie.paths[items, level])
+        log_probs = model.code_log_probs(hidden[:, level], level, trie.K, allowed, temperature)
+        chosen.append(log_probs.gather(-1, tokenizer.codes[items, level, None]))
+    return torch.cat(chosen, dim=1)
+
+
 @torch.inference_mode()
 def beam_search(
     model: Backbone, trie, tokens: Tensor, beams: int = 20, k: int = 10, decoder: str = "direct"
 ) -> Beams:
     """The k items of highest P(item | history) among those that W beams reach (eq. 2).
 
-    The score of an item is log P(c_1..c_m | history): the sum of its m log-probabilities under the
-    softmax over the whole vocabulary (eq. 11), the trie only forbids. It never leaves the trie, so
-    every answer is an item.
+    The score of an item is log P(c_1..c_m | history), the exact sum of its m log-probabilities (eq.
+    11, ``Backbone.code_log_probs``). The search never leaves the trie, so every answer is an item.
 
     Args:
         model: the backbone, in ``eval`` mode.
@@ -121,7 +138,7 @@ def beam_search(
     score = torch.zeros((rows, 1), device=device)
     for level in range(trie.m):
         hidden = stepper.step(token)
-        log_probs = model.logits(hidden).float().log_softmax(-1)
+        log_probs = model.code_log_probs(hidden, level, trie.K, trie.allowed(level, node))
         keep = k if level == trie.m - 1 else beams
         score, parent, node, code = expand(trie, level, node, score, log_probs, keep)
         if level < trie.m - 1:  # the last level is read off: no further decoder step
@@ -136,7 +153,7 @@ def expand(trie, level: int, node: Tensor, score: Tensor, log_probs: Tensor, kee
     """Fork every beam into its children in the trie and keep the best.
 
     Args:
-        node: (B, W) trie nodes at depth ``level``; score: (B, W); log_probs: (B, W, V).
+        node: (B, W) trie nodes at depth ``level``; score: (B, W); log_probs: (B, W, K) of the level's codes.
 
     Returns:
         score, parent beam, trie node, code: each (B, W') with W' = min(keep, W * largest family).
@@ -147,9 +164,7 @@ def expand(trie, level: int, node: Tensor, score: Tensor, log_probs: Tensor, kee
     real = child < last[..., None]
     child = child.clamp_max(trie.child_code[level].shape[0] - 1)
     code = trie.child_code[level][child].long()
-    of_level = log_probs[..., FIRST_CODE + level * trie.K :][..., : trie.K]
-    total = score[..., None] + of_level.gather(-1, code)
+    total = score[..., None] + log_probs.gather(-1, code)
     total = total.masked_fill(~real, -torch.inf).flatten(1)
     score, best = total.topk(min(keep, total.shape[1]), dim=1)
-    pick = lambda x: x.flatten(1).gather(1, best)  # noqa: E731
-    return score, best // family, pick(child), pick(code)
+    return score, best // family, child.flatten(1).gather(1, best), code.flatten(1).gather(1, best)

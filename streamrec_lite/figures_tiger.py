@@ -159,7 +159,7 @@ def recommendations(table: pd.DataFrame):
     for bar, truth in zip(bars, table["truth"], strict=True):
         bar.set_hatch("//" if truth else "")
     bars.orientation = "horizontal"
-    bar_labels(axes, bars, "{:.2g} %")
+    bar_labels(axes, bars, "{:#.2g} %")
     axes.invert_yaxis()
     axes.set(
         xlabel="probability of the item's codes (%)", title="Recommended next items (★: what the user took)"

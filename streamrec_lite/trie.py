@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -87,6 +89,25 @@ class Trie:
         start = [t.to(device) for t in self.start]
         child_code = [t.to(device) for t in self.child_code]
         return Trie(self.m, self.K, start, child_code, self.leaf_item.to(device))
+
+    @functools.cached_property
+    def paths(self) -> Tensor:
+        """The nodes that lead to each item: (N, m) int64, at depths 0 (the root) to m - 1."""
+        nodes = [torch.arange(self.n_items, device=self.device)]  # leaves, in trie order
+        for j in reversed(range(self.m)):
+            parent = torch.repeat_interleave(self.start[j].diff())  # of each node at depth j + 1
+            nodes.append(parent[nodes[-1]])
+        ordered = torch.stack(nodes[:0:-1], dim=1)
+        return torch.empty_like(ordered).index_copy_(0, self.leaf_item, ordered)
+
+    def allowed(self, depth: int, node: Tensor) -> Tensor:
+        """Which codes continue ``node`` (...): (..., K) bool."""
+        first, last = self.start[depth][node], self.start[depth][node + 1]
+        child = first[..., None] + torch.arange(self.max_children[depth], device=self.device)
+        codes = self.child_code[depth][child.clamp(max=self.nodes(depth + 1) - 1)]
+        codes = torch.where(child < last[..., None], codes, self.K)  # a column for those past the family
+        mask = torch.zeros(*node.shape, self.K + 1, dtype=torch.bool, device=self.device)
+        return mask.scatter_(-1, codes, True)[..., : self.K]
 
     def children(self, depth: int, node: int) -> tuple[Tensor, Tensor]:
         """(nodes at ``depth + 1``, their codes) below one node, for reading and for figures."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
 from streamrec_lite.backbone import Backbone, label_log_probs, shift_right
 from streamrec_lite.config import BackboneConfig
-from streamrec_lite.decoding import StepDecoder, beam_search
+from streamrec_lite.decoding import StepDecoder, answer_log_probs, beam_search
 from streamrec_lite.errors import BadInput
 from streamrec_lite.schemas import BOS, PAD
 from streamrec_lite.semantic_ids import SemanticTokenizer
@@ -15,11 +17,12 @@ from streamrec_lite.semantic_ids import SemanticTokenizer
 SIZES = BackboneConfig(d_model=32, d_ff=48, num_layers=2, num_heads=4, d_kv=16, dropout=0.0)
 
 
-def world(n_items: int, m: int, k_codes: int, users: int = 6, seed: int = 0):
+def world(n_items: int, m: int, k_codes: int, users: int = 6, seed: int = 0, softmax: str = "trie"):
     """A random catalogue, a random model with confident logits, and histories of mixed lengths."""
     torch.manual_seed(seed)
     tokenizer = SemanticTokenizer.from_codes(distinct_codes(n_items, m, k_codes), k_codes)
-    model = Backbone(SIZES, tokenizer.vocab_size, ("direct", "thinking")).eval()
+    sizes = dataclasses.replace(SIZES, softmax=softmax)
+    model = Backbone(sizes, tokenizer.vocab_size, ("direct", "thinking")).eval()
     history = torch.randint(0, n_items, (users, 5))
     for row, length in enumerate([5, 1, 3, 2, 4, 5][:users]):
         history[row, length:] = -1
@@ -33,23 +36,63 @@ def distinct_codes(n: int, m: int, k: int) -> torch.Tensor:
 
 @torch.no_grad()
 def score_all(model, tokenizer, tokens, decoder="direct"):
-    """log P(item | history) of every item, by one teacher-forced pass an item: (B, N)."""
-    scores = []
+    """log P(item | history) of every item, by teacher-forced passes over all items: (B, N).
+
+    For the softmax over the trie the logits of impossible codes are set to -inf by looking at all
+    other items' IDs, one by one.
+    """
+    scores, labels = [], tokenizer.tokens[:-1]
     for row in tokens:
-        labels = tokenizer.tokens[:-1]
         logits = model(row.expand(len(labels), -1), labels, decoder)
+        if model.config.softmax == "trie":
+            for item, label in enumerate(labels):
+                for j in range(tokenizer.m):
+                    same = (labels[:, :j] == label[:j]).all(1)
+                    possible = torch.zeros(tokenizer.vocab_size, dtype=torch.bool)
+                    possible[labels[same, j]] = True
+                    logits[item, j, ~possible] = -torch.inf
         scores.append(label_log_probs(logits, labels).sum(-1))
     return torch.stack(scores)
 
 
 @pytest.mark.parametrize("decoder", ["direct", "thinking"])
-def test_beam_equals_exhaustive_scoring(decoder):
-    model, tokenizer, tokens = world(60, 3, 8)
+@pytest.mark.parametrize("softmax", ["trie", "vocabulary"])
+def test_beam_equals_exhaustive_scoring(decoder, softmax):
+    model, tokenizer, tokens = world(60, 3, 8, softmax=softmax)
     want = score_all(model, tokenizer, tokens, decoder)
     got = beam_search(model, tokenizer.trie, tokens, beams=60, k=60, decoder=decoder)  # nothing is pruned
     best = want.sort(dim=1, descending=True)
     assert torch.equal(got.item, best.indices)
     torch.testing.assert_close(got.score, best.values, atol=1e-4, rtol=0)
+    total = got.score.exp().sum(1)
+    if softmax == "trie":  # a distribution over items
+        torch.testing.assert_close(total, torch.ones(6), atol=1e-5, rtol=0)
+    else:  # some of it lies on prefixes that no item has
+        assert (total < 0.99).all()
+
+
+@pytest.mark.parametrize("softmax", ["trie", "vocabulary"])
+def test_answer_log_probs_are_the_beams_scores(softmax):
+    model, tokenizer, tokens = world(60, 3, 8, softmax=softmax)
+    items = torch.tensor([3, 9, 59, 0, 20, 33])
+    states, mask = model.encode(tokens)
+    hidden = model.decode(shift_right(tokenizer.tokens[items]), states, mask)
+    got = answer_log_probs(model, tokenizer, hidden, items).sum(1)
+    beams = beam_search(model, tokenizer.trie, tokens, beams=60, k=60)
+    want = beams.score[beams.item == items[:, None]]
+    torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
+
+
+def test_temperature_by_hand():
+    model, tokenizer, tokens = world(60, 3, 8)
+    hidden, allowed = torch.zeros(1, 32), torch.tensor([[True, True] + [False] * 6])
+    hidden[0, 0] = 1.0
+    model.shared.weight.data[3:5, 0] = torch.tensor([0.0, 32**0.5])  # logits 0 and 1
+    plain = model.code_log_probs(hidden, 0, 8, allowed)
+    cold = model.code_log_probs(hidden, 0, 8, allowed, temperature=0.5)
+    assert (plain[0, 1] - plain[0, 0]).item() == pytest.approx(1.0, abs=1e-5)
+    assert (cold[0, 1] - cold[0, 0]).item() == pytest.approx(2.0, abs=1e-5)
+    assert torch.isneginf(plain[0, 2:]).all()
 
 
 def test_narrow_beam_gives_exact_scores_of_real_items():
@@ -65,7 +108,7 @@ def test_narrow_beam_gives_exact_scores_of_real_items():
 def test_beam_equals_generate_on_a_large_catalogue():
     from transformers import T5Config, T5ForConditionalGeneration
 
-    model, tokenizer, tokens = world(4000, 4, 32, users=4)
+    model, tokenizer, tokens = world(4000, 4, 32, users=4, softmax="vocabulary")
     sizes = {"d_model": 32, "d_ff": 48, "num_layers": 2, "num_heads": 4, "d_kv": 16}
     t5 = T5ForConditionalGeneration(
         T5Config(

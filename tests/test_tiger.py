@@ -36,13 +36,16 @@ def tiny(**tiger):
     return dataclasses.replace(config, tiger=train, backbone=backbone)
 
 
-def test_loss_of_a_uniform_model_is_log_v():
+@pytest.mark.parametrize("softmax", ["trie", "vocabulary"])
+def test_loss_of_a_uniform_model_by_hand(softmax):
     tokenizer, splits = chain_world()
-    model = Backbone(BackboneConfig(d_model=8, d_ff=8, num_layers=1, num_heads=1, d_kv=8), tokenizer.vocab_size)
+    sizes = BackboneConfig(d_model=8, d_ff=8, num_layers=1, num_heads=1, d_kv=8, softmax=softmax)
+    model = Backbone(sizes, tokenizer.vocab_size)
     model.shared.weight.data.zero_()  # every logit is 0
-    tokens = tokenizer.tokens[splits.train.history].flatten(1)
-    loss = tiger_loss(model, tokens, tokenizer.tokens[splits.train.target], TrainConfig())
-    assert loss.item() == pytest.approx(math.log(tokenizer.vocab_size), abs=1e-6)
+    loss = tiger_loss(model, tokenizer, splits.train, TrainConfig())
+    # IDs (i // 4, i % 4, i % 2): 3 first codes, 4 second ones each, then one: log 3 + log 4 + 0
+    want = math.log(tokenizer.vocab_size) if softmax == "vocabulary" else math.log(12) / 3
+    assert loss.item() == pytest.approx(want, abs=1e-6)
 
 
 def test_learns_the_rule_by_heart(tmp_path):

@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..backbone import Backbone, history_tokens, shift_right
 from ..config import Config, TrainConfig
 from ..data.sequences import length_batches
+from ..decoding import answer_log_probs
 from ..evaluate import evaluate
 from ..optim import Average, learning_rate, make_optimizer, quicken_dropout
 from ..recommender import StreamRec
@@ -43,19 +43,15 @@ class TigerResult(NamedTuple):
     precision: str
 
 
-def tiger_loss(model: Backbone, tokens: Tensor, labels: Tensor, config: TrainConfig) -> Tensor:
-    """Mean of -log P(y_t | y_<t, history) over the m codes of each target (eqs 10 and 11).
+def tiger_loss(model: Backbone, tokenizer, batch: Prefixes, config: TrainConfig) -> Tensor:
+    """Mean of -log P(c_j | c_<j, history) over the m codes of each target (eqs 10 and 11).
 
-    Args:
-        tokens: history (B, S); labels: target codes as tokens (B, m).
+    The encoder reads the codes of the history, the decoder [BOS, c_1..c_{m-1}] of the target.
     """
-    states, mask = model.encode(tokens)
-    logits = model.logits(model.decode(shift_right(labels), states, mask, "direct"))
-    return F.cross_entropy(
-        logits.float().flatten(0, 1) / config.temperature,
-        labels.flatten(),
-        label_smoothing=config.label_smoothing,
-    )
+    states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
+    inputs = shift_right(tokenizer.tokens[batch.target])
+    hidden = model.decode(inputs, states, mask, "direct")
+    return -answer_log_probs(model, tokenizer, hidden, batch.target, config.temperature).mean()
 
 
 def train_tiger(
@@ -125,8 +121,7 @@ def _one_epoch(model, optimizer, average, train: Prefixes, tokenizer, tiger, see
         for group in optimizer.param_groups:
             group["lr"] = lr
         with autocast(device, precision):
-            tokens = history_tokens(tokenizer.tokens, batch.history)
-            loss = tiger_loss(model, tokens, tokenizer.tokens[batch.target], tiger)
+            loss = tiger_loss(model, tokenizer, batch, tiger)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), tiger.clip))
