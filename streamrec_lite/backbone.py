@@ -109,7 +109,11 @@ class Backbone(nn.Module):
         """Write ``model.safetensors`` and ``model.json`` (sizes), each whole or not at all."""
         folder = Path(folder)
         write_tensors(folder / "model.safetensors", self.state_dict())
-        sizes = {"backbone": vars(self.config), "vocab_size": self.vocab_size, "decoders": list(self.decoders)}
+        sizes = {
+            "backbone": vars(self.config),
+            "vocab_size": self.vocab_size,
+            "decoders": list(self.decoders),
+        }
         write_json(folder / "model.json", sizes)
 
     @classmethod

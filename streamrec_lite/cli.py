@@ -47,9 +47,9 @@ def root(
 def reproduce(
     dataset: Annotated[str, typer.Option(help="What to load; `streamrec datasets` lists it.")] = "playground",
     preset: Annotated[str, typer.Option(help="smoke, lite or paper.")] = "lite",
-    seed: Annotated[list[int] | None, typer.Option(help="A seed; repeat it for several. Default: 0.")] = None,
+    seed: Annotated[list[str] | None, typer.Option(help="A seed; repeat it for several. Default: 0.")] = None,
     out: Annotated[str | None, typer.Option(help="Folder of the run. Default: runs/DATASET.")] = None,
-    gpus: Annotated[int, typer.Option(help="Seeds that train at once, each on its own GPU.")] = 0,
+    gpus: Annotated[str, typer.Option(help="Seeds that train at once, each on its own GPU.")] = "0",
     engine: Annotated[str, typer.Option(help="local; ray comes later.")] = "local",
     only: Annotated[list[str] | None, typer.Option(help="A stage to run; repeat it for several.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="A setting, KEY=VALUE; repeat it.")] = None,
@@ -61,12 +61,12 @@ def reproduce(
     result = run_all(
         dataset=dataset,
         preset=preset,
-        seeds=seed or [0],
+        seeds=[_integer("--seed", text) for text in seed or ["0"]],
         out=out,
         overrides=set_ or [],
         only=only or [],
         fresh=fresh,
-        gpus=gpus,
+        gpus=_integer("--gpus", gpus),
         engine=engine,
         tell=lambda line: print(line, flush=True),
     )
@@ -79,16 +79,16 @@ def reproduce(
 def recommend(
     run: Annotated[str, typer.Option(help="Folder of a run.")],
     history: Annotated[str, typer.Option(help="Item ids, oldest first, with spaces between.")],
-    k: Annotated[int, typer.Option("-k", help="How many items.")] = 10,
+    k: Annotated[str, typer.Option("-k", help="How many items.")] = "10",
     think: Annotated[str, typer.Option(help="none, greedy, sample or beam.")] = "none",
     explain: Annotated[bool, typer.Option("--explain", help="Show history and semantic IDs too.")] = False,
     model: Annotated[str, typer.Option(help="A trained model of the run.")] = "TIGER",
-    seed: Annotated[int, typer.Option(help="The seed it was trained with.")] = 0,
+    seed: Annotated[str, typer.Option(help="The seed it was trained with.")] = "0",
 ) -> None:
     """Recommend the next items after a history."""
     from .commands import recommend as ask
 
-    ask(run, history.split(), k, think, explain, model, seed)
+    ask(run, history.split(), _integer("-k", k), think, explain, model, _integer("--seed", seed))
 
 
 @app.command()
@@ -153,6 +153,14 @@ def run(arguments: list[str] | None = None) -> int:
         kept = "".join(f" (traceback: {note})" for note in getattr(error, "__notes__", []))
         name = "" if type(error).__name__ == "StageFailed" else f"{type(error).__name__}: "
         return _say(f"failed: {name}{error}{kept}", 1)
+
+
+def _integer(option: str, text: str) -> int:
+    """The parser's own refusal does not name the value, so it is parsed here."""
+    try:
+        return int(text)
+    except ValueError:
+        raise BadInput(f"{option} {text}", "the value must be an integer", f"write e.g. {option} 1") from None
 
 
 def _say(line: str, code: int) -> int:

@@ -20,9 +20,7 @@ OFFICIAL_MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
 def opt(default, text: str, low=None, high=None, among=None):
     """A field with its help text and its rule: an inclusive range, or a choice."""
-    return field(
-        default=default, metadata={"help": text, "low": low, "high": high, "among": among}
-    )
+    return field(default=default, metadata={"help": text, "low": low, "high": high, "among": among})
 
 
 @dataclass(frozen=True)
@@ -80,12 +78,16 @@ class TrainConfig:
     weight_decay: float = opt(0.05, "AdamW weight decay", 0.0, 10.0)
     clip: float = opt(1.0, "largest gradient norm", 1e-6, 1e6)
     batch_size: int = opt(64, "training prefixes a step", 1, 1_000_000)
-    max_epochs: int = opt(30, "passes over the training prefixes", 1, 100_000)
+    max_epochs: int = opt(24, "passes over the training prefixes", 1, 100_000)
     patience: int = opt(10, "evaluations without a better validation N@10 before the loop stops", 1, 100_000)
     eval_every: int = opt(2, "epochs between evaluations on validation", 1, 100_000)
     temperature: float = opt(1.0, "tau of eq. 11", 1e-3, 1e3)
-    ema: float = opt(0.0, "decay a step of the weights' moving average that is evaluated; 0: off", 0.0, 0.99999)
-    precision: str = opt("auto", "auto: bfloat16 where measured faster", among=("auto", "float32", "bfloat16"))
+    ema: float = opt(
+        0.0, "decay a step of the weights' moving average that is evaluated; 0: off", 0.0, 0.99999
+    )
+    precision: str = opt(
+        "auto", "auto: bfloat16 where measured faster", among=("auto", "float32", "bfloat16")
+    )
 
 
 @dataclass(frozen=True)
@@ -240,7 +242,9 @@ def _parse(name: str, raw: str, kind: str):
 
 def _build(cls, values: dict, prefix: str):
     if not isinstance(values, dict):
-        raise BadInput(f"{prefix or 'config'}={values!r}", "a section must be a mapping", "compare config.json")
+        raise BadInput(
+            f"{prefix or 'config'}={values!r}", "a section must be a mapping", "compare config.json"
+        )
     fields = {f.name: f for f in dataclasses.fields(cls)}
     for key in values:
         if key not in fields:
@@ -264,7 +268,7 @@ def _cast(name: str, value, kind: str):
         return float(value)
     if kind == "str" and isinstance(value, str):
         return value
-    if kind.startswith("tuple") and isinstance(value, (list, tuple)):
-        if all(isinstance(v, int) and not isinstance(v, bool) for v in value):
-            return tuple(value)
+    listed = kind.startswith("tuple") and isinstance(value, (list, tuple))
+    if listed and all(isinstance(v, int) and not isinstance(v, bool) for v in value):
+        return tuple(value)
     raise BadInput(f"{name}={value!r}", f"the value must be of type {kind}", "correct the value")

@@ -129,7 +129,11 @@ def beam_search(
         items (B, k) and scores (B, k), best first; -1 and -inf where the catalogue has fewer.
     """
     if not 1 <= k <= beams:
-        raise BadInput(f"k={k}", f"must lie between 1 and the number of beams, {beams}", "ask for fewer, or use more beams")
+        raise BadInput(
+            f"k={k}",
+            f"must lie between 1 and the number of beams, {beams}",
+            "ask for fewer, or use more beams",
+        )
     states, mask = model.encode(tokens)
     stepper = StepDecoder(model, states, mask, decoder)
     rows, device = tokens.shape[0], tokens.device

@@ -14,7 +14,6 @@ from .errors import BadInput
 PACKAGES = ("torch", "transformers", "sentence-transformers", "numpy", "pandas", "scipy", "scikit-learn")
 PACKAGES += ("safetensors", "typer", "jupyterlab", "ipykernel", "ipywidgets", "anywidget", "papermill")
 PACKAGES += ("nbconvert", "plotly", "umap-learn")
-CHROMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 SPACE_NEEDED = 2  # GiB for a run, its notebooks and a downloaded text encoder
 
 
@@ -38,8 +37,6 @@ def _software() -> list[tuple[str, str, str]]:
             "",
         )
     )
-    chrome = next((found for name in CHROMES if (found := shutil.which(name))), None)
-    rows.append(("Chrome", chrome or "not found (plotly figures are then not exported as PNG)", ""))
     return rows
 
 

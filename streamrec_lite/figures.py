@@ -247,8 +247,8 @@ def semantic_id_walk(tokenizer, item: int, title: str):
         right.annotate(
             f"{100 * error:.0f} %", at, (0, 2), textcoords="offset points", ha="center", fontsize=10
         )
-    right.set_xticks(range(len(norms)), ["start", *(f"after {d}" for d in walk["level"])])
-    right.set(xlabel="level", ylabel="residual norm", title="What is left")
+    right.set_xticks(range(len(norms)), ["start", *walk["level"]])
+    right.set(xlabel="after level", ylabel="residual norm", title="What is left")
     right.set_ylim(0, 1.12 * max(norms))
     figure.suptitle(f"Semantic ID of: {walkthrough.short(title, 70)}", fontsize=12)
     return figure

@@ -79,7 +79,9 @@ class StreamRec:
             raise BadInput(f"think={think!r}", "unknown way of thinking", did_you_mean(think, THINK))
         if think != "none":
             raise BadInput(
-                f"think={think!r}", "this model was trained to answer at once and has no thoughts", "use think=none"
+                f"think={think!r}",
+                "this model was trained to answer at once and has no thoughts",
+                "use think=none",
             )
         if n_thoughts < 1 or not 1 <= k <= self.tokenizer.n_items:
             rule = f"k must lie between 1 and the {self.tokenizer.n_items} items, n_thoughts be at least 1"
@@ -97,7 +99,11 @@ class StreamRec:
         rows = []
         for history in histories:
             if not history:
-                raise BadInput("history ''", "a history needs at least one item", "name the items a user had, oldest first")
+                raise BadInput(
+                    "history ''",
+                    "a history needs at least one item",
+                    "name the items a user had, oldest first",
+                )
             for item in history:
                 if item not in self._row:
                     raise BadInput(f"item {item!r}", "not in the catalogue", "use ids of the run's data set")
@@ -112,9 +118,13 @@ class StreamRec:
         config = read_json(run_dir / "config.json")
         folder = run_dir / "baselines" / model / f"seed-{seed}"
         if not (folder / "model.json").exists():
-            found = [str(p.parent.relative_to(run_dir)) for p in run_dir.glob("baselines/*/seed-*/model.json")]
+            found = [
+                str(p.parent.relative_to(run_dir)) for p in run_dir.glob("baselines/*/seed-*/model.json")
+            ]
             rule = f"no trained model there; trained are: {', '.join(sorted(found)) or 'none'}"
-            raise BadInput(str(folder), rule, "run `streamrec reproduce` for it, or name another model or seed")
+            raise BadInput(
+                str(folder), rule, "run `streamrec reproduce` for it, or name another model or seed"
+            )
         tokenizer = SemanticTokenizer.load(run_dir / "tokenizer")
         backbone = Backbone.load(folder)
         if backbone.vocab_size != tokenizer.vocab_size:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
+import shlex
 from pathlib import Path
 
 from .config import fingerprint
 from .errors import BadInput
 from .metrics import METRIC_NAMES, mean_and_deviation, ndcg_at, paired_bootstrap, recall_at
 from .runs import COUNTING, FORMAT, ORACLE, Run, counting_hash, counting_names, tiger_dir, tiger_hash
-from .runtime import derive_seed, read_json, read_tensors, write_json, write_text
+from .runtime import derive_seed, describe_machine, read_json, read_tensors, write_json, write_text
 from .stages import done
 
 REFERENCE = "TIGER"
@@ -70,6 +72,9 @@ def write_results(run: Run) -> dict:
         "config_hash": fingerprint(run.config.to_dict()),
         "stage_hash": results_hash(run),
         "seeds": list(run.seeds),
+        "command": command(run),
+        "machine": describe_machine(),
+        "date": datetime.date.today().isoformat(),
         "data": done(run.dir / "data").get("sizes", {}),
         "models": models,
         "tokenizer": read_json(run.dir / "tokenizer" / "tokenizer.json")["health"],
@@ -84,6 +89,14 @@ def write_results(run: Run) -> dict:
     write_text(run.dir / "table2.md", table2(results))
     write_json(run.dir / "results.json", results)
     return results
+
+
+def command(run: Run) -> str:
+    """The command that makes this run again."""
+    words = ["streamrec", "reproduce", "--dataset", run.config.dataset, "--preset", run.config.preset]
+    words += [word for seed in run.seeds for word in ("--seed", str(seed))]
+    words += [word for text in run.overrides for word in ("--set", text)]
+    return shlex.join(words)
 
 
 def _summary(rows: list[dict]) -> dict:

@@ -43,6 +43,24 @@ def pick_device():
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def describe_machine() -> dict:
+    """What a figure was measured on: processor, cores, torch's threads, GPU or None, system."""
+    import platform
+
+    import torch
+
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "cpu": names[0] if names else platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "system": platform.system(),
+    }
+
+
 @functools.lru_cache
 def matmul_rate(dtype_name: str, device_name: str = "cpu") -> float:
     """FLOP/s of square matrix products, measured now: the best of up to 20 in a quarter second."""
@@ -73,7 +91,7 @@ def autocast(device, precision: str):
 
 
 def resolve_precision(device, precision: str) -> str:
-    """"auto" becomes bfloat16 where its matrix products are measured at least 1.5 times as fast.
+    """ "auto" becomes bfloat16 where its matrix products are measured at least 1.5 times as fast.
 
     CPUs with AVX-512 BF16 or AMX reach about 4 times; those without emulate it, many times slower.
     The two cases lie so far apart that the choice does not change from run to run on a machine.
@@ -92,7 +110,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary)
@@ -137,13 +155,18 @@ def read_tensors(path: str | Path) -> tuple[dict, dict]:
 
     path = Path(path)
     if not path.is_file():
-        raise BadInput(str(path), "the file does not exist", "check the path, or run the stage that writes it")
+        raise BadInput(
+            str(path), "the file does not exist", "check the path, or run the stage that writes it"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             meta = json.loads((file.metadata() or {}).get("meta", "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, meta
+            names = list(file.keys())
+            return {name: file.get_tensor(name) for name in names}, meta
     except (SafetensorError, json.JSONDecodeError, OSError) as error:
-        raise BadInput(str(path), f"the file must be safetensors ({error})", "delete it and run the stage again") from None
+        raise BadInput(
+            str(path), f"the file must be safetensors ({error})", "delete it and run the stage again"
+        ) from None
 
 
 def load_weights(module, tensors: dict, source: str | Path) -> None:
@@ -152,10 +175,18 @@ def load_weights(module, tensors: dict, source: str | Path) -> None:
     for name in sorted(own.keys() | tensors.keys()):
         if name not in tensors or name not in own:
             state = "is missing" if name in own else "is unknown"
-            raise BadInput(f"{source}: tensor {name} {state}", "a checkpoint must match the model", "use the run's own config.json")
+            raise BadInput(
+                f"{source}: tensor {name} {state}",
+                "a checkpoint must match the model",
+                "use the run's own config.json",
+            )
         if own[name].shape != tensors[name].shape:
             have, want = tuple(tensors[name].shape), tuple(own[name].shape)
-            raise BadInput(f"{source}: tensor {name} has shape {have}", f"the model needs {want}", "use the run's own config.json")
+            raise BadInput(
+                f"{source}: tensor {name} has shape {have}",
+                f"the model needs {want}",
+                "use the run's own config.json",
+            )
     module.load_state_dict(tensors)
 
 

@@ -83,7 +83,7 @@ class Beams(NamedTuple):
 def check_shape(name: str, tensor, *expected: int | None) -> None:
     """Raise ``ValueError`` unless ``tensor`` has the shape ``expected`` (None: any size)."""
     shape = tuple(tensor.shape)
-    fits = len(shape) == len(expected) and all(e in (None, s) for s, e in zip(shape, expected))
+    fits = len(shape) == len(expected) and all(e in (None, s) for s, e in zip(shape, expected, strict=False))
     if not fits:
         want = ", ".join("any" if e is None else str(e) for e in expected)
         raise ValueError(f"{name} has shape {shape}; expected ({want})")

@@ -6,8 +6,6 @@ it, one step a row, so that a picture, a widget and a table can show the same th
 
 from __future__ import annotations
 
-import textwrap
-
 import numpy as np
 import pandas as pd
 import torch
@@ -19,9 +17,9 @@ from .schemas import Prefixes
 
 
 def short(text: str, width: int = 40) -> str:
-    """A title cut to ``width`` characters, at a word where possible; an empty one says so."""
+    """A title cut to ``width`` characters; an empty one says so."""
     text = " ".join(str(text).split()) or "(no title)"
-    return textwrap.shorten(text, width, placeholder=" …") if " " in text[:width] else text[:width]
+    return text if len(text) <= width else text[: width - 1].rstrip() + "…"
 
 
 def titles(dataset, items, width: int = 40) -> list[str]:

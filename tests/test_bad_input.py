@@ -38,7 +38,10 @@ def test_malformed_data_sets(tmp_path, capsys, name):
     spec = FILES[name][0](tmp_path)
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     out = tmp_path / "run"
-    refuse(capsys, ["reproduce", "--dataset", spec, "--preset", "smoke", "--out", str(out), "--set", "data.k_core=0"])
+    refuse(
+        capsys,
+        ["reproduce", "--dataset", spec, "--preset", "smoke", "--out", str(out), "--set", "data.k_core=0"],
+    )
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
 
 

@@ -49,7 +49,9 @@ def test_variants_take_turns_after_a_warm_up():
 
 
 def test_transformers_twin_has_the_same_weights():
-    model = Backbone(BackboneConfig(d_model=16, d_ff=16, num_layers=1, num_heads=2, d_kv=8, dropout=0.0), 50).eval()
+    model = Backbone(
+        BackboneConfig(d_model=16, d_ff=16, num_layers=1, num_heads=2, d_kv=8, dropout=0.0), 50
+    ).eval()
     tokens, labels = torch.randint(3, 50, (2, 8)), torch.randint(3, 50, (2, 4))
     with torch.no_grad():
         theirs = bench.as_transformers_t5(model).eval()(input_ids=tokens, labels=labels).logits

@@ -31,7 +31,9 @@ def test_every_setting_has_a_sentence():
 
 
 def test_override_by_dotted_name():
-    config = preset().override(["tiger.lr=0.5", "tokenizer.hidden=64,32", "embeddings.model=tfidf", "data.k_core=0"])
+    config = preset().override(
+        ["tiger.lr=0.5", "tokenizer.hidden=64,32", "embeddings.model=tfidf", "data.k_core=0"]
+    )
     assert config.tiger.lr == 0.5
     assert config.tokenizer.hidden == (64, 32)
     assert config.embeddings.model == "tfidf"

@@ -84,7 +84,7 @@ def test_answer_log_probs_are_the_beams_scores(softmax):
 
 
 def test_temperature_by_hand():
-    model, tokenizer, tokens = world(60, 3, 8)
+    model, _, _ = world(60, 3, 8)
     hidden, allowed = torch.zeros(1, 32), torch.tensor([[True, True] + [False] * 6])
     hidden[0, 0] = 1.0
     model.shared.weight.data[3:5, 0] = torch.tensor([0.0, 32**0.5])  # logits 0 and 1
@@ -125,8 +125,8 @@ def test_beam_equals_generate_on_a_large_catalogue():
         for j in range(4):
             children.setdefault(tuple(row[:j]), set()).add(row[j])
     out = t5.generate(
-        input_ids=tokens, attention_mask=tokens != PAD, num_beams=20, num_return_sequences=20, do_sample=False,
-        max_new_tokens=4, min_new_tokens=4, length_penalty=0.0, early_stopping=False,
+        input_ids=tokens, attention_mask=tokens != PAD, num_beams=20, num_return_sequences=20,
+        do_sample=False, max_new_tokens=4, min_new_tokens=4, length_penalty=0.0, early_stopping=False,
         prefix_allowed_tokens_fn=lambda _, ids: sorted(children[tuple(ids.tolist()[1:])]),
         return_dict_in_generate=True, output_scores=True,
     )  # fmt: skip

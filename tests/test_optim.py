@@ -42,7 +42,7 @@ def test_weight_decay_spares_norms_embeddings_and_position_biases():
     names = {id(p): name for name, p in model.named_parameters()}
     assert decayed["weight_decay"] == 0.1
     assert plain["weight_decay"] == 0.0
-    assert all(names[id(p)].split(".")[-2] in "q k v o wi wo".split() for p in decayed["params"])
+    assert all(names[id(p)].split(".")[-2] in ["q", "k", "v", "o", "wi", "wo"] for p in decayed["params"])
     kept = {names[id(p)].split(".")[-2] for p in plain["params"]}
     assert kept == {"shared", "layer_norm", "final_layer_norm", "relative_attention_bias"}
 
@@ -73,7 +73,9 @@ def test_byte_dropout_gradient_is_its_mask():
 def test_quicken_dropout_reaches_every_layer():
     from streamrec_lite.backbone import Backbone
 
-    model = quicken_dropout(Backbone(BackboneConfig(d_model=8, d_ff=8, num_layers=2, num_heads=1, d_kv=8), 11))
+    model = quicken_dropout(
+        Backbone(BackboneConfig(d_model=8, d_ff=8, num_layers=2, num_heads=1, d_kv=8), 11)
+    )
     kinds = [type(m) for m in model.modules()]
     assert nn.Dropout not in kinds
     assert kinds.count(ByteDropout) == 2 * 3 + 1 + 2 * 4 + 1  # encoder, then decoder

@@ -23,7 +23,9 @@ def recommender():
     torch.manual_seed(0)
     codes = torch.tensor([[i // 9, i // 3 % 3, i % 3] for i in range(30)])
     tokenizer = SemanticTokenizer.from_codes(codes, 4)
-    model = Backbone(BackboneConfig(d_model=16, d_ff=16, num_layers=1, num_heads=2, d_kv=8), tokenizer.vocab_size)
+    model = Backbone(
+        BackboneConfig(d_model=16, d_ff=16, num_layers=1, num_heads=2, d_kv=8), tokenizer.vocab_size
+    )
     return StreamRec(model, tokenizer, item_ids=IDS, titles=[i.upper() for i in IDS], max_history=3)
 
 

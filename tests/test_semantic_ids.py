@@ -354,5 +354,7 @@ def test_allowed_codes_and_paths_by_hand():
     trie = SemanticTokenizer.from_codes(torch.tensor([[1, 0, 2], [0, 3, 1], [1, 0, 0], [1, 2, 2]]), 4).trie
     assert trie.paths.tolist() == [[0, 1, 1], [0, 0, 0], [0, 1, 1], [0, 1, 2]]
     assert trie.allowed(0, torch.tensor([0])).tolist() == [[True, True, False, False]]
-    assert trie.allowed(1, torch.tensor([[0, 1]])).tolist() == [[[False] * 3 + [True], [True, False, True, False]]]
+    assert trie.allowed(1, torch.tensor([[0, 1]])).tolist() == [
+        [[False] * 3 + [True], [True, False, True, False]]
+    ]
     assert trie.allowed(2, trie.paths[0, 2]).tolist() == [True, False, True, False]

@@ -47,10 +47,10 @@ def dataset_of(categories):
     return Dataset("t", ["u"], [str(i) for i in range(n)], [np.arange(n)], frame(categories))
 
 
-def test_short_keeps_short_titles_and_cuts_at_words():
+def test_short_keeps_short_titles_and_cuts_long_ones():
     assert walkthrough.short("a  b") == "a b"
-    assert walkthrough.short("one two three four", 12) == "one two …"
-    assert walkthrough.short("x" * 50, 10) == "x" * 10
+    assert walkthrough.short("one two three four", 12) == "one two thr…"
+    assert walkthrough.short("x" * 50, 10) == "x" * 9 + "…"
     assert walkthrough.short("") == "(no title)"
 
 

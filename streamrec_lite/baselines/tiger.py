@@ -103,7 +103,9 @@ def train_tiger(
     return TigerResult(model.eval(), state["best"], state["train_seconds"], state["epoch"], precision)
 
 
-def _one_epoch(model, optimizer, average, train: Prefixes, tokenizer, tiger, seed, state, precision, progress):
+def _one_epoch(
+    model, optimizer, average, train: Prefixes, tokenizer, tiger, seed, state, precision, progress
+):
     """One pass over the training prefixes; advances ``state`` and returns the log row."""
     from tqdm.auto import tqdm
 
@@ -133,7 +135,9 @@ def _one_epoch(model, optimizer, average, train: Prefixes, tokenizer, tiger, see
             bar.set_postfix(loss=f"{float(losses[-1]) / len(rows):.3f}", best=_best_text(state))
     mean_loss = float(torch.stack(losses).sum()) / train.rows
     if not torch.isfinite(torch.tensor(mean_loss)):
-        raise FloatingPointError(f"TIGER's loss is {mean_loss} in epoch {epoch}; lower tiger.lr or tiger.clip")
+        raise FloatingPointError(
+            f"TIGER's loss is {mean_loss} in epoch {epoch}; lower tiger.lr or tiger.clip"
+        )
     seconds = time.perf_counter() - start
     state["train_seconds"] += seconds
     return {
