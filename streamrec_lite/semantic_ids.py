@@ -13,7 +13,7 @@ from .errors import BadInput
 from .health import health_report
 from .repair import repair_collisions
 from .rqvae import rq_kmeans, train_rqvae
-from .runtime import RunLog, pick_device, read_json, read_tensors, write_json, write_tensors
+from .runtime import RunLog, pick_device, read_json, read_tensors, torch_threads, write_json, write_tensors
 from .schemas import FIRST_CODE, PAD
 from .trie import Trie
 
@@ -85,7 +85,8 @@ class SemanticTokenizer:
             raw = quantizer.encode(latents)
             rebuilt = quantizer.embed(raw)
         else:
-            model = train_rqvae(x.to(pick_device()), config, log, progress).cpu().eval()
+            with torch_threads(1):
+                model = train_rqvae(x.to(pick_device()), config, log, progress).cpu().eval()
             quantizer, latents = model.quantizer, model.encode(x)
             raw = quantizer.encode(latents)
             rebuilt = model.decode(quantizer.embed(raw))

@@ -112,3 +112,11 @@ def test_importing_the_package_loads_no_torch():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_threads_come_back():
+    before = torch.get_num_threads()
+    with pytest.raises(KeyError), runtime.torch_threads(1):
+        assert torch.get_num_threads() == 1
+        raise KeyError
+    assert torch.get_num_threads() == before
