@@ -72,13 +72,14 @@ class BackboneConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    lr: float = opt(2e-3, "AdamW peak learning rate", 1e-8, 1.0)
+    lr: float = opt(1.5e-3, "AdamW peak learning rate", 1e-8, 1.0)
+    embedding_lr: float = opt(20.0, "how many times faster the embedding table learns", 0.0, 1e4)
     schedule: str = opt("cosine", "after the warm-up", among=("cosine", "constant"))
     warmup_steps: int = opt(400, "steps of linear warm-up", 0, 1_000_000)
     weight_decay: float = opt(0.05, "AdamW weight decay", 0.0, 10.0)
     clip: float = opt(1.0, "largest gradient norm", 1e-6, 1e6)
     batch_size: int = opt(64, "training prefixes a step", 1, 1_000_000)
-    max_epochs: int = opt(24, "passes over the training prefixes", 1, 100_000)
+    max_epochs: int = opt(16, "passes over the training prefixes", 1, 100_000)
     patience: int = opt(10, "evaluations without a better validation N@10 before the loop stops", 1, 100_000)
     eval_every: int = opt(2, "epochs between evaluations on validation", 1, 100_000)
     temperature: float = opt(1.0, "tau of eq. 11", 1e-3, 1e3)
@@ -169,6 +170,7 @@ def preset(name: str = "lite", dataset: str = "playground") -> Config:
         config = replace(
             config,
             tokenizer=replace(config.tokenizer, K=64, m=3, hidden=(256, 128), epochs=200),
+            backbone=BackboneConfig(d_model=96, d_ff=256, num_layers=2, num_heads=4, d_kv=24),
             tiger=replace(config.tiger, max_epochs=8, warmup_steps=200),
         )
     if name == "paper":  # section 3.1.4

@@ -12,13 +12,29 @@ from .config import TrainConfig
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW; weight decay on matrices only, not on norms, embeddings or attention biases."""
-    decay, plain = [], []
+    """AdamW; weight decay on matrices only, not on norms, embeddings or attention biases.
+
+    The embedding table learns ``embedding_lr`` times as fast. T5 starts it with deviation 1 and its
+    matrices with about d**-0.5; Adam's steps have one size for all, so that without a factor the
+    table hardly moves, and codes keep the meaning of noise. (T5's own Adafactor scales its steps by
+    each matrix's root mean square, which comes to the same.)
+    """
+    kinds: dict[str, list] = {"matrices": [], "table": [], "others": []}
     for name, parameter in model.named_parameters():
-        matrix = parameter.ndim >= 2 and "shared" not in name and "relative_attention_bias" not in name
-        (decay if matrix else plain).append(parameter)
-    groups = [{"params": decay, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        plain = parameter.ndim < 2 or "relative_attention_bias" in name
+        kinds["table" if "shared" in name else "others" if plain else "matrices"].append(parameter)
+    groups = [
+        {"params": kinds["matrices"], "weight_decay": config.weight_decay, "lr_factor": 1.0},
+        {"params": kinds["table"], "weight_decay": 0.0, "lr_factor": config.embedding_lr},
+        {"params": kinds["others"], "weight_decay": 0.0, "lr_factor": 1.0},
+    ]
     return torch.optim.AdamW(groups, lr=config.lr, fused=True)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Give every group of ``make_optimizer`` its share of ``lr``."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_factor"]
 
 
 def learning_rate(config: TrainConfig, step: int, total_steps: int) -> float:

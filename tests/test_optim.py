@@ -9,7 +9,14 @@ import torch
 from torch import nn
 
 from streamrec_lite.config import BackboneConfig, TrainConfig
-from streamrec_lite.optim import Average, ByteDropout, learning_rate, make_optimizer, quicken_dropout
+from streamrec_lite.optim import (
+    Average,
+    ByteDropout,
+    learning_rate,
+    make_optimizer,
+    quicken_dropout,
+    set_learning_rate,
+)
 
 
 def test_learning_rate_by_hand():
@@ -38,13 +45,17 @@ def test_weight_decay_spares_norms_embeddings_and_position_biases():
     from streamrec_lite.backbone import Backbone
 
     model = Backbone(BackboneConfig(d_model=8, d_ff=8, num_layers=1, num_heads=1, d_kv=8), 11)
-    decayed, plain = make_optimizer(model, TrainConfig(weight_decay=0.1)).param_groups
+    optimizer = make_optimizer(model, TrainConfig(weight_decay=0.1, embedding_lr=7.0))
+    decayed, table, plain = optimizer.param_groups
     names = {id(p): name for name, p in model.named_parameters()}
     assert decayed["weight_decay"] == 0.1
-    assert plain["weight_decay"] == 0.0
+    assert plain["weight_decay"] == table["weight_decay"] == 0.0
+    set_learning_rate(optimizer, 0.5)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 3.5, 0.5]
+    assert [names[id(p)] for p in table["params"]] == ["shared.weight"]
     assert all(names[id(p)].split(".")[-2] in ["q", "k", "v", "o", "wi", "wo"] for p in decayed["params"])
     kept = {names[id(p)].split(".")[-2] for p in plain["params"]}
-    assert kept == {"shared", "layer_norm", "final_layer_norm", "relative_attention_bias"}
+    assert kept == {"layer_norm", "final_layer_norm", "relative_attention_bias"}
 
 
 def test_byte_dropout_drops_its_share_and_keeps_the_mean():

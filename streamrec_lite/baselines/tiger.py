@@ -19,7 +19,7 @@ from ..config import Config, TrainConfig
 from ..data.sequences import length_batches
 from ..decoding import answer_log_probs
 from ..evaluate import evaluate
-from ..optim import Average, learning_rate, make_optimizer, quicken_dropout
+from ..optim import Average, learning_rate, make_optimizer, quicken_dropout, set_learning_rate
 from ..recommender import StreamRec
 from ..runtime import (
     RunLog,
@@ -120,8 +120,7 @@ def _one_epoch(
     for rows in bar:
         batch = train.take(rows)
         lr = learning_rate(tiger, state["step"], total_steps)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
+        set_learning_rate(optimizer, lr)
         with autocast(device, precision):
             loss = tiger_loss(model, tokenizer, batch, tiger)
         optimizer.zero_grad(set_to_none=True)
