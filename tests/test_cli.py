@@ -58,10 +58,10 @@ def test_help_names_every_command_and_option(capsys):
 # arguments; what the one line must hold. "{tmp}" is an empty folder.
 BAD = [
     ("reproduce --no-such", "No such option"),
-    ("reproduce --seed one", "valid integer"),
+    ("reproduce --seed one", "must be an integer"),
     ("reproduce --seed -1", "a seed is an integer from 0"),
     ("reproduce --seed 1 --seed 1", "each once"),
-    ("reproduce --gpus many", "valid integer"),
+    ("reproduce --gpus many", "must be an integer"),
     ("reproduce --gpus -2", "at least 0"),
     ("reproduce --gpus 4096", "this machine has"),
     ("reproduce --engine ray", "not available yet; use --engine local"),
@@ -85,7 +85,7 @@ BAD = [
     ("reproduce surplus", "unexpected extra argument"),
     ("recommend", "Missing option"),
     ("recommend --run {tmp} --history 1", "this folder is not a run"),
-    ("recommend --run {tmp} --history 1 -k ten", "valid integer"),
+    ("recommend --run {tmp} --history 1 -k ten", "must be an integer"),
     ("bench no-such-benchmark", "no-such-benchmark"),
     ("reproducce", "No such command"),
 ]
