@@ -3,7 +3,7 @@
 The layers are transformers' T5 stacks, unchanged. What is ours is that the stacks share one
 embedding table, which is also the output head, and that an encoder can serve two decoders: the
 direct one answers at once (TIGER, and the reference policy pi_ref), the thinking one writes
-thoughts first. With one decoder the model is exactly ``T5ForConditionalGeneration``.
+thoughts first. With one decoder and ``recency=0`` the model is exactly ``T5ForConditionalGeneration``.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ class Backbone(nn.Module):
         self.config, self.vocab_size = config, vocab_size
         self.shared = nn.Embedding(vocab_size, config.d_model)
         nn.init.normal_(self.shared.weight, std=1.0)  # T5's own start; logits are scaled by d**-0.5
+        if config.recency:
+            self.recency = nn.Embedding(config.recency, config.d_model)
+            nn.init.normal_(self.recency.weight, std=0.5)
         self.encoder = T5Stack(t5_config(config, vocab_size, is_decoder=False))
         self.decoders = nn.ModuleDict(
             {name: T5Stack(t5_config(config, vocab_size, is_decoder=True)) for name in decoders}
@@ -52,12 +55,20 @@ class Backbone(nn.Module):
         """History tokens (B, S), PAD on the right -> states (B, S, d) and mask (B, S), True = real.
 
         The mask is None where no position is padded, which spares the attention a mask.
+
+        T5 knows positions only relative to each other, so nothing tells its decoder which item came
+        last, and that is what matters most. We depart from it: each token carries an embedding of
+        its distance from the end of the history (``config.recency``; 0 is T5 as it is).
         """
         check_shape("tokens", tokens, None, None)
         real = tokens != PAD
         mask = None if bool(real.all()) else real
-        out = self.encoder(inputs_embeds=self.shared(tokens), attention_mask=mask)
-        return out.last_hidden_state, mask
+        x = self.shared(tokens)
+        if self.config.recency:
+            place = torch.arange(tokens.shape[1], device=tokens.device)
+            distance = real.sum(dim=1, keepdim=True) - 1 - place  # 0: the newest token
+            x = x + self.recency(distance.clamp(0, self.config.recency - 1))
+        return self.encoder(inputs_embeds=x, attention_mask=mask).last_hidden_state, mask
 
     def decode(self, inputs: Tensor, states: Tensor, mask: Tensor | None, decoder: str = "direct") -> Tensor:
         """Decoder inputs (B, T) beginning with BOS, encoder states (B, S, d) -> hidden states (B, T, d)."""
@@ -74,7 +85,7 @@ class Backbone(nn.Module):
         return F.linear(hidden * self.config.d_model**-0.5, self.shared.weight)
 
     def code_log_probs(
-        self, hidden: Tensor, level: int, K: int, allowed: Tensor, temperature: float = 1.0
+        self, hidden: Tensor, level: int, K: int, codes: Tensor, real: Tensor, temperature: float = 1.0
     ) -> Tensor:
         """log P(code of ``level`` | what was written, history), eq. 11 at temperature tau.
 
@@ -85,17 +96,19 @@ class Backbone(nn.Module):
 
         Args:
             hidden: decoder states (..., d) that predict the level's code.
-            allowed: (..., K), True for codes that lead to an item (``Trie.allowed``).
+            codes, real: (..., F), the codes that lead to an item (``Trie.families``).
 
         Returns:
-            (..., K) float32; -inf where a code is not allowed.
+            (..., F) float32; -inf where not real.
         """
         low = FIRST_CODE + level * K
         if self.config.softmax == "trie":
             logits = F.linear(hidden * self.config.d_model**-0.5, self.shared.weight[low : low + K])
-            return (logits.float() / temperature).masked_fill(~allowed, -torch.inf).log_softmax(-1)
-        log_probs = (self.logits(hidden).float() / temperature).log_softmax(-1)[..., low : low + K]
-        return log_probs.masked_fill(~allowed, -torch.inf)
+            logits = logits.gather(-1, codes).float() / temperature
+            return logits.masked_fill(~real, -torch.inf).log_softmax(-1)
+        logits = self.logits(hidden).float() / temperature
+        log_probs = logits.gather(-1, low + codes) - logits.logsumexp(-1, keepdim=True)
+        return log_probs.masked_fill(~real, -torch.inf)
 
     def forward(self, tokens: Tensor, labels: Tensor, decoder: str = "direct") -> Tensor:
         """Teacher forcing: history tokens (B, S) and labels (B, T) -> logits (B, T, V).

@@ -16,12 +16,15 @@ from torch import Tensor
 
 from .backbone import Backbone, history_tokens
 from .baselines.tiger import tiger_loss
-from .config import BackboneConfig, DataConfig, TrainConfig
+from .clustering import kmeans, nearest
+from .config import BackboneConfig, DataConfig, EmbeddingConfig, EvalConfig, TrainConfig
 from .data.sequences import leave_one_out, length_batches
 from .data.sources import load_dataset
 from .decoding import beam_search
+from .embeddings import embed_items
 from .errors import BadInput, did_you_mean
 from .optim import make_optimizer, quicken_dropout
+from .repair import repair_collisions
 from .runtime import autocast, matmul_rate, pick_device, resolve_precision, seed_everything, write_json
 from .schemas import BOS, PAD, Prefixes
 from .semantic_ids import SemanticTokenizer
@@ -48,9 +51,10 @@ def main(names: list[str] = (), dataset: str | None = None, out: str | Path | No
     report |= {"matrix GFLOP/s": {kind: round(rate, 1) for kind, rate in rates.items()}}
     print(f"{device}, {report['threads']} threads, {data.name}; matrix products: "
           + ", ".join(f"{kind} {rate:,.0f} GFLOP/s" for kind, rate in rates.items()))  # fmt: skip
+    codes = text_ids(data)
     for name in names or BENCHMARKS:
         print(f"\n{name}: {BENCHMARKS[name].__doc__.splitlines()[0]}")
-        report[name] = BENCHMARKS[name](splits, data.n_items, device)
+        report[name] = BENCHMARKS[name](splits, codes, device)
         for key, value in report[name].items():
             print(f"  {key}: {value:,.4g}" if isinstance(value, float) else f"  {key}: {value}")
     if out:
@@ -90,7 +94,7 @@ def as_transformers_t5(model: Backbone):
     """``T5ForConditionalGeneration`` with the weights of ``model`` and its direct decoder."""
     from transformers import T5Config, T5ForConditionalGeneration
 
-    sizes = {k: v for k, v in vars(model.config).items() if k not in ("dropout", "softmax")}
+    sizes = {k: v for k, v in vars(model.config).items() if k not in ("dropout", "softmax", "recency")}
     t5 = T5ForConditionalGeneration(
         T5Config(
             vocab_size=model.vocab_size, dropout_rate=model.config.dropout, pad_token_id=PAD,
@@ -104,11 +108,30 @@ def as_transformers_t5(model: Backbone):
     return t5
 
 
-def bench_beam(splits, n_items: int, device) -> dict:
+def text_ids(data) -> Tensor:
+    """Semantic IDs (N, 4) of a catalogue's text: TF-IDF, then plain residual k-means; takes seconds."""
+    config = EmbeddingConfig(model="tfidf")
+    latents = torch.from_numpy(embed_items(data, config, progress=False))
+    residual, books, codes = latents, [], []
+    for level in range(4):
+        books.append(kmeans(residual, 256, seed=level))
+        codes.append(nearest(residual, books[-1]))
+        residual = residual - books[-1][codes[-1]]
+    return repair_collisions(torch.stack(codes, dim=1), latents, books)
+
+
+def bench_beam(splits, codes, device) -> dict:
     """Constrained beam of 20, users/s, against generate() with prefix_allowed_tokens_fn."""
+    trie = _beam_against_generate("trie", splits, codes, device)
+    vocabulary = _beam_against_generate("vocabulary", splits, codes, device)
+    return trie | {f"{key}, softmax over the vocabulary": value for key, value in vocabulary.items()}
+
+
+def _beam_against_generate(softmax: str, splits, codes, device) -> dict:
+    """generate's ``renormalize_logits`` is the softmax over the trie, so both score alike either way."""
     seed_everything(0, "bench")
-    tokenizer = SemanticTokenizer.from_codes(random_ids(n_items), 256).to(device)
-    model = Backbone(BackboneConfig(softmax="vocabulary"), tokenizer.vocab_size).to(device).eval()
+    tokenizer = SemanticTokenizer.from_codes(codes, 256).to(device)
+    model = Backbone(BackboneConfig(softmax=softmax, recency=0), tokenizer.vocab_size).to(device).eval()
     t5 = as_transformers_t5(model).to(device).eval()
     rows = torch.randperm(splits.test.rows, generator=torch.Generator().manual_seed(0)).to(device)
     many, few = splits.test.take(rows[:1024]), splits.test.take(rows[:32])
@@ -119,7 +142,7 @@ def bench_beam(splits, n_items: int, device) -> dict:
     allowed = {prefix: sorted(codes) for prefix, codes in children.items()}
 
     def ours(users: Prefixes, beams=20):
-        for at in length_batches(users.length, 256, None):
+        for at in length_batches(users.length, EvalConfig().batch_size, None):
             history = users.take(at).history
             answers = beam_search(model, tokenizer.trie, history_tokens(tokenizer.tokens, history), beams, 20)
         return answers
@@ -130,7 +153,7 @@ def bench_beam(splits, n_items: int, device) -> dict:
             input_ids=tokens, attention_mask=tokens != PAD, num_beams=20, num_return_sequences=20,
             do_sample=False, max_new_tokens=tokenizer.m, min_new_tokens=tokenizer.m, length_penalty=0.0,
             prefix_allowed_tokens_fn=lambda _, ids: allowed[tuple(ids.tolist()[1:])],
-            return_dict_in_generate=True, output_scores=True,
+            renormalize_logits=softmax == "trie", return_dict_in_generate=True, output_scores=True,
         )  # fmt: skip
 
     tokens = history_tokens(tokenizer.tokens, few.history)
@@ -159,13 +182,13 @@ def training_flops(config: BackboneConfig, vocab: int, length: Tensor, m: int = 
     return float((3 * 2 * (config.num_layers * (encoder + decoder) + m * d * vocab)).mean())
 
 
-def bench_training(splits, n_items: int, device) -> dict:
+def bench_training(splits, codes, device) -> dict:
     """Training samples/s, against the same T5 padded to 20 items, float32, through a DataLoader."""
     from torch.utils.data import DataLoader
 
     seed_everything(0, "bench")
     config, train = TrainConfig(), splits.train
-    tokenizer = SemanticTokenizer.from_codes(random_ids(n_items), 256).to(device)
+    tokenizer = SemanticTokenizer.from_codes(codes, 256).to(device)
     model = quicken_dropout(Backbone(LARGE, tokenizer.vocab_size)).to(device).train()
     t5 = as_transformers_t5(Backbone(LARGE, tokenizer.vocab_size)).to(device).train()
     table, optimizer = tokenizer.tokens, make_optimizer(model, config)
@@ -219,10 +242,10 @@ def bench_training(splits, n_items: int, device) -> dict:
     }
 
 
-def bench_precision(splits, n_items: int, device) -> dict:
+def bench_precision(splits, codes, device) -> dict:
     """One training step in bfloat16 autocast against float32, and torch's dropout against ours."""
     seed_everything(0, "bench")
-    tokenizer = SemanticTokenizer.from_codes(random_ids(n_items), 256).to(device)
+    tokenizer = SemanticTokenizer.from_codes(codes, 256).to(device)
     batch = splits.train.take(length_batches(splits.train.length, 64, 0)[0])
 
     def variant(precision: str, quick: bool):
@@ -248,14 +271,14 @@ def bench_precision(splits, n_items: int, device) -> dict:
     }
 
 
-def bench_scale(splits, n_items: int, device) -> dict:
+def bench_scale(splits, codes, device) -> dict:
     """Time a user from 10,000 to 1,000,000 items, and what the trie of a million costs."""
     seed_everything(0, "bench")
     model = Backbone(BackboneConfig(), 3 + 4 * 256).to(device).eval()
     small = SemanticTokenizer.from_codes(random_ids(10_000), 256).to(device)
-    codes = random_ids(1_000_000)
-    seconds = clock(lambda: SemanticTokenizer.from_codes(codes, 256).trie, device)
-    large = SemanticTokenizer.from_codes(codes, 256).to(device)
+    many = random_ids(1_000_000)
+    seconds = clock(lambda: SemanticTokenizer.from_codes(many, 256).trie, device)
+    large = SemanticTokenizer.from_codes(many, 256).to(device)
     generator = torch.Generator().manual_seed(0)
 
     def users(tokenizer):

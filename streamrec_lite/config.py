@@ -65,6 +65,9 @@ class BackboneConfig:
     num_heads: int = opt(4, "attention heads", 1, 256)
     d_kv: int = opt(32, "width of a head", 1, 1024)
     dropout: float = opt(0.1, "dropout in all layers", 0.0, 0.99)
+    recency: int = opt(
+        80, "newest history tokens whose distance from the end has an embedding of its own; 0: none", 0, 8192
+    )
     softmax: str = opt(
         "trie", "eq. 11 runs over codes that lead to an item, or over all", among=("trie", "vocabulary")
     )
@@ -94,7 +97,7 @@ class TrainConfig:
 @dataclass(frozen=True)
 class EvalConfig:
     beams: int = opt(20, "W: beams a user", 1, 10_000)
-    batch_size: int = opt(256, "users ranked at once", 1, 1_000_000)
+    batch_size: int = opt(64, "users ranked at once; 64: a CPU's caches hold their beams", 1, 1_000_000)
     bootstrap: int = opt(2000, "resamples of the paired bootstrap", 10, 1_000_000)
 
 
@@ -179,6 +182,7 @@ def preset(name: str = "lite", dataset: str = "playground") -> Config:
             data=replace(config.data, playground_items=10_000, playground_users=50_000),
             backbone=BackboneConfig(d_model=256, d_ff=1024, num_layers=4, num_heads=4, d_kv=64),
             tiger=replace(config.tiger, lr=1e-3, max_epochs=200, batch_size=256, eval_every=1),
+            evaluate=replace(config.evaluate, batch_size=512),
         )
         if dataset != "playground":
             model = replace(config.embeddings, model="sentence-transformers/sentence-t5-base")

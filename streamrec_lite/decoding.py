@@ -1,9 +1,11 @@
 """Answering: a trie-constrained beam search whose every answer is an item of the catalogue.
 
 A user's beams differ only in the few tokens written so far. So the encoder runs once a user, its
-keys and values are projected once, and the W beams are W queries against that one set; only the
-short self-attention cache is reordered when beams fork. The cost a user does not depend on the size
-of the catalogue: at each level a beam looks at no more than K children.
+keys and values are projected once, and the beams are queries against that one set; only the short
+self-attention cache is copied when beams fork. Under the softmax over the trie a prefix that leads
+to a single item has said all: what is left has probability one, and needs no decoder step. The cost
+a user does not depend on the size of the catalogue: at each level a beam looks at no more than K
+children.
 """
 
 from __future__ import annotations
@@ -18,10 +20,10 @@ from .schemas import BOS, FIRST_CODE, Beams
 
 
 class StepDecoder:
-    """One decoder, a token at a time, for W beams a user.
+    """One decoder, a token at a time, for A sequences: at first one a user, later any number.
 
-    It runs the weights of a T5 stack with a layout of its own (beams as queries), and gives the
-    same states as the stack's own forward pass; a test holds it to that.
+    It runs the weights of a T5 stack with a layout of its own (a user's sequences as queries), and
+    gives the same states as the stack's own forward pass; a test holds it to that.
 
     Args:
         model: the backbone, in ``eval`` mode.
@@ -34,28 +36,35 @@ class StepDecoder:
         self.model, self.stack = model, model.decoders[decoder]
         self.heads, self.d_kv = model.config.num_heads, model.config.d_kv
         self.mask = None if mask is None else mask[:, None, None, :]  # (B, 1, 1, S)
-        self.cross = []  # a layer: keys and values (B, H, S, d_kv), shared by all beams of a user
+        self.cross = []  # a layer: keys and values (B, H, S, d_kv), shared by all sequences of a user
         for block in self.stack.block:
             attention = block.layer[1].EncDecAttention
             self.cross.append((self._split(attention.k(states)), self._split(attention.v(states))))
-        self.keys: list[list[Tensor]] = [[] for _ in self.stack.block]  # [layer][position] (B, W, H, d_kv)
+        self.keys: list[list[Tensor]] = [[] for _ in self.stack.block]  # [layer][position] (A, H, d_kv)
         self.values: list[list[Tensor]] = [[] for _ in self.stack.block]
+        self._seat(torch.arange(len(states), device=states.device), len(states))
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, T, H*d_kv) -> (B, H, T, d_kv)."""
         return x.view(*x.shape[:2], self.heads, self.d_kv).transpose(1, 2)
 
-    def reorder(self, parent: Tensor) -> None:
-        """Let beam w continue beam ``parent[b, w]``: (B, W) int64."""
-        rows, width = parent.shape
-        old = self.keys[0][0].shape[1]
-        flat = (parent + torch.arange(rows, device=parent.device)[:, None] * old).flatten()
+    def _seat(self, user: Tensor, users: int) -> None:
+        """Give every sequence a place in the table (user, w) that cross-attention works on."""
+        self.user, self.users = user, users  # (A,) ascending: whose sequence it is
+        count = torch.bincount(user, minlength=users)
+        self.width = int(count.max())
+        first = count.cumsum(0) - count
+        self.place = user * self.width + torch.arange(len(user), device=user.device) - first[user]
+
+    def select(self, parent: Tensor) -> None:
+        """Let the sequences be continuations of the present ones: ``parent`` (A',), users ascending."""
         for cache in (*self.keys, *self.values):
             for t, x in enumerate(cache):
-                cache[t] = x.flatten(0, 1).index_select(0, flat).view(rows, width, *x.shape[2:])
+                cache[t] = x.index_select(0, parent)
+        self._seat(self.user[parent], self.users)
 
     def step(self, tokens: Tensor) -> Tensor:
-        """Feed tokens (B, W), one a beam -> hidden states (B, W, d) that predict the next."""
+        """Feed tokens (A,), one a sequence -> hidden states (A, d) that predict the next."""
         x = self.model.shared(tokens)
         bias = self._position_bias(x.device)
         for i, block in enumerate(self.stack.block):
@@ -72,23 +81,31 @@ class StepDecoder:
 
     def _self_attention(self, i: int, layer, x: Tensor, bias: Tensor) -> Tensor:
         attention = layer.SelfAttention
-        shape = (*x.shape[:2], self.heads, self.d_kv)
+        shape = (len(x), self.heads, self.d_kv)
         y = layer.layer_norm(x)
+        self.values[i].append(attention.v(y).view(shape))
+        if len(self.values[i]) == 1:  # a softmax over one position: its weight is one
+            self.keys[i].append(attention.k(y).view(shape))
+            return attention.o(self.values[i][0].flatten(1))
         query = attention.q(y).view(shape)
         self.keys[i].append(attention.k(y).view(shape))
-        self.values[i].append(attention.v(y).view(shape))
         # a handful of positions: products summed position by position beat many tiny matmuls
         scores = torch.stack([(query * key).sum(-1) for key in self.keys[i]], dim=-1) + bias
-        weights = scores.float().softmax(-1).type_as(query)  # (B, W, H, t+1)
+        weights = scores.float().softmax(-1).type_as(query)  # (A, H, t+1)
         mixed = sum(weights[..., t, None] * value for t, value in enumerate(self.values[i]))
-        return attention.o(mixed.flatten(2))
+        return attention.o(mixed.flatten(1))
 
     def _cross_attention(self, i: int, layer, x: Tensor) -> Tensor:
         attention = layer.EncDecAttention
         keys, values = self.cross[i]
-        query = self._split(attention.q(layer.layer_norm(x)))  # (B, H, W, d_kv)
+        query = attention.q(layer.layer_norm(x))
+        seats = self.users * self.width
+        if len(x) < seats:  # users with fewer sequences leave seats empty
+            query = query.new_zeros(seats, query.shape[1]).index_copy_(0, self.place, query)
+        query = self._split(query.view(self.users, self.width, -1))  # (B, H, W, d_kv)
         mixed = F.scaled_dot_product_attention(query, keys, values, attn_mask=self.mask, scale=1.0)
-        return attention.o(mixed.transpose(1, 2).flatten(2))
+        mixed = mixed.transpose(1, 2).reshape(seats, -1)
+        return attention.o(mixed if len(x) == seats else mixed.index_select(0, self.place))
 
 
 def answer_log_probs(
@@ -103,9 +120,11 @@ def answer_log_probs(
     """
     trie, chosen = tokenizer.trie, []
     for level in range(trie.m):
-        allowed = trie.allowed(level, trie.paths[items, level])
-        log_probs = model.code_log_probs(hidden[:, level], level, trie.K, allowed, temperature)
-        chosen.append(log_probs.gather(-1, tokenizer.codes[items, level, None]))
+        node, child = trie.paths[items, level], trie.paths[items, level + 1]
+        codes, _, real = trie.families(level, node)
+        log_probs = model.code_log_probs(hidden[:, level], level, trie.K, codes, real, temperature)
+        place = child - trie.start[level][node]
+        chosen.append(log_probs.gather(-1, place[:, None]))
     return torch.cat(chosen, dim=1)
 
 
@@ -140,35 +159,29 @@ def beam_search(
     token = torch.full((rows, 1), BOS, device=device)
     node = torch.zeros((rows, 1), dtype=torch.long, device=device)
     score = torch.zeros((rows, 1), device=device)
+    going = torch.ones((rows, 1), dtype=torch.bool, device=device)  # beams that need the decoder
+    parent = torch.arange(rows, device=device)[:, None]  # the sequence of the stepper that each continues
     for level in range(trie.m):
-        hidden = stepper.step(token)
-        log_probs = model.code_log_probs(hidden, level, trie.K, trie.allowed(level, node))
-        keep = k if level == trie.m - 1 else beams
-        score, parent, node, code = expand(trie, level, node, score, log_probs, keep)
-        if level < trie.m - 1:  # the last level is read off: no further decoder step
-            stepper.reorder(parent)
-            token = FIRST_CODE + level * trie.K + code
-    item = trie.leaf_item[node].long().masked_fill(score == -torch.inf, -1)
+        codes, child, real = trie.families(level, node)  # (B, W, F) each
+        gain = torch.zeros(real.shape, device=device).masked_fill_(~real, -torch.inf)
+        at = going.flatten().nonzero()[:, 0]
+        if len(at):
+            stepper.select(parent.flatten()[at])
+            hidden = stepper.step(token.flatten()[at])
+            log_probs = model.code_log_probs(
+                hidden, level, trie.K, codes.flatten(0, 1)[at], real.flatten(0, 1)[at]
+            )
+            gain.flatten(0, 1).index_copy_(0, at, log_probs)
+        total = (score[..., None] + gain).flatten(1)
+        keep = k if level == trie.m - 1 else beams  # the last level is read off: no further step
+        score, best = total.topk(min(keep, total.shape[1]), dim=1)
+        node = child.flatten(1).gather(1, best)
+        token = FIRST_CODE + level * trie.K + codes.flatten(1).gather(1, best)
+        place = (going.flatten().cumsum(0) - 1).view_as(going)  # of each beam in the stepper
+        parent = place.gather(1, best // codes.shape[-1])
+        going = score > -torch.inf
+        if model.config.softmax == "trie":  # where one item is left, the rest has probability one
+            going &= ~trie.alone[level + 1][node]
+    item = trie.leaf_item[node].masked_fill(score == -torch.inf, -1)
     missing = k - item.shape[1]
     return Beams(F.pad(item, (0, missing), value=-1), F.pad(score, (0, missing), value=-torch.inf))
-
-
-def expand(trie, level: int, node: Tensor, score: Tensor, log_probs: Tensor, keep: int):
-    """Fork every beam into its children in the trie and keep the best.
-
-    Args:
-        node: (B, W) trie nodes at depth ``level``; score: (B, W); log_probs: (B, W, K) of the level's codes.
-
-    Returns:
-        score, parent beam, trie node, code: each (B, W') with W' = min(keep, W * largest family).
-    """
-    first, last = trie.start[level][node].long(), trie.start[level][node + 1].long()
-    family = trie.max_children[level]
-    child = first[..., None] + torch.arange(family, device=node.device)  # (B, W, family)
-    real = child < last[..., None]
-    child = child.clamp_max(trie.child_code[level].shape[0] - 1)
-    code = trie.child_code[level][child].long()
-    total = score[..., None] + log_probs.gather(-1, code)
-    total = total.masked_fill(~real, -torch.inf).flatten(1)
-    score, best = total.topk(min(keep, total.shape[1]), dim=1)
-    return score, best // family, child.flatten(1).gather(1, best), code.flatten(1).gather(1, best)

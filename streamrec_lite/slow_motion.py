@@ -76,14 +76,14 @@ def beam_steps(
         spread = states.expand(len(alive), -1, -1)
         hidden = model.decode(inputs, spread, None if mask is None else mask.expand(len(alive), -1), decoder)
         nodes = torch.tensor([a["node"] for a in alive], device=states.device)
-        allowed = trie.allowed(depth, nodes)
-        log_probs = model.code_log_probs(hidden[:, -1], depth, trie.K, allowed).cpu()
+        codes, children, real = trie.families(depth, nodes)
+        log_probs = model.code_log_probs(hidden[:, -1], depth, trie.K, codes, real).cpu()
+        codes, children, real = codes.cpu(), children.cpu(), real.cpu()
         rows = []
         for parent, beam in enumerate(alive):
-            first, end = (int(trie.start[depth][beam["node"] + i]) for i in (0, 1))
-            for node in range(first, end):
-                code = int(trie.child_code[depth][node])
-                gain = float(log_probs[parent, code])
+            for place in real[parent].nonzero()[:, 0].tolist():
+                code, gain = int(codes[parent, place]), float(log_probs[parent, place])
+                node = int(children[parent, place])
                 rows.append(((*beam["codes"], code), parent, node, gain, beam["score"] + gain))
         table = pd.DataFrame(rows, columns=["codes", "parent", "node", "log_prob", "score"])
         table = table.sort_values("score", ascending=False, kind="stable").reset_index(drop=True)

@@ -92,22 +92,35 @@ class Trie:
 
     @functools.cached_property
     def paths(self) -> Tensor:
-        """The nodes that lead to each item: (N, m) int64, at depths 0 (the root) to m - 1."""
+        """The nodes that lead to each item: (N, m + 1) int64, from depth 0 (the root) to m (its leaf)."""
         nodes = [torch.arange(self.n_items, device=self.device)]  # leaves, in trie order
         for j in reversed(range(self.m)):
             parent = torch.repeat_interleave(self.start[j].diff())  # of each node at depth j + 1
             nodes.append(parent[nodes[-1]])
-        ordered = torch.stack(nodes[:0:-1], dim=1)
+        ordered = torch.stack(nodes[::-1], dim=1)
         return torch.empty_like(ordered).index_copy_(0, self.leaf_item, ordered)
 
-    def allowed(self, depth: int, node: Tensor) -> Tensor:
-        """Which codes continue ``node`` (...): (..., K) bool."""
-        first, last = self.start[depth][node], self.start[depth][node + 1]
+    @functools.cached_property
+    def alone(self) -> list[Tensor]:
+        """For each depth 0..m, which nodes have a single item below them: (nodes,) bool."""
+        first = torch.arange(self.n_items + 1, device=self.device)  # the first leaf below each node
+        alone = [first.diff() == 1]
+        for start in reversed(self.start):
+            first = first[start]
+            alone.append(first.diff() == 1)
+        return alone[::-1]
+
+    def families(self, depth: int, node: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The children of each ``node`` (...), side by side, F the largest family of that depth.
+
+        Returns codes (..., F), nodes at ``depth + 1`` (..., F) and real (..., F), False for places
+        past the end of a smaller family.
+        """
+        first, end = self.start[depth][node], self.start[depth][node + 1]
         child = first[..., None] + torch.arange(self.max_children[depth], device=self.device)
-        codes = self.child_code[depth][child.clamp(max=self.nodes(depth + 1) - 1)]
-        codes = torch.where(child < last[..., None], codes, self.K)  # a column for those past the family
-        mask = torch.zeros(*node.shape, self.K + 1, dtype=torch.bool, device=self.device)
-        return mask.scatter_(-1, codes, True)[..., : self.K]
+        real = child < end[..., None]
+        child = child.clamp_max(self.nodes(depth + 1) - 1)
+        return self.child_code[depth][child], child, real
 
     def children(self, depth: int, node: int) -> tuple[Tensor, Tensor]:
         """(nodes at ``depth + 1``, their codes) below one node, for reading and for figures."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -12,7 +13,7 @@ from streamrec_lite.config import BackboneConfig
 from streamrec_lite.errors import BadInput
 from streamrec_lite.schemas import BOS, PAD
 
-SIZES = BackboneConfig(d_model=32, d_ff=48, num_layers=3, num_heads=4, d_kv=16, dropout=0.0)
+SIZES = BackboneConfig(d_model=32, d_ff=48, num_layers=3, num_heads=4, d_kv=16, dropout=0.0, recency=0)
 V = 3 + 4 * 16
 
 
@@ -54,6 +55,19 @@ def test_logits_equal_transformers_t5(model, tokens, labels, decoder):
         ours = model(tokens, labels, decoder)
     torch.testing.assert_close(ours, theirs.logits, atol=1e-5, rtol=0)
     assert float(theirs.loss) == pytest.approx(-float(label_log_probs(ours, labels).mean()), abs=1e-5)
+
+
+def test_recency_counts_from_the_newest_token(model, tokens):
+    """A token carries the embedding of its distance from the end; beyond the table's end all are alike."""
+    torch.manual_seed(0)
+    near = Backbone(dataclasses.replace(SIZES, recency=6), V).eval()
+    distance = torch.tensor([5] * 18 + [5, 4, 3, 2, 1, 0])  # a row of 24 tokens without padding
+    by_hand = near.shared(tokens[:1]) + near.recency.weight[distance]
+    with torch.no_grad():
+        want = near.encoder(inputs_embeds=by_hand).last_hidden_state
+        torch.testing.assert_close(near.encode(tokens[:1])[0], want, atol=1e-6, rtol=0)
+        padded = near.encode(tokens[1:2])[0][:, :8]  # counted from the newest real token, not from the PADs
+        torch.testing.assert_close(padded, near.encode(tokens[1:2, :8])[0], atol=1e-5, rtol=0)
 
 
 def test_padding_changes_nothing(model, tokens, labels):

@@ -8,7 +8,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from streamrec_lite import bench
 from streamrec_lite.backbone import Backbone
-from streamrec_lite.config import BackboneConfig
+from streamrec_lite.config import BackboneConfig, DataConfig
+from streamrec_lite.data.sources import load_dataset
 from streamrec_lite.errors import BadInput
 
 
@@ -33,6 +34,18 @@ def test_random_ids_are_distinct_and_spread():
     assert torch.equal(codes, bench.random_ids(5000))
 
 
+def test_text_ids_are_distinct_and_share_prefixes_where_texts_are_alike():
+    data = load_dataset("playground", DataConfig(playground_items=300, playground_users=200))
+    codes = bench.text_ids(data)
+    assert codes.shape == (data.n_items, 4)
+    assert len(codes.unique(dim=0)) == data.n_items
+    kind = data.items["categories"].factorize()[0]
+    alike = kind[:, None] == kind
+    paired = (codes[:, 0, None] == codes[:, 0]).triu(1).numpy()
+    assert paired.sum() > 20
+    assert alike[paired].mean() > 2 * alike.mean()
+
+
 def test_variants_take_turns_after_a_warm_up():
     calls = []
 
@@ -50,7 +63,7 @@ def test_variants_take_turns_after_a_warm_up():
 
 def test_transformers_twin_has_the_same_weights():
     model = Backbone(
-        BackboneConfig(d_model=16, d_ff=16, num_layers=1, num_heads=2, d_kv=8, dropout=0.0), 50
+        BackboneConfig(d_model=16, d_ff=16, num_layers=1, num_heads=2, d_kv=8, dropout=0.0, recency=0), 50
     ).eval()
     tokens, labels = torch.randint(3, 50, (2, 8)), torch.randint(3, 50, (2, 4))
     with torch.no_grad():

@@ -17,11 +17,13 @@ from streamrec_lite.semantic_ids import SemanticTokenizer
 SIZES = BackboneConfig(d_model=32, d_ff=48, num_layers=2, num_heads=4, d_kv=16, dropout=0.0)
 
 
-def world(n_items: int, m: int, k_codes: int, users: int = 6, seed: int = 0, softmax: str = "trie"):
+def world(
+    n_items: int, m: int, k_codes: int, users: int = 6, seed: int = 0, softmax: str = "trie", recency=15
+):
     """A random catalogue, a random model with confident logits, and histories of mixed lengths."""
     torch.manual_seed(seed)
     tokenizer = SemanticTokenizer.from_codes(distinct_codes(n_items, m, k_codes), k_codes)
-    sizes = dataclasses.replace(SIZES, softmax=softmax)
+    sizes = dataclasses.replace(SIZES, softmax=softmax, recency=recency)
     model = Backbone(sizes, tokenizer.vocab_size, ("direct", "thinking")).eval()
     history = torch.randint(0, n_items, (users, 5))
     for row, length in enumerate([5, 1, 3, 2, 4, 5][:users]):
@@ -85,11 +87,12 @@ def test_answer_log_probs_are_the_beams_scores(softmax):
 
 def test_temperature_by_hand():
     model, _, _ = world(60, 3, 8)
-    hidden, allowed = torch.zeros(1, 32), torch.tensor([[True, True] + [False] * 6])
+    hidden = torch.zeros(1, 32)
+    codes, real = torch.tensor([[0, 1, 7]]), torch.tensor([[True, True, False]])
     hidden[0, 0] = 1.0
     model.shared.weight.data[3:5, 0] = torch.tensor([0.0, 32**0.5])  # logits 0 and 1
-    plain = model.code_log_probs(hidden, 0, 8, allowed)
-    cold = model.code_log_probs(hidden, 0, 8, allowed, temperature=0.5)
+    plain = model.code_log_probs(hidden, 0, 8, codes, real)
+    cold = model.code_log_probs(hidden, 0, 8, codes, real, temperature=0.5)
     assert (plain[0, 1] - plain[0, 0]).item() == pytest.approx(1.0, abs=1e-5)
     assert (cold[0, 1] - cold[0, 0]).item() == pytest.approx(2.0, abs=1e-5)
     assert torch.isneginf(plain[0, 2:]).all()
@@ -105,10 +108,12 @@ def test_narrow_beam_gives_exact_scores_of_real_items():
     assert (got.score.diff(dim=1) <= 0).all()
 
 
-def test_beam_equals_generate_on_a_large_catalogue():
+@pytest.mark.parametrize("softmax", ["trie", "vocabulary"])
+def test_beam_equals_generate_on_a_large_catalogue(softmax):
+    """generate's ``renormalize_logits`` is the softmax over what the trie allows."""
     from transformers import T5Config, T5ForConditionalGeneration
 
-    model, tokenizer, tokens = world(4000, 4, 32, users=4, softmax="vocabulary")
+    model, tokenizer, tokens = world(4000, 4, 32, users=4, softmax=softmax, recency=0)
     sizes = {"d_model": 32, "d_ff": 48, "num_layers": 2, "num_heads": 4, "d_kv": 16}
     t5 = T5ForConditionalGeneration(
         T5Config(
@@ -128,6 +133,7 @@ def test_beam_equals_generate_on_a_large_catalogue():
         input_ids=tokens, attention_mask=tokens != PAD, num_beams=20, num_return_sequences=20,
         do_sample=False, max_new_tokens=4, min_new_tokens=4, length_penalty=0.0, early_stopping=False,
         prefix_allowed_tokens_fn=lambda _, ids: sorted(children[tuple(ids.tolist()[1:])]),
+        renormalize_logits=softmax == "trie",
         return_dict_in_generate=True, output_scores=True,
     )  # fmt: skip
     got = beam_search(model, tokenizer.trie, tokens, beams=20, k=20)
@@ -139,18 +145,18 @@ def test_steps_equal_a_full_pass_after_forks():
     model, tokenizer, tokens = world(60, 3, 8)
     states, mask = model.encode(tokens)
     stepper = StepDecoder(model, states, mask)
-    first = tokenizer.tokens[torch.arange(18).view(6, 3), 0]
-    hidden = stepper.step(torch.full((6, 1), BOS))
-    stepper.reorder(torch.zeros(6, 3, dtype=torch.long))
+    stepper.step(torch.full((6,), BOS))
+    stepper.select(torch.arange(6).repeat_interleave(3))  # three sequences a user
+    first = tokenizer.tokens[torch.arange(18), 0]
     stepper.step(first)
-    parent = torch.tensor([[2, 0, 0, 1]]).expand(6, 4)
-    stepper.reorder(parent)
-    second = tokenizer.tokens[torch.arange(24).view(6, 4), 1]
+    parent = torch.tensor([2, 0, 0, 4, 6, 7, 8, 15, 16])  # users with 3, 1, 3, 0, 0 and 2 sequences
+    user = parent // 3
+    stepper.select(parent)
+    second = tokenizer.tokens[torch.arange(24, 33), 1]
     hidden = stepper.step(second)
-    for w in range(4):
-        labels = torch.stack([first.gather(1, parent)[:, w], second[:, w], second[:, w]], dim=1)
-        full = model.decode(shift_right(labels), states, mask)[:, -1]
-        torch.testing.assert_close(hidden[:, w], full, atol=1e-5, rtol=0)
+    labels = torch.stack([first[parent], second, second], dim=1)
+    full = model.decode(shift_right(labels), states[user], mask[user])[:, -1]
+    torch.testing.assert_close(hidden, full, atol=1e-5, rtol=0)
 
 
 def test_fewer_items_than_answers():

@@ -52,7 +52,7 @@ def test_weight_decay_spares_norms_embeddings_and_position_biases():
     assert plain["weight_decay"] == table["weight_decay"] == 0.0
     set_learning_rate(optimizer, 0.5)
     assert [group["lr"] for group in optimizer.param_groups] == [0.5, 3.5, 0.5]
-    assert [names[id(p)] for p in table["params"]] == ["shared.weight"]
+    assert [names[id(p)] for p in table["params"]] == ["shared.weight", "recency.weight"]
     assert all(names[id(p)].split(".")[-2] in ["q", "k", "v", "o", "wi", "wo"] for p in decayed["params"])
     kept = {names[id(p)].split(".")[-2] for p in plain["params"]}
     assert kept == {"layer_norm", "final_layer_norm", "relative_attention_bias"}

@@ -350,11 +350,16 @@ def test_health_on_scientific_2018(tmp_path):
     assert count_collisions(tokenizer.codes) == 0
 
 
-def test_allowed_codes_and_paths_by_hand():
+def test_paths_and_families_by_hand():
     trie = SemanticTokenizer.from_codes(torch.tensor([[1, 0, 2], [0, 3, 1], [1, 0, 0], [1, 2, 2]]), 4).trie
-    assert trie.paths.tolist() == [[0, 1, 1], [0, 0, 0], [0, 1, 1], [0, 1, 2]]
-    assert trie.allowed(0, torch.tensor([0])).tolist() == [[True, True, False, False]]
-    assert trie.allowed(1, torch.tensor([[0, 1]])).tolist() == [
-        [[False] * 3 + [True], [True, False, True, False]]
-    ]
-    assert trie.allowed(2, trie.paths[0, 2]).tolist() == [True, False, True, False]
+    assert trie.paths.tolist() == [[0, 1, 1, 2], [0, 0, 0, 0], [0, 1, 1, 1], [0, 1, 2, 3]]
+    assert [nodes.tolist() for nodes in trie.alone] == [
+        [False], [True, False], [True, False, True], [True] * 4,
+    ]  # fmt: skip
+    codes, nodes, real = trie.families(0, torch.tensor([0]))
+    assert codes.tolist() == [[0, 1]] and nodes.tolist() == [[0, 1]] and real.all()
+    codes, nodes, real = trie.families(1, torch.tensor([[0, 1]]))
+    assert real.tolist() == [[[True, False], [True, True]]]
+    assert codes[real].tolist() == [3, 0, 2] and nodes[real].tolist() == [0, 1, 2]
+    codes, nodes, real = trie.families(2, trie.paths[0, 2])
+    assert codes.tolist() == [0, 2] and nodes.tolist() == [1, 2] and real.all()
