@@ -152,12 +152,12 @@ def test_damaged_stages_are_redone_with_the_same_results(copied):
 
 
 def test_tiger_continues_from_its_last_epoch(copied, monkeypatch):
-    from streamrec_lite.baselines import tiger
+    from streamrec_lite import loop
 
     run, trained = opened(copied), []
     final = read_json(tiger_dir(run, 0) / "row.json")
     shutil.rmtree(tiger_dir(run, 0))
-    original = tiger._one_epoch
+    original = loop._one_epoch
 
     def killed_in_the_third(*args):
         trained.append(len(trained))
@@ -165,7 +165,7 @@ def test_tiger_continues_from_its_last_epoch(copied, monkeypatch):
             raise KeyboardInterrupt
         return original(*args)
 
-    monkeypatch.setattr(tiger, "_one_epoch", killed_in_the_third)
+    monkeypatch.setattr(loop, "_one_epoch", killed_in_the_third)
     with pytest.raises(KeyboardInterrupt):
         pipeline.run_tiger(run, 0)
     assert (tiger_dir(run, 0).parent / "seed-0.part" / "checkpoint.safetensors").is_file()

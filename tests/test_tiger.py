@@ -65,9 +65,9 @@ def test_resumed_equals_uninterrupted(tmp_path, ema, monkeypatch):
     config = tiny(max_epochs=4, ema=ema)
     whole = train_tiger(splits, tokenizer, config, 0, tmp_path / "whole", progress=False)
 
-    import streamrec_lite.baselines.tiger as tiger
+    from streamrec_lite import loop
 
-    real, calls = tiger._one_epoch, []
+    real, calls = loop._one_epoch, []
 
     def dies_in_epoch_three(*args):
         calls.append(1)
@@ -75,10 +75,10 @@ def test_resumed_equals_uninterrupted(tmp_path, ema, monkeypatch):
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(tiger, "_one_epoch", dies_in_epoch_three)
+    monkeypatch.setattr(loop, "_one_epoch", dies_in_epoch_three)
     with pytest.raises(KeyboardInterrupt):
         train_tiger(splits, tokenizer, config, 0, tmp_path / "cut", progress=False)
-    monkeypatch.setattr(tiger, "_one_epoch", real)
+    monkeypatch.setattr(loop, "_one_epoch", real)
     cut = train_tiger(splits, tokenizer, config, 0, tmp_path / "cut", progress=False)
 
     assert cut.best == whole.best

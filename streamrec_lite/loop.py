@@ -1,0 +1,187 @@
+"""The loop that trains every model: learning rate, batch, loss, clip, step, evaluate, checkpoint.
+
+What differs from model to model is a ``Task``: its loss, how it answers, and what it prepares before
+an epoch. A killed run continues from its last epoch and ends with the same weights, because each
+epoch draws its randomness from (seed, name, epoch) alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .config import TrainConfig
+from .data.sequences import length_batches
+from .evaluate import Recommender, evaluate
+from .optim import Average, learning_rate, make_optimizer, set_learning_rate
+from .runtime import (
+    RunLog,
+    autocast,
+    load_weights,
+    read_tensors,
+    resolve_precision,
+    seed_everything,
+    write_tensors,
+)
+from .schemas import Prefixes, Splits
+
+
+class Task(NamedTuple):
+    """What is trained.
+
+    loss        (model, batch, its rows among the training prefixes) -> scalars by name, means over
+                the batch; "loss" is minimised, all are logged
+    recommender (model) -> what the evaluator asks
+    prepare     (model, epoch from 1) -> log entries; called before each epoch, e.g. to annotate. It
+                must do the same work whether or not a run was killed before
+    """
+
+    name: str
+    section: str  # of the settings, for the advice in errors: "tiger"
+    loss: Callable[[nn.Module, Prefixes, Tensor], dict[str, Tensor]]
+    recommender: Callable[[nn.Module], Recommender]
+    prepare: Callable[[nn.Module, int], dict] | None = None
+
+
+class Trained(NamedTuple):
+    """The model with its best validation N@10, and how it came about."""
+
+    model: nn.Module
+    best: dict  # {"epoch", "N@10", "R@10", ...} on validation
+    train_seconds: float  # without evaluations
+    epochs: int  # epochs trained, the ones after the best included
+    precision: str
+
+
+def train(
+    task: Task,
+    model: nn.Module,
+    splits: Splits,
+    config: TrainConfig,
+    seed: int,
+    work_dir: str | Path,
+    eval_batch: int = 64,
+    progress: bool = True,
+) -> Trained:
+    """Train until validation N@10 has not improved for ``patience`` evaluations.
+
+    ``model`` and ``splits`` are on the device to train on. Writes ``checkpoint.safetensors`` (after
+    every epoch), ``best.safetensors`` and ``log.jsonl`` to ``work_dir``; where these exist the run
+    continues. Raises ``FloatingPointError`` if the loss is no longer finite.
+    """
+    work_dir, device = Path(work_dir), splits.train.target.device
+    precision = resolve_precision(device, config.precision)
+    optimizer = make_optimizer(model, config)
+    average = Average(model, config.ema)
+    log = RunLog(work_dir / "log.jsonl")
+    state = {"epoch": 0, "step": 0, "stale": 0, "best": {}, "train_seconds": 0.0}
+    state |= _resume(work_dir / "checkpoint.safetensors", model, optimizer, average)
+    log.keep_until(state["epoch"])
+
+    recommender = task.recommender(average.model)
+    while state["epoch"] < config.max_epochs and state["stale"] < config.patience:
+        epoch = state["epoch"] + 1
+        row = _one_epoch(task, model, optimizer, average, splits.train, config, seed, state, progress)
+        if epoch % config.eval_every == 0 or epoch == config.max_epochs:
+            result = evaluate(recommender, splits.valid, batch_size=eval_batch)
+            row |= {f"valid {name}": value for name, value in result.metrics.items()}
+            if result.metrics["N@10"] > state["best"].get("N@10", -1.0):
+                state["best"], state["stale"] = {"epoch": epoch, **result.metrics}, 0
+                write_tensors(work_dir / "best.safetensors", average.model.state_dict(), state["best"])
+            else:
+                state["stale"] += 1
+        state["epoch"] = epoch
+        log.write(**row)
+        _checkpoint(work_dir / "checkpoint.safetensors", model, optimizer, average, state)
+    weights, _ = read_tensors(work_dir / "best.safetensors")
+    load_weights(model, weights, work_dir / "best.safetensors")
+    return Trained(model.eval(), state["best"], state["train_seconds"], state["epoch"], precision)
+
+
+def _one_epoch(task, model, optimizer, average, train: Prefixes, config: TrainConfig, seed, state, progress):
+    """One pass over the training prefixes; advances ``state`` and returns the log row."""
+    from tqdm.auto import tqdm
+
+    epoch, device = state["epoch"] + 1, train.target.device
+    begin, sums, norms = time.perf_counter(), {}, []
+    seed_everything(seed, task.section, "prepare", epoch)
+    prepared = task.prepare(model, epoch) if task.prepare else {}
+    epoch_seed = seed_everything(seed, task.section, "epoch", epoch)
+    batches = length_batches(train.length, config.batch_size, epoch_seed)
+    total_steps = config.max_epochs * len(batches)
+    start = time.perf_counter()
+    model.train()
+    bar = tqdm(
+        batches, desc=f"{task.name} epoch {epoch}/{config.max_epochs}", disable=not progress, leave=False
+    )
+    for rows in bar:
+        lr = learning_rate(config, state["step"], total_steps)
+        set_learning_rate(optimizer, lr)
+        with autocast(device, config.precision):
+            losses = task.loss(model, train.take(rows), rows)
+        optimizer.zero_grad(set_to_none=True)
+        losses["loss"].backward()
+        norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip))
+        optimizer.step()
+        state["step"] += 1
+        average.update(model, state["step"])
+        for name, value in losses.items():
+            sums[name] = sums.get(name, 0.0) + value.detach() * len(rows)
+        if progress and state["step"] % 20 == 0:
+            bar.set_postfix(loss=f"{float(losses['loss'].detach()):.3f}", best=_best_text(state))
+    means = {name: float(value) / train.rows for name, value in sums.items()}
+    if not torch.isfinite(torch.tensor(means["loss"])):
+        what, section = f"the loss of {task.name} is {means['loss']} in epoch {epoch}", task.section
+        raise FloatingPointError(f"{what}; lower {section}.lr or {section}.clip")
+    end = time.perf_counter()
+    state["train_seconds"] += end - begin
+    return {
+        "epoch": epoch,
+        **means,
+        **prepared,
+        "lr": lr,
+        "grad_norm": float(torch.stack(norms).mean()),
+        "samples_per_second": train.rows / (end - start),
+        "seconds": end - begin,
+        "seconds_left": (config.max_epochs - epoch) * state["train_seconds"] / epoch,
+    }
+
+
+def _best_text(state: dict) -> str:
+    return f"{state['best']['N@10']:.4f}" if state["best"] else "-"
+
+
+def _checkpoint(path: Path, model, optimizer, average, state: dict) -> None:
+    """Everything that the next epoch needs, in one file that is whole or not there."""
+    tensors = {f"model.{name}": t for name, t in model.state_dict().items()}
+    for i, slots in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{i}.{slot}": torch.as_tensor(t) for slot, t in slots.items()}
+    if average.on:
+        tensors |= {f"average.{name}": t for name, t in average.model.state_dict().items()}
+    write_tensors(path, tensors, state)
+
+
+def _resume(path: Path, model, optimizer, average) -> dict:
+    """Load a checkpoint where there is one; returns its state, or nothing."""
+    if not path.exists():
+        return {}
+    tensors, state = read_tensors(path)
+    part = {"model": {}, "average": {}, "optimizer": {}}
+    for name, tensor in tensors.items():
+        kind, _, rest = name.partition(".")
+        part[kind][rest] = tensor
+    load_weights(model, part["model"], path)
+    if average.on:
+        load_weights(average.model, part["average"], path)
+    slots: dict[int, dict] = {}
+    for name, tensor in part["optimizer"].items():
+        index, _, slot = name.partition(".")
+        slots.setdefault(int(index), {})[slot] = tensor
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": slots, "param_groups": groups})
+    return state
