@@ -82,9 +82,9 @@ class TrainConfig:
     weight_decay: float = opt(0.05, "AdamW weight decay", 0.0, 10.0)
     clip: float = opt(1.0, "largest gradient norm", 1e-6, 1e6)
     batch_size: int = opt(64, "training prefixes a step", 1, 1_000_000)
-    max_epochs: int = opt(16, "passes over the training prefixes", 1, 100_000)
+    max_epochs: int = opt(24, "passes over the training prefixes", 1, 100_000)
     patience: int = opt(10, "evaluations without a better validation N@10 before the loop stops", 1, 100_000)
-    eval_every: int = opt(2, "epochs between evaluations on validation", 1, 100_000)
+    eval_every: int = opt(3, "epochs between evaluations on validation", 1, 100_000)
     temperature: float = opt(1.0, "tau of eq. 11", 1e-3, 1e3)
     ema: float = opt(
         0.0, "decay a step of the weights' moving average that is evaluated; 0: off", 0.0, 0.99999
@@ -174,7 +174,7 @@ def preset(name: str = "lite", dataset: str = "playground") -> Config:
             config,
             tokenizer=replace(config.tokenizer, K=64, m=3, hidden=(256, 128), epochs=200),
             backbone=BackboneConfig(d_model=96, d_ff=256, num_layers=2, num_heads=4, d_kv=24),
-            tiger=replace(config.tiger, max_epochs=8, warmup_steps=200),
+            tiger=replace(config.tiger, max_epochs=8, warmup_steps=200, eval_every=2),
         )
     if name == "paper":  # section 3.1.4
         config = replace(
