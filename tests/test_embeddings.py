@@ -145,3 +145,42 @@ def test_offline_minilm_is_the_mean_of_the_last_hidden_states(tmp_path):
         states = model[0].auto_model(**inputs).last_hidden_state[0]
     mean = states.mean(dim=0).numpy()
     np.testing.assert_allclose(vectors[0], mean / np.linalg.norm(mean), atol=1e-5)
+
+
+class CountingModel:
+    """Encodes a text as (its length, 1), remembers what it was asked, and may die on the way."""
+
+    def __init__(self, dies_at: int | None = None):
+        self.asked, self.dies_at = [], dies_at
+
+    def encode(self, texts, batch_size, show_progress_bar):
+        if len(self.asked) == self.dies_at:
+            raise KeyboardInterrupt
+        self.asked.append(texts)
+        return np.array([[len(text), 1.0] for text in texts])
+
+
+def test_a_killed_encoding_continues_from_its_last_shard(monkeypatch, tmp_path):
+    goods = shop([("x" * (1 + i * 7 % 40), "", "", "") for i in range(40)])
+    monkeypatch.setattr(module, "_source", lambda name: name)
+    config = EmbeddingConfig(model="some/model", batch_size=2)  # shards of 16 items
+    mortal, heir = CountingModel(dies_at=19), CountingModel()
+    monkeypatch.setattr(module, "_ready_model", lambda *args: mortal)
+    with pytest.raises(KeyboardInterrupt):
+        embed_items(goods, config, progress=False, work_dir=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2  # the third was not complete
+    monkeypatch.setattr(module, "_ready_model", lambda *args: heir)
+    vectors = embed_items(goods, config, progress=False, work_dir=tmp_path)
+    assert vectors[:, 0].tolist() == [1 + i * 7 % 40 for i in range(40)]
+    assert sum(map(len, heir.asked)) == 8
+    lengths = [len(text) for batch in mortal.asked for text in batch]
+    assert lengths == sorted(lengths, reverse=True)  # alike lengths together: little padding
+
+
+def test_similar_items_by_hand():
+    vectors = np.array([[1.0, 0.0], [2.0, 0.2], [0.0, 1.0], [0.1, 3.0], [1.0, 1.0]])
+    near = module.similar_items(vectors, 2)
+    assert near.tolist() == [[1, 4], [0, 4], [3, 4], [2, 4], [1, 3]]
+    assert np.array_equal(near, module.similar_items(vectors, 2, chunk=2))
+    with pytest.raises(BadInput, match="4 others"):
+        module.similar_items(vectors, 5)
