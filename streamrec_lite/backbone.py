@@ -22,6 +22,19 @@ from .schemas import BOS, FIRST_CODE, PAD, check_shape
 DECODERS = ("direct", "thinking")
 
 
+class Head(nn.Module):
+    """An MLP that starts as the identity: x + W_2 gelu(W_1 x), with W_2 zero at first."""
+
+    def __init__(self, d: int):
+        super().__init__()
+        self.inner, self.outer = nn.Linear(d, d), nn.Linear(d, d)
+        nn.init.zeros_(self.outer.weight)
+        nn.init.zeros_(self.outer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.outer(F.gelu(self.inner(x)))
+
+
 class Backbone(nn.Module):
     """T5 encoder and decoders over one tied table of V tokens.
 
@@ -48,6 +61,9 @@ class Backbone(nn.Module):
         self.decoders = nn.ModuleDict(
             {name: T5Stack(t5_config(config, vocab_size, is_decoder=True)) for name in decoders}
         )
+        if "thinking" in decoders:
+            self.state_head, self.residual_head = Head(config.d_model), Head(config.d_model)
+            self.state_scale = nn.Parameter(torch.tensor(0.5))  # the deviation of a mean of 4 codes
         for stack in (self.encoder, *self.decoders.values()):
             stack.embed_tokens = None  # `shared` embeds for all: one name in the state dict, no aliases
 
@@ -109,6 +125,22 @@ class Backbone(nn.Module):
         logits = self.logits(hidden).float() / temperature
         log_probs = logits.gather(-1, low + codes) - logits.logsumexp(-1, keepdim=True)
         return log_probs.masked_fill(~real, -torch.inf)
+
+    def thought_log_probs(self, hidden: Tensor, temperature: float = 1.0) -> Tensor:
+        """log P(next thought): (..., d) -> (..., m*K) float32 over all codes; special tokens are none."""
+        logits = F.linear(hidden * self.config.d_model**-0.5, self.shared.weight[FIRST_CODE:])
+        return (logits.float() / temperature).log_softmax(-1)
+
+    def states(self, hidden: Tensor) -> Tensor:
+        """The model's estimates of what the user wants: d_0..d_i (B, T, d) -> s_0..s_i (B, T, d).
+
+        s_i = MLP_s(d_0 + ... + d_i), section 2.3.1. We depart from it in one thing: the sum is brought
+        to the length of a target representation first. Raw sums grow with every step, and then t - s_i
+        is mostly that growth.
+        """
+        total = hidden.float().cumsum(dim=1)
+        total = total * total.square().mean(-1, keepdim=True).add(1e-6).rsqrt()
+        return self.state_head(total * self.state_scale)
 
     def forward(self, tokens: Tensor, labels: Tensor, decoder: str = "direct") -> Tensor:
         """Teacher forcing: history tokens (B, S) and labels (B, T) -> logits (B, T, V).
@@ -174,6 +206,11 @@ def history_tokens(table: Tensor, history: Tensor) -> Tensor:
     """
     check_shape("history", history, None, None)
     return table[history].flatten(1)
+
+
+def targets(model: Backbone, tokenizer, items: Tensor) -> Tensor:
+    """t of items (...): the mean of their m code embeddings, (..., d)."""
+    return model.shared(tokenizer.tokens[items]).mean(dim=-2)
 
 
 def shift_right(labels: Tensor) -> Tensor:

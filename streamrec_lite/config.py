@@ -95,6 +95,14 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class PretrainConfig(TrainConfig):
+    max_epochs: int = opt(12, "passes over the training prefixes", 1, 100_000)
+    eval_every: int = opt(3, "epochs between evaluations on validation", 1, 100_000)
+    n_similar: int = opt(2, "items of similar text that are written before the target (eq. 9)", 1, 16)
+    pool: int = opt(10, "nearest items that they are drawn from, anew every epoch", 1, 10_000)
+
+
+@dataclass(frozen=True)
 class EvalConfig:
     beams: int = opt(20, "W: beams a user", 1, 10_000)
     batch_size: int = opt(64, "users ranked at once; 64: a CPU's caches hold their beams", 1, 1_000_000)
@@ -110,6 +118,7 @@ class Config:
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     tiger: TrainConfig = field(default_factory=TrainConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     evaluate: EvalConfig = field(default_factory=EvalConfig)
 
     def __post_init__(self):
@@ -167,6 +176,7 @@ def preset(name: str = "lite", dataset: str = "playground") -> Config:
             ),
             backbone=BackboneConfig(d_model=32, d_ff=64, num_layers=1, num_heads=2, d_kv=16),
             tiger=replace(config.tiger, max_epochs=2, warmup_steps=10, eval_every=1),
+            pretrain=replace(config.pretrain, max_epochs=2, warmup_steps=10, eval_every=1),
             evaluate=replace(config.evaluate, bootstrap=200),
         )
     if name == "lite" and dataset == "playground":  # 600 items: 64 codes a level are enough
@@ -175,6 +185,7 @@ def preset(name: str = "lite", dataset: str = "playground") -> Config:
             tokenizer=replace(config.tokenizer, K=64, m=3, hidden=(256, 128), epochs=200),
             backbone=BackboneConfig(d_model=96, d_ff=256, num_layers=2, num_heads=4, d_kv=24),
             tiger=replace(config.tiger, max_epochs=8, warmup_steps=200, eval_every=2),
+            pretrain=replace(config.pretrain, max_epochs=6, warmup_steps=200, eval_every=2),
         )
     if name == "paper":  # section 3.1.4
         config = replace(
@@ -182,6 +193,7 @@ def preset(name: str = "lite", dataset: str = "playground") -> Config:
             data=replace(config.data, playground_items=10_000, playground_users=50_000),
             backbone=BackboneConfig(d_model=256, d_ff=1024, num_layers=4, num_heads=4, d_kv=64),
             tiger=replace(config.tiger, lr=1e-3, max_epochs=200, batch_size=256, eval_every=1),
+            pretrain=replace(config.pretrain, lr=1e-3, max_epochs=200, batch_size=256, eval_every=1),
             evaluate=replace(config.evaluate, batch_size=512),
         )
         if dataset != "playground":

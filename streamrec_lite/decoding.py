@@ -118,14 +118,42 @@ def answer_log_probs(
         hidden: decoder states (B, m, d) that predict the m codes.
         items: (B,) item indices.
     """
-    trie, chosen = tokenizer.trie, []
+    trie = tokenizer.trie
+    steps = range(trie.m)
+    chosen = [_step_log_prob(model, trie, hidden[:, j], j, items, temperature) for j in steps]
+    return torch.stack(chosen, dim=1)
+
+
+def item_log_probs(stepper: StepDecoder, tokenizer, last: Tensor, items: Tensor) -> Tensor:
+    """log P(item | what was written, history) of n given items for each of the stepper's R sequences.
+
+    The steps are shared: the first code of all n items is read off one state.
+
+    Args:
+        last: (R,) the token that each sequence is fed next: BOS, or the last thought.
+        items: (R, n) item indices; the same for every sequence or not.
+
+    Returns:
+        (R, n) float32.
+    """
+    trie, n = tokenizer.trie, items.shape[1]
+    hidden = stepper.step(last).repeat_interleave(n, dim=0)
+    flat, total = items.flatten(), 0.0
     for level in range(trie.m):
-        node, child = trie.paths[items, level], trie.paths[items, level + 1]
-        codes, _, real = trie.families(level, node)
-        log_probs = model.code_log_probs(hidden[:, level], level, trie.K, codes, real, temperature)
-        place = child - trie.start[level][node]
-        chosen.append(log_probs.gather(-1, place[:, None]))
-    return torch.cat(chosen, dim=1)
+        if level == 1:
+            stepper.select(torch.arange(len(last), device=last.device).repeat_interleave(n))
+        if level > 0:
+            hidden = stepper.step(tokenizer.tokens[flat, level - 1])
+        total = total + _step_log_prob(stepper.model, trie, hidden, level, flat)
+    return total.view_as(items)
+
+
+def _step_log_prob(model: Backbone, trie, hidden: Tensor, level: int, items: Tensor, temperature=1.0):
+    """log P(the items' code of ``level``): hidden (B, d), items (B,) -> (B,)."""
+    node, child = trie.paths[items, level], trie.paths[items, level + 1]
+    codes, _, real = trie.families(level, node)
+    log_probs = model.code_log_probs(hidden, level, trie.K, codes, real, temperature)
+    return log_probs.gather(-1, (child - trie.start[level][node])[:, None])[:, 0]
 
 
 @torch.inference_mode()
@@ -155,22 +183,35 @@ def beam_search(
         )
     states, mask = model.encode(tokens)
     stepper = StepDecoder(model, states, mask, decoder)
-    rows, device = tokens.shape[0], tokens.device
-    token = torch.full((rows, 1), BOS, device=device)
+    start = torch.full((len(tokens),), BOS, device=tokens.device)
+    return answer_beams(stepper, trie, start, beams, k)
+
+
+def answer_beams(stepper: StepDecoder, trie, last: Tensor, beams: int, k: int) -> Beams:
+    """The beam over the answer, for each of the stepper's R sequences: their continuations by an item.
+
+    Args:
+        last: (R,) the token that each sequence is fed next: BOS, or the last thought.
+
+    Returns:
+        items (R, k) and scores (R, k): log P(item | what was written, history).
+    """
+    rows, device = len(last), last.device
+    trie_softmax = stepper.model.config.softmax == "trie"
+    token = last[:, None]
     node = torch.zeros((rows, 1), dtype=torch.long, device=device)
     score = torch.zeros((rows, 1), device=device)
     going = torch.ones((rows, 1), dtype=torch.bool, device=device)  # beams that need the decoder
     parent = torch.arange(rows, device=device)[:, None]  # the sequence of the stepper that each continues
     for level in range(trie.m):
-        codes, child, real = trie.families(level, node)  # (B, W, F) each
+        codes, child, real = trie.families(level, node)  # (R, W, F) each
         gain = torch.zeros(real.shape, device=device).masked_fill_(~real, -torch.inf)
         at = going.flatten().nonzero()[:, 0]
         if len(at):
             stepper.select(parent.flatten()[at])
             hidden = stepper.step(token.flatten()[at])
-            log_probs = model.code_log_probs(
-                hidden, level, trie.K, codes.flatten(0, 1)[at], real.flatten(0, 1)[at]
-            )
+            family, present = codes.flatten(0, 1)[at], real.flatten(0, 1)[at]
+            log_probs = stepper.model.code_log_probs(hidden, level, trie.K, family, present)
             gain.flatten(0, 1).index_copy_(0, at, log_probs)
         total = (score[..., None] + gain).flatten(1)
         keep = k if level == trie.m - 1 else beams  # the last level is read off: no further step
@@ -180,7 +221,7 @@ def beam_search(
         place = (going.flatten().cumsum(0) - 1).view_as(going)  # of each beam in the stepper
         parent = place.gather(1, best // codes.shape[-1])
         going = score > -torch.inf
-        if model.config.softmax == "trie":  # where one item is left, the rest has probability one
+        if trie_softmax:  # where one item is left, the rest has probability one
             going &= ~trie.alone[level + 1][node]
     item = trie.leaf_item[node].masked_fill(score == -torch.inf, -1)
     missing = k - item.shape[1]

@@ -1,0 +1,130 @@
+"""Thinking before answering (eq. 3): l thoughts are written, then the beam looks for items.
+
+    P(item | history) = sum over thoughts O of P(O | history) P(item | O, history)
+
+The sum runs over the thoughts that a way of thinking comes up with: one greedy train of thought, n
+sampled ones, or the n most likely ones that a beam finds.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .backbone import Backbone
+from .decoding import StepDecoder, answer_beams
+from .errors import BadInput, did_you_mean
+from .schemas import BOS, FIRST_CODE, Beams
+
+THINK = ("none", "greedy", "sample", "beam")
+
+
+class Thoughts(NamedTuple):
+    """n trains of thought for each of B users.
+
+    ``states`` are the decoder's own, d_0..d_{l-1}, read before each thought; d_l belongs to the step
+    that writes the answer's first code.
+    """
+
+    token: Tensor  # (B, n, l) int64, code tokens: never PAD, BOS or ANSWER
+    log_prob: Tensor  # (B, n) log P(thoughts | history)
+    hidden: Tensor  # (B, n, l, d)
+
+
+def think_ahead(
+    stepper: StepDecoder, l: int, mode: str, n: int = 1, temperature: float = 1.0
+) -> tuple[Thoughts, Tensor]:
+    """Write l thoughts with a fresh stepper (one sequence a user).
+
+    ``mode``: "greedy" (n must be 1), "sample" (n independent draws) or "beam" (the n most likely that
+    a beam of width n finds). Returns the thoughts and the token (B*n,) to feed next; the stepper then
+    holds n sequences a user.
+    """
+    if mode not in THINK[1:]:
+        raise BadInput(f"think={mode!r}", "unknown way of thinking", did_you_mean(mode, THINK[1:]))
+    if n < 1 or (mode == "greedy" and n > 1):
+        rule = "greedy thinking has one train of thought" if n > 1 else "at least one is needed"
+        raise BadInput(f"n_thoughts={n}", rule, "use think=sample or think=beam for several")
+    users, device = stepper.users, stepper.user.device
+    token = torch.full((users, 1), BOS, device=device)
+    score = torch.zeros((users, 1), device=device)
+    path = torch.zeros((users, 1, 0), dtype=torch.long, device=device)
+    trail = None
+    if mode == "sample":
+        stepper.select(torch.arange(users, device=device).repeat_interleave(n))
+        token, score, path = token.repeat(1, n), score.repeat(1, n), path.repeat(1, n, 1)
+    for _ in range(l):
+        hidden = stepper.step(token.flatten()).view(*token.shape, -1)
+        log_probs = stepper.model.thought_log_probs(hidden, temperature)  # (B, w, m*K)
+        if mode == "sample":
+            code = torch.multinomial(log_probs.exp().flatten(0, 1), 1).view(token.shape)
+            parent = torch.arange(n, device=device).expand(users, n)
+            score = score + log_probs.gather(-1, code[..., None])[..., 0]
+        else:
+            total = (score[..., None] + log_probs).flatten(1)
+            score, best = total.topk(min(n, total.shape[1]), dim=1)
+            parent, code = best // log_probs.shape[-1], best % log_probs.shape[-1]
+            first = torch.arange(users, device=device)[:, None] * token.shape[1]
+            stepper.select((first + parent).flatten())
+        token = FIRST_CODE + code
+        at = parent[..., None]
+        path = torch.cat([path.gather(1, at.expand(-1, -1, path.shape[-1])), token[..., None]], dim=-1)
+        read = hidden.gather(1, at.expand(-1, -1, hidden.shape[-1]))[:, :, None]
+        if trail is not None:
+            kept = at[..., None].expand(-1, -1, trail.shape[2], trail.shape[3])
+            read = torch.cat([trail.gather(1, kept), read], dim=2)
+        trail = read
+    if trail is None:
+        trail = stepper.model.shared.weight.new_zeros(users, token.shape[1], 0, stepper.model.config.d_model)
+    return Thoughts(path, score, trail), token.flatten()
+
+
+@torch.inference_mode()
+def think_and_answer(
+    model: Backbone,
+    trie,
+    tokens: Tensor,
+    l: int,
+    mode: str = "greedy",
+    n: int = 1,
+    beams: int = 20,
+    k: int = 10,
+) -> tuple[Beams, Thoughts]:
+    """Answer after l thoughts: the k best items of each user, and what was thought.
+
+    Each train of thought has a beam of its own; an item's score is the log of the sum over thoughts
+    of P(thoughts) P(item | thoughts) ("sample": the mean of P(item | thoughts) over the draws, which
+    estimates the same sum). An item that a thought's beam does not reach gets nothing from it.
+
+    Args:
+        tokens: history tokens (B, S). See ``decoding.beam_search`` for the others.
+    """
+    states, mask = model.encode(tokens)
+    stepper = StepDecoder(model, states, mask, "thinking")
+    thoughts, last = think_ahead(stepper, l, mode, n)
+    trains = thoughts.token.shape[1]
+    found = answer_beams(stepper, trie, last, max(beams, k), k)
+    if trains == 1:  # one train of thought: its probability changes no order
+        return found, thoughts
+    weight = torch.zeros_like(thoughts.log_prob) if mode == "sample" else thoughts.log_prob
+    weight = weight.log_softmax(dim=1)  # of these thoughts among each other
+    item = found.item.view(len(tokens), -1)
+    score = (found.score.view(len(tokens), trains, -1) + weight[..., None]).flatten(1)
+    return add_up(item, score, k), thoughts
+
+
+def add_up(item: Tensor, score: Tensor, k: int) -> Beams:
+    """Log-sum-exp of the scores of equal items: (B, M) -> the k best items (B, k); -1 names nothing."""
+    item, order = item.sort(dim=1)
+    score = score.gather(1, order).masked_fill(item < 0, -torch.inf)
+    new = torch.ones_like(item, dtype=torch.bool)
+    new[:, 1:] = item[:, 1:] != item[:, :-1]
+    group = new.long().cumsum(dim=1) - 1
+    top = score.max(dim=1, keepdim=True).values.clamp_min(-1e30)
+    mass = torch.zeros_like(score).scatter_add_(1, group, (score - top).exp())
+    name = torch.full_like(item, -1).scatter_(1, group, item)
+    score, best = (mass.log() + top).topk(min(k, mass.shape[1]), dim=1)
+    item = name.gather(1, best).masked_fill(score == -torch.inf, -1)
+    return Beams(item, score)
