@@ -80,9 +80,11 @@ def recommend(
     run: Annotated[str, typer.Option(help="Folder of a run.")],
     history: Annotated[str, typer.Option(help="Item ids, oldest first, with spaces between.")],
     k: Annotated[str, typer.Option("-k", help="How many items.")] = "10",
-    think: Annotated[str, typer.Option(help="none, greedy, sample or beam.")] = "none",
+    think: Annotated[
+        str | None, typer.Option(help="none, greedy, sample or beam; default: the model's own.")
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show history and semantic IDs too.")] = False,
-    model: Annotated[str, typer.Option(help="A trained model of the run.")] = "TIGER",
+    model: Annotated[str, typer.Option(help="TIGER or STREAM-Rec-PT.")] = "TIGER",
     seed: Annotated[str, typer.Option(help="The seed it was trained with.")] = "0",
 ) -> None:
     """Recommend the next items after a history."""

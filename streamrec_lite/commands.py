@@ -8,12 +8,19 @@ from .errors import BadInput
 
 
 def recommend(
-    run: str, history: list[str], k: int, think: str, explain: bool, model: str = "TIGER", seed: int = 0
+    run: str,
+    history: list[str],
+    k: int,
+    think: str | None,
+    explain: bool,
+    model: str = "TIGER",
+    seed: int = 0,
 ) -> None:
     """Print the k best next items after ``history`` (item ids, oldest first)."""
     if not (Path(run) / "config.json").is_file():
         raise BadInput(run, "this folder is not a run", "make one with `streamrec reproduce --out FOLDER`")
     from .recommender import StreamRec
+    from .slow_motion import token_name
 
     recommender = StreamRec.load(run, seed=seed, model=model)
     answer = recommender.recommend([history], k=k, think=think)
@@ -23,6 +30,14 @@ def recommend(
         for item in history:
             codes = recommender.tokenizer.codes[names[item]].tolist()
             print(f"      {_id(codes)}  {item}  {_short(recommender.titles[names[item]])}")
+        if answer.thoughts is not None:
+            print("thoughts before the answer, as level:code, and the log of their probability")
+            words = [
+                [token_name(t, recommender.tokenizer.K) for t in row]
+                for row in answer.thoughts.token[0].tolist()
+            ]
+            for row, log_prob in zip(words, answer.thoughts.log_prob[0].tolist(), strict=True):
+                print(f"      {log_prob:8.3f}  {' '.join(row)}")
         print("next: log P(item | history), semantic ID, item")
     rows = zip(answer.items[0], answer.scores[0], answer.titles[0], answer.codes[0], strict=True)
     for place, (item, score, title, codes) in enumerate(rows, 1):

@@ -10,17 +10,18 @@ from pathlib import Path
 
 from .errors import BadInput
 from .report import results_done
-from .runs import Run, data_hash, log_of_tiger, stage_folders
+from .runs import SEEDED, Run, data_hash, stage_folders, training_log
 from .runtime import write_text
 from .stages import done
 from .workers import Job, StageFailed, Worker, duration, notebook_done, notebook_hash, run_jobs
 
 START = "00_start_here"
-NOTEBOOKS = {
-    "data": "01_data",
-    "embeddings": "02_embeddings",
-    "tokenizer": "03_semantic_ids",
-    "tiger": "04_fast_thinking",
+NOTEBOOKS = {  # the first one of a stage does its work, a second one looks at what came out
+    "data": ("01_data",),
+    "embeddings": ("02_embeddings",),
+    "tokenizer": ("03_semantic_ids",),
+    "tiger": ("04_fast_thinking",),
+    "pretrain": ("05_pretraining", "06_thinking_step_by_step"),
 }
 
 
@@ -80,7 +81,7 @@ class Conductor:
             return
         run_jobs(jobs, self._at_work(len(jobs)), self.tell)
         if not is_done(self.run, stage):
-            name = NOTEBOOKS[stage]
+            name = NOTEBOOKS[stage][0]
             raise StageFailed(f"notebook {name}.ipynb ended without running its stage, {stage}")
 
     def _jobs(self, stage: str) -> list[Job]:
@@ -89,13 +90,14 @@ class Conductor:
         if stage == "data":
             jobs += self._job("start", START, None, [data_hash(run)], None)
         folders = stage_folders(run, stage)
-        if stage != "tiger":
+        if stage not in SEEDED:
             hashes, finished = list(folders.values()), is_done(run, stage)
-            return jobs + self._job(stage, NOTEBOOKS[stage], None, hashes, None, finished)
+            return jobs + self._job(stage, *NOTEBOOKS[stage], None, hashes, None, finished)
         for seed, (folder, hash_) in zip(run.seeds, folders.items(), strict=True):
-            label, finished = f"TIGER, seed {seed}", bool(hash_ and done(folder, hash_))
-            log = None if finished else log_of_tiger(run, seed)
-            jobs += self._job(label, NOTEBOOKS[stage], seed, [hash_], log, finished)
+            label, finished = f"{SEEDED[stage][0]}, seed {seed}", bool(hash_ and done(folder, hash_))
+            log = None if finished else training_log(run, stage, seed)
+            for name in NOTEBOOKS[stage]:
+                jobs += self._job(label, name, seed, [hash_], log, finished)
         return jobs
 
     def _job(self, label, name, seed, hashes, log, finished: bool = True) -> list[Job]:

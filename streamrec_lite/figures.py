@@ -36,7 +36,7 @@ STAGES = {  # name: (x, y, text, colour)
     "ids": (2, 1, "semantic IDs\n(03)", SKY),
     "history": (0, 0, "users' histories\n(01)", ORANGE),
     "split": (1, 0, "leave-one-out,\nprefixes (01)", ORANGE),
-    "model": (3.25, 0.5, "encoder,\ndecoder (04)", GREEN),
+    "model": (3.25, 0.5, "encoder,\ndecoders\n(04, 05)", GREEN),
     "beam": (4.25, 0.5, "beam search\nin a trie (04)", GREEN),
     "metrics": (5.25, 0.5, "items, R@10,\nN@10 (04)", YELLOW),
 }

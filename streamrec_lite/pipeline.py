@@ -26,6 +26,8 @@ from .runs import (
     embeddings_hash,
     make_run,
     open_run,
+    pretrain_dir,
+    pretrain_hash,
     tiger_dir,
     tiger_hash,
     tokenizer_hash,
@@ -42,14 +44,16 @@ __all__ = [
     "run_baselines",
     "run_data",
     "run_embeddings",
+    "run_neighbours",
+    "run_pretrain",
     "run_results",
     "run_tiger",
     "run_tokenizer",
 ]
 
 # What --fresh discards: results first, so that none outlive what they were made from.
-DELIVERED = ("results.json", "table2.md", "error.log", "notebooks", "figures", "baselines", "tokenizer")
-DELIVERED += ("embeddings", "data")
+DELIVERED = ("results.json", "table2.md", "error.log", "notebooks", "figures", "pretrain", "baselines")
+DELIVERED += ("tokenizer", "embeddings", "data")
 
 
 def run_data(run: Run, dataset=None):
@@ -112,32 +116,73 @@ def run_tiger(run: Run, seed: int = 0) -> dict:
         run_tokenizer(run)
 
     def work(part: Path) -> None:
-        from .artifacts import save_row
         from .baselines.tiger import train_tiger
-        from .evaluate import evaluate
         from .recommender import StreamRec
 
         tokenizer, (_, splits) = run_tokenizer(run), run_data(run)
         result = train_tiger(splits, tokenizer, run.config, seed, part, run.device)
-        result.model.save(part)
-        options = {"batch_size": run.config.evaluate.batch_size}
         model = StreamRec(result.model, tokenizer, beams=run.config.evaluate.beams, device=run.device)
-        valid = evaluate(model, splits.valid.to(run.device), **options)
-        test = evaluate(model, splits.test.to(run.device), **options)
-        row = {
-            "valid": valid.metrics,
-            "test": test.metrics,
-            "train_seconds": result.train_seconds,
-            "epochs": result.epochs,
-            "users_per_second": test.users_per_second,
-            "parameters": sum(p.numel() for p in result.model.parameters()),
-            "precision": result.precision,
-        }
-        save_row(part, row, valid.ranks, test.ranks)
+        _keep_trained(run, result, model, splits, part)
 
     folder = tiger_dir(run, seed)
     run_stage(run.dir, folder.relative_to(run.dir).as_posix(), tiger_hash(run, seed), work)
     return {**read_json(folder / "row.json"), "dir": str(folder)}
+
+
+def run_neighbours(run: Run):
+    """The nearest items by text, nearest first: (N, pretrain.pool) int64 on the CPU."""
+    import torch
+
+    from .embeddings import similar_items
+
+    return torch.from_numpy(similar_items(run_embeddings(run), run.config.pretrain.pool))
+
+
+def run_pretrain(run: Run, seed: int = 0) -> dict:
+    """Stage 1: the row of STREAM-Rec-PT (see ``run_tiger``), with "direct", what its direct decoder does."""
+    if not done(run.dir / "tokenizer", tokenizer_hash(run) or "-"):
+        run_tokenizer(run)
+
+    def work(part: Path) -> None:
+        from .pretrain import pretrain
+        from .recommender import StreamRec
+
+        tokenizer, (_, splits) = run_tokenizer(run), run_data(run)
+        result = pretrain(splits, tokenizer, run_neighbours(run), run.config, seed, part, run.device)
+        settings = {"beams": run.config.evaluate.beams, "device": run.device}
+        direct = StreamRec(result.model, tokenizer, **settings)
+        thoughts = run.config.pretrain.n_similar * tokenizer.m
+        slow = StreamRec(result.model, tokenizer, l=thoughts, think="greedy", **settings)
+        _keep_trained(run, result, slow, splits, part, direct=direct)
+
+    folder = pretrain_dir(run, seed)
+    run_stage(run.dir, folder.relative_to(run.dir).as_posix(), pretrain_hash(run, seed), work)
+    return {**read_json(folder / "row.json"), "dir": str(folder)}
+
+
+def _keep_trained(run: Run, result, model, splits, part: Path, **others) -> None:
+    """Save a trained model with its row of results.json; ``others``: further ways to ask it, by name."""
+    from .artifacts import save_row
+    from .evaluate import evaluate
+
+    def both(recommender):
+        parts = (splits.valid.to(run.device), splits.test.to(run.device))
+        return [evaluate(recommender, part, batch_size=run.config.evaluate.batch_size) for part in parts]
+
+    result.model.save(part)
+    valid, test = both(model)
+    row = {
+        "valid": valid.metrics,
+        "test": test.metrics,
+        "train_seconds": result.train_seconds,
+        "epochs": result.epochs,
+        "users_per_second": test.users_per_second,
+        "parameters": sum(p.numel() for p in result.model.parameters()),
+        "precision": result.precision,
+    }
+    for name, other in others.items():
+        row[name] = dict(zip(("valid", "test"), (e.metrics for e in both(other)), strict=True))
+    save_row(part, row, valid.ranks, test.ranks)
 
 
 def run_baselines(run: Run) -> dict[str, dict]:

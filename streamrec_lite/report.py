@@ -9,7 +9,7 @@ from pathlib import Path
 from .config import fingerprint
 from .errors import BadInput
 from .metrics import METRIC_NAMES, mean_and_deviation, ndcg_at, paired_bootstrap, recall_at
-from .runs import COUNTING, FORMAT, ORACLE, Run, counting_hash, counting_names, tiger_dir, tiger_hash
+from .runs import COUNTING, FORMAT, ORACLE, SEEDED, Run, counting_hash, counting_names
 from .runtime import derive_seed, describe_machine, read_json, read_tensors, write_json, write_text
 from .stages import done
 
@@ -34,7 +34,8 @@ def row_folders(run: Run) -> dict[str, dict[str, tuple[Path, str | None]]]:
     Models that only count are the same for every seed and stand under "0".
     """
     folders = {name: {"0": (run.dir / "baselines" / name, counting_hash(run, name))} for name in COUNTING}
-    folders[REFERENCE] = {str(s): (tiger_dir(run, s), tiger_hash(run, s)) for s in run.seeds}
+    for model, folder, hash_ in SEEDED.values():
+        folders[model] = {str(s): (folder(run, s), hash_(run, s)) for s in run.seeds}
     return folders
 
 
@@ -58,11 +59,12 @@ def write_results(run: Run) -> dict:
     """Write both files and return the first one's content; ``BadInput`` names a stage that is missing."""
     if results_done(run):
         return read_json(run.dir / "results.json")
+    stages = {model: stage for stage, (model, *_) in SEEDED.items()}
     models: dict[str, dict] = {}
     ranks: dict[str, list] = {}
     for model, rows in row_folders(run).items():
         for seed, (folder, hash_) in rows.items():
-            _require(folder, hash_, "tiger" if model == REFERENCE else "baselines")
+            _require(folder, hash_, stages.get(model, "baselines"))
             models.setdefault(model, {})[seed] = read_json(folder / "row.json")
             ranks.setdefault(model, []).append(read_tensors(folder / "ranks.safetensors")[0]["test"])
     results = {

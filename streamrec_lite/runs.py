@@ -20,7 +20,7 @@ from .runtime import read_json, write_json
 from .stages import done, part_of
 
 STAGES = ("data", "embeddings", "tokenizer", "tiger", "baselines", "pretrain", "sft", "grpo", "results")
-LATER = ("pretrain", "sft", "grpo")  # named by the contract, not in this release
+LATER = ("sft", "grpo")  # named by the contract, not in this release
 COUNTING = ("Popularity", "Markov")
 ORACLE = "Oracle"
 FORMAT = 1  # raise it when a stage writes something else for the same settings
@@ -188,6 +188,12 @@ def tiger_hash(run: Run, seed: int) -> str | None:
     return _after(run, "TIGER", *settings, upstream=tokenizer_hash(run))
 
 
+def pretrain_hash(run: Run, seed: int) -> str | None:
+    c = run.config.to_dict()
+    settings = (c["backbone"], c["pretrain"], c["evaluate"]["beams"], c["data"]["max_history"], seed)
+    return _after(run, "pretrain", *settings, upstream=tokenizer_hash(run))
+
+
 def counting_hash(run: Run, name: str) -> str | None:
     return _after(run, name, upstream=content_hash(run))
 
@@ -196,20 +202,32 @@ def tiger_dir(run: Run, seed: int) -> Path:
     return run.dir / "baselines" / "TIGER" / f"seed-{seed}"
 
 
+def pretrain_dir(run: Run, seed: int) -> Path:
+    return run.dir / "pretrain" / f"seed-{seed}"
+
+
+# Stages that every seed goes through anew: the model that they deliver, its folder, its hash.
+SEEDED = {
+    "tiger": ("TIGER", tiger_dir, tiger_hash),
+    "pretrain": ("STREAM-Rec-PT", pretrain_dir, pretrain_hash),
+}
+
+
 def counting_names(run: Run) -> tuple[str, ...]:
     return (*COUNTING, ORACLE) if run.config.dataset == "playground" else COUNTING
 
 
 def stage_folders(run: Run, stage: str) -> dict[Path, str | None]:
     """The folders that a stage delivers, each with the hash that it must be done for."""
-    if stage == "tiger":
-        return {tiger_dir(run, seed): tiger_hash(run, seed) for seed in run.seeds}
+    if stage in SEEDED:
+        _, folder, hash_ = SEEDED[stage]
+        return {folder(run, seed): hash_(run, seed) for seed in run.seeds}
     if stage == "baselines":
         return {run.dir / "baselines" / name: counting_hash(run, name) for name in counting_names(run)}
     hashes = {"data": data_hash, "embeddings": embeddings_hash, "tokenizer": tokenizer_hash}
     return {run.dir / stage: hashes[stage](run)}
 
 
-def log_of_tiger(run: Run, seed: int) -> Path:
-    """The training log that grows while TIGER trains."""
-    return part_of(tiger_dir(run, seed)) / "log.jsonl"
+def training_log(run: Run, stage: str, seed: int) -> Path:
+    """The log that grows while a seeded stage trains."""
+    return part_of(SEEDED[stage][1](run, seed)) / "log.jsonl"

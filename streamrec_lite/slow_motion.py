@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from .evaluate import evaluate
 from .metrics import rank_of_target
 from .runtime import read_tensors
 from .schemas import BOS, FIRST_CODE, Prefixes
@@ -149,3 +150,28 @@ def telling_user(model, prefixes: Prefixes, rows: int = 400) -> int:
 def kept_ranks(folder: str | Path) -> Tensor:
     """Ranks of the test targets (0: not among the first ten) that a model's folder keeps."""
     return read_tensors(Path(folder) / "ranks.safetensors")[0]["test"]
+
+
+def by_thoughts(model, prefixes: Prefixes, numbers: tuple[int, ...] = (1, 4), k: int = 10) -> pd.DataFrame:
+    """Metrics and cost of answering at once, and after the n most likely trains of thought.
+
+    A row a way of thinking, "at once", "n = 1", ...: N@10, R@10 and milliseconds a user.
+    """
+    ways = {"at once": ("none", 1)} | {f"n = {n}": ("beam", n) for n in numbers}
+    rows = {}
+    for name, (think, n) in ways.items():
+        asked = _Asked(model, think, n)
+        result = evaluate(asked, prefixes, k=k, batch_size=64)
+        rows[name] = {key: result.metrics[key] for key in ("N@10", "R@10")}
+        rows[name]["ms a user"] = 1000 / result.users_per_second
+    return pd.DataFrame(rows).T
+
+
+class _Asked:
+    """A recommender that is always asked to think in one way."""
+
+    def __init__(self, model, think: str, n_thoughts: int):
+        self.model, self.way = model, (think, n_thoughts)
+
+    def topk(self, prefixes: Prefixes, k: int) -> Tensor:
+        return self.model.answer(prefixes.history, k, *self.way)[0].item

@@ -21,7 +21,8 @@ from streamrec_lite.runs import data_hash, embeddings_hash, input_files, tiger_d
 from streamrec_lite.runtime import read_json
 
 METRICS = {"R@5", "R@10", "N@5", "N@10"}
-STAGES = ("data", "embeddings", "tokenizer", "tiger", "baselines", "results")
+TRAINED = ("TIGER", "STREAM-Rec-PT")
+STAGES = ("data", "embeddings", "tokenizer", "tiger", "baselines", "pretrain", "results")
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,7 @@ def test_the_run_folder_is_the_contract(finished):
 def test_results_json_is_the_contract(finished):
     results = read_json(finished[0] / "results.json")
     assert results["schema"] == 1 and results["dataset"] == "playground" and results["preset"] == "smoke"
-    assert results["seeds"] == [0] and set(results["models"]) == {"Popularity", "Markov", "TIGER"}
+    assert results["seeds"] == [0] and set(results["models"]) == {"Popularity", "Markov", *TRAINED}
     for rows in results["models"].values():
         assert set(rows) == {"0"}
         assert {"train_seconds", "epochs", "users_per_second"} <= set(rows["0"])
@@ -84,7 +85,8 @@ def test_results_json_is_the_contract(finished):
             assert all(0 <= value <= 1 for value in rows["0"][split].values())
     assert set(results["oracle"]) == {"valid", "test"} and set(results["oracle"]["test"]) == METRICS
     assert results["tokenizer"]["collisions_after"] == 0
-    for model in ("Popularity", "Markov"):
+    assert set(results["models"]["STREAM-Rec-PT"]["0"]["direct"]["test"]) == METRICS
+    for model in ("Popularity", "Markov", "STREAM-Rec-PT"):
         row, tiger = results["models"][model]["0"]["test"], results["models"]["TIGER"]["0"]["test"]
         versus = results["versus_TIGER"][model]["N@10"]
         assert versus["mean_difference"] == pytest.approx(row["N@10"] - tiger["N@10"], abs=1e-12)
@@ -102,7 +104,7 @@ def test_everything_done_is_skipped_without_torch(finished, notebooks):
     command = [COMMAND[0], "-c", program, "reproduce", "--preset", "smoke", "--out", str(out), *settings]
     process = subprocess.run(command, env=environment(notebooks), capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr
-    lines = process.stdout.splitlines()[:6]
+    lines = process.stdout.splitlines()[: len(STAGES)]
     assert lines == [f"{stage}: done before" for stage in STAGES]
     after = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p.name != "config.json"}
     assert after == before
@@ -126,8 +128,16 @@ def test_a_setting_redoes_what_depends_on_it_and_nothing_else(copied):
         return [stage for stage in STAGES if is_done(run, stage)]
 
     assert state() == list(STAGES)
-    assert state("evaluate.bootstrap=60") == ["data", "embeddings", "tokenizer", "tiger", "baselines"]
-    assert state("tiger.lr=0.001") == ["data", "embeddings", "tokenizer", "baselines"]
+    assert state("evaluate.bootstrap=60") == [
+        "data",
+        "embeddings",
+        "tokenizer",
+        "tiger",
+        "baselines",
+        "pretrain",
+    ]
+    assert state("tiger.lr=0.001") == ["data", "embeddings", "tokenizer", "baselines", "pretrain"]
+    assert state("pretrain.pool=9") == ["data", "embeddings", "tokenizer", "tiger", "baselines"]
     assert state("data.max_history=10") == ["data", "embeddings", "tokenizer", "baselines"]
     assert state("tokenizer.K=16") == ["data", "embeddings", "baselines"]
     assert state("embeddings.dim=9") == ["data", "baselines"]
@@ -182,6 +192,9 @@ def test_several_seeds_give_means_and_deviations(copied):
     with pytest.raises(BadInput, match="with --only tiger"):
         pipeline.run_results(run)
     pipeline.run_tiger(run, 1)
+    with pytest.raises(BadInput, match="with --only pretrain"):
+        pipeline.run_results(run)
+    pipeline.run_pretrain(run, 1)
     results = pipeline.run_results(run)
     rows = [results["models"]["TIGER"][seed]["test"]["N@10"] for seed in ("0", "1")]
     summary = results["summary"]["TIGER"]["test"]["N@10"]
@@ -251,7 +264,7 @@ def test_bad_data_leaves_nothing_behind(tmp_path, notebooks, monkeypatch):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"only": ["pretrain"]}, "this stage comes later"),
+        ({"only": ["sft"]}, "this stage comes later"),
         ({"only": ["tigger"]}, "did you mean 'tiger'"),
         ({"engine": "ray"}, "not available yet; use --engine local"),
         ({"engine": "slurm"}, "no such engine"),

@@ -82,10 +82,32 @@ def test_load_from_a_run_folder(recommender, tmp_path):
     recommender.model.save(tmp_path / "baselines" / "TIGER" / "seed-0")
     loaded = StreamRec.load(tmp_path)
     assert loaded.recommend([["item-7"]]).items == recommender.recommend([["item-7"]]).items
-    with pytest.raises(BadInput, match=r"seed-0"):  # the remedy names what is there
+    with pytest.raises(BadInput, match="STREAM-Rec-PT"):
+        StreamRec.load(tmp_path, model="STREAM-Rec")
+    with pytest.raises(BadInput, match=r"TIGER seed-0"):  # the remedy names what is there
         StreamRec.load(tmp_path, seed=4)
     sizes = json.loads((tmp_path / "baselines/TIGER/seed-0/model.json").read_text())
     other = Backbone(BackboneConfig(**sizes["backbone"]), 99)
     other.save(tmp_path / "baselines" / "TIGER" / "seed-1")
     with pytest.raises(BadInput, match="99 tokens"):
         StreamRec.load(tmp_path, seed=1)
+
+
+def test_a_model_with_thoughts_loads_thinking(tmp_path):
+    config = preset("smoke").override(["data.max_history=3", "pretrain.n_similar=2"])
+    write_json(tmp_path / "config.json", config.to_dict())
+    write_json(tmp_path / "data" / "items.json", {"item_ids": IDS, "titles": IDS})
+    codes = torch.tensor([[i // 9, i // 3 % 3, i % 3] for i in range(30)])
+    tokenizer = SemanticTokenizer.from_codes(codes, 4)
+    tokenizer.save(tmp_path / "tokenizer")
+    sizes = BackboneConfig(d_model=16, d_ff=16, num_layers=1, num_heads=2, d_kv=8)
+    torch.manual_seed(0)
+    Backbone(sizes, tokenizer.vocab_size, ("direct", "thinking")).save(tmp_path / "pretrain" / "seed-0")
+    model = StreamRec.load(tmp_path, model="STREAM-Rec-PT")
+    slow = model.recommend([["item-7"], ["item-1", "item-2"]], k=5)
+    assert slow.thoughts.token.shape == (2, 1, 6)  # greedy: two similar items of three codes
+    several = model.recommend([["item-7"]], k=5, think="beam", n_thoughts=4)
+    assert several.thoughts.token.shape == (1, 4, 6)
+    assert model.recommend([["item-7"]], k=5, think="none").thoughts is None
+    history = torch.tensor([[7]])
+    assert [IDS[i] for i in model.answer(history, 5)[0].item[0].tolist()] == slow.items[0]

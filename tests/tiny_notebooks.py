@@ -18,6 +18,8 @@ STAGES = {
     "02_embeddings": f"{OPEN}\npipeline.run_embeddings(run)",
     "03_semantic_ids": f"{OPEN}\npipeline.run_tokenizer(run)",
     "04_fast_thinking": f"{OPEN}\nprint(pipeline.run_tiger(run, seed))",
+    "05_pretraining": f"{OPEN}\nprint(pipeline.run_pretrain(run, seed))",
+    "06_thinking_step_by_step": f"{OPEN}\nprint(pipeline.run_pretrain(run, seed))",
 }
 TINY = (
     "data.playground_items=40",
@@ -27,6 +29,7 @@ TINY = (
     "tokenizer.m=2",
     "tokenizer.epochs=3",
     "tiger.max_epochs=3",
+    "pretrain.max_epochs=1",
     "evaluate.bootstrap=50",
 )
 
