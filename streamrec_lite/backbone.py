@@ -135,8 +135,8 @@ class Backbone(nn.Module):
         """The model's estimates of what the user wants: d_0..d_i (B, T, d) -> s_0..s_i (B, T, d).
 
         s_i = MLP_s(d_0 + ... + d_i), section 2.3.1. We depart from it in one thing: the sum is brought
-        to the length of a target representation first. Raw sums grow with every step, and then t - s_i
-        is mostly that growth.
+        to one length first, ``state_scale`` a component (at first that of a mean of 4 fresh codes).
+        Raw sums grow with every step, and then t - s_i is mostly that growth.
         """
         total = hidden.float().cumsum(dim=1)
         total = total * total.square().mean(-1, keepdim=True).add(1e-6).rsqrt()

@@ -11,7 +11,8 @@ import pytest
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-NAMES = ["00_start_here", "01_data", "02_embeddings", "03_semantic_ids", "04_fast_thinking", "05_pretraining"]
+NAMES = ["00_start_here", "01_data", "02_embeddings", "03_semantic_ids", "04_fast_thinking"]
+NAMES += ["05_pretraining", "06_thinking_step_by_step"]
 PARAMETERS = {
     "run_dir": "../runs/playground",
     "dataset": "playground",
@@ -75,7 +76,7 @@ class TestForm:
     def test_a_static_twin_follows_each_widget(self, path):
         cells = code_of(read(path))
         for i, cell in enumerate(cells):
-            if "widgets." in cell.source and "plotting.save_figure" not in cell.source:
+            if ("widgets." in cell.source or "widgets_thinking." in cell.source) and "plotting.save_figure" not in cell.source:
                 if cell.source.startswith(("import", "from")) or "beam_table" in cell.source:
                     continue
                 assert "plotting.save_figure" in cells[i + 1].source, cell.source  # the picture
