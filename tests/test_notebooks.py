@@ -76,7 +76,9 @@ class TestForm:
     def test_a_static_twin_follows_each_widget(self, path):
         cells = code_of(read(path))
         for i, cell in enumerate(cells):
-            if ("widgets." in cell.source or "widgets_thinking." in cell.source) and "plotting.save_figure" not in cell.source:
+            if (
+                "widgets." in cell.source or "widgets_thinking." in cell.source
+            ) and "plotting.save_figure" not in cell.source:
                 if cell.source.startswith(("import", "from")) or "beam_table" in cell.source:
                     continue
                 assert "plotting.save_figure" in cells[i + 1].source, cell.source  # the picture
