@@ -22,7 +22,9 @@ _HOME = {
     "evaluate": "evaluate",
     "StreamRec": "recommender",
     "train_tiger": "baselines.tiger",
-    "reproduce": "pipeline",
+    "pretrain": "pretrain",
+    "annotate": "annotator",
+    "reproduce": "reproduction",
 }
 __all__ = list(_HOME)
 

@@ -56,7 +56,7 @@ def reproduce(
     fresh: Annotated[bool, typer.Option("--fresh", help="Discard what the stages wrote first.")] = False,
 ) -> None:
     """Run all stages through their notebooks and print the table. Done stages are skipped."""
-    from .pipeline import reproduce as run_all
+    from .reproduction import reproduce as run_all
 
     result = run_all(
         dataset=dataset,

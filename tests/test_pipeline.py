@@ -14,7 +14,7 @@ import pytest
 import torch
 from tiny_notebooks import COMMAND, OPEN, TINY, environment, write_all, write_notebook
 
-from streamrec_lite import pipeline, workers
+from streamrec_lite import cli, pipeline, reproduction, workers
 from streamrec_lite.conductor import Conductor, is_done
 from streamrec_lite.errors import BadInput
 from streamrec_lite.runs import data_hash, embeddings_hash, input_files, tiger_dir, tiger_hash
@@ -56,7 +56,7 @@ def again(out: Path, *more: str, **options) -> list[str]:
     """Call ``reproduce`` in this process; returns what it told."""
     told: list[str] = []
     options = {"preset": "smoke", "out": out, "overrides": [*TINY, *more], "tell": told.append, **options}
-    pipeline.reproduce("playground", **options)
+    reproduction.reproduce("playground", **options)
     return told
 
 
@@ -120,6 +120,24 @@ def test_functions_load_what_is_done(copied):
     assert Path(row["dir"]) == tiger_dir(run, 0) and row["epochs"] == 3
     assert set(pipeline.run_baselines(run)) == {"Popularity", "Markov", "Oracle"}
     assert pipeline.run_results(run) == read_json(copied / "results.json")
+
+
+def test_recommend_explains_history_and_thoughts(finished, capsys):
+    out, names = finished[0], read_json(finished[0] / "data" / "items.json")
+    asked = ["recommend", "--run", str(out), "--history", " ".join(names["item_ids"][:2]), "-k", "3"]
+    assert cli.run([*asked, "--explain"]) == 0
+    at_once = capsys.readouterr().out
+    assert names["titles"][1] in at_once and "thoughts" not in at_once
+    assert cli.run([*asked, "--explain", "--model", "STREAM-Rec-PT"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("thoughts"))
+    log_prob, *codes = lines[at + 1].split()
+    assert float(log_prob) < 0 and len(codes) == 4  # two similar items of two codes
+    assert all(0 <= int(code.split(":")[1]) < 8 for code in codes)
+    assert len(lines) == at + 6
+    assert cli.run([*asked, "--model", "STREAM-Rec-PT", "--think", "none"]) == 0
+    assert cli.run([*asked, "--model", "STREAM-Rec-SFT"]) == 2
+    assert "STREAM-Rec-PT" in capsys.readouterr().err
 
 
 def test_a_setting_redoes_what_depends_on_it_and_nothing_else(copied):
@@ -234,7 +252,7 @@ def test_own_data_is_kept_in_the_run(tmp_path):
 def test_fresh_discards_known_names_only(copied):
     (copied / "my-notes.txt").write_text("keep me")
     (copied / "baselines" / "Mine").mkdir()
-    pipeline.clean(opened(copied), fresh=True)
+    reproduction.clean(opened(copied), fresh=True)
     left = {p.name for p in copied.iterdir() if not p.name.startswith(".")}
     assert left == {"config.json", "my-notes.txt"}
     assert not any(is_done(opened(copied), stage) for stage in STAGES)
@@ -257,7 +275,7 @@ def test_bad_data_leaves_nothing_behind(tmp_path, notebooks, monkeypatch):
     monkeypatch.setenv("STREAMREC_NOTEBOOKS", str(notebooks))
     (tmp_path / "bad.csv").write_text("user,item\n1,2\n")
     with pytest.raises(BadInput, match="timestamp"):
-        pipeline.reproduce(str(tmp_path / "bad.csv"), "smoke", out=tmp_path / "run")
+        reproduction.reproduce(str(tmp_path / "bad.csv"), "smoke", out=tmp_path / "run")
     assert [p.name for p in tmp_path.iterdir()] == ["bad.csv"]
 
 
@@ -279,7 +297,7 @@ def test_bad_data_leaves_nothing_behind(tmp_path, notebooks, monkeypatch):
 )
 def test_bad_options(tmp_path, options, message):
     with pytest.raises(BadInput, match=message):
-        pipeline.reproduce(**{"preset": "smoke", "out": tmp_path / "run", **options})
+        reproduction.reproduce(**{"preset": "smoke", "out": tmp_path / "run", **options})
     assert not (tmp_path / "run").exists()
 
 

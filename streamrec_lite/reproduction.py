@@ -1,0 +1,104 @@
+"""All of a run by one command: its stages in order, each through its notebook where it has one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from . import __version__
+from .conductor import Conductor, is_done
+from .errors import BadInput, did_you_mean
+from .pipeline import run_baselines, run_data, run_results
+from .runs import LATER, STAGES, Run, make_run, write_config
+from .stages import discard, lock_file, locked
+from .workers import notebooks_folder
+
+# What --fresh discards: results first, so that none outlive what they were made from.
+DELIVERED = ("results.json", "table2.md", "error.log", "notebooks", "figures", "pretrain", "baselines")
+DELIVERED += ("tokenizer", "embeddings", "data")
+
+
+def default_out(dataset: str, preset: str) -> Path:
+    """runs/playground, runs/scientific-2018-smoke: the data set, and a preset that is not lite."""
+    name = Path(dataset.rpartition(":")[2]).resolve().stem if dataset != "playground" else dataset
+    return Path("runs") / (name if preset == "lite" else f"{name}-{preset}")
+
+
+def choose_stages(only: tuple[str, ...] | list[str]) -> list[str]:
+    """The stages to run, in order; ``BadInput`` for one that is unknown or not in this release."""
+    for stage in only:
+        if stage not in STAGES:
+            raise BadInput(f"--only {stage}", "no such stage", did_you_mean(stage, STAGES))
+        if stage in LATER:
+            rule = f"version {__version__} ends with TIGER and the baselines, this stage comes later"
+            here = ", ".join(s for s in STAGES if s not in LATER)
+            raise BadInput(f"--only {stage}", rule, f"choose from {here}")
+    return [stage for stage in STAGES if stage not in LATER and (not only or stage in only)]
+
+
+def check_machine(gpus: int, engine: str) -> None:
+    """``BadInput`` for an engine or a number of GPUs that is not there."""
+    if engine == "ray":
+        raise BadInput("--engine ray", "not available yet", "use --engine local")
+    if engine != "local":
+        raise BadInput(f"--engine {engine}", "no such engine", did_you_mean(engine, ("local", "ray")))
+    if gpus < 0:
+        raise BadInput(f"--gpus {gpus}", "the number is at least 0", "leave it out to use what is there")
+    if gpus:
+        import torch
+
+        if gpus > torch.cuda.device_count():
+            rule = f"this machine has {torch.cuda.device_count()}"
+            raise BadInput(f"--gpus {gpus}", rule, "give fewer, or leave it out")
+
+
+def reproduce(
+    dataset: str = "playground",
+    preset: str = "lite",
+    seeds: tuple[int, ...] | list[int] = (0,),
+    out: str | Path | None = None,
+    overrides: tuple[str, ...] | list[str] = (),
+    only: tuple[str, ...] | list[str] = (),
+    fresh: bool = False,
+    gpus: int = 0,
+    engine: str = "local",
+    tell: Callable[[str], None] = print,
+) -> Path:
+    """Run the stages, each through its notebook where it has one; returns the path of results.json.
+
+    What is done is skipped, what was killed continues. ``only``: just these stages, and what they
+    need if that is not done. ``fresh``: discard the run's stages first. ``gpus``: train that many
+    seeds at once, each on a GPU of its own. Raises ``BadInput``, or ``StageFailed`` for a notebook.
+    """
+    run = make_run(out or default_out(dataset, preset), dataset, preset, overrides, seeds)
+    stages = choose_stages(only)
+    check_machine(gpus, engine)
+    source = notebooks_folder()
+    read = None
+    if fresh or not is_done(run, "data"):
+        from .data.sources import load_dataset
+
+        tell(f"data: reading {dataset}")
+        read = load_dataset(dataset, run.config.data)  # bad data ends here, before anything is written
+    with locked(lock_file(run.dir, "run"), wait=False):
+        clean(run, fresh)
+        write_config(run, list(run.seeds))
+        if read is not None:
+            run_data(run, read)
+            del read
+        others = {"baselines": run_baselines, "results": run_results}
+        with Conductor(run, source, gpus, tell, others) as conductor:
+            for stage in stages:
+                conductor.conduct(stage)
+    return run.dir / "results.json"
+
+
+def clean(run: Run, fresh: bool) -> None:
+    """Remove temporary files of killed runs, and with ``fresh`` all that stages wrote, by known names."""
+    patterns = (".trash-*", ".*.tmp", "*/.*.tmp*", "error.log")
+    for leftover in [path for pattern in patterns for path in run.dir.glob(pattern)]:
+        discard(leftover)
+    if fresh:
+        for name in DELIVERED:
+            for suffix in ("", ".part", ".old"):
+                discard(run.dir / f"{name}{suffix}")
