@@ -53,9 +53,10 @@ class ResidualExplorer(ipw.VBox):
             example, 0, len(walk.target) - 1, description="example", style=wide, layout={"width": "200px"}
         )
         self.step = ipw.IntSlider(0, 0, walk.steps, description="step", style=wide, layout={"width": "420px"})
-        self.figure = go.FigureWidget(self._canvas())
+        self.figure = self._canvas()
         self.text = ipw.HTML()
         self._choose()
+        self.figure = go.FigureWidget(self.figure)  # whole from the start: a browser draws no half traces
         self.case.observe(self._switch, "value")
         self.example.observe(self._choose, "value")
         self.step.observe(self._draw, "value")
