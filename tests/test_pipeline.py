@@ -355,7 +355,7 @@ def test_sigkill_at_random_moments_ends_with_the_same_metrics(finished, notebook
     for _ in range(10):
         process = subprocess.Popen(command, env=environment(notebooks), stdout=subprocess.DEVNULL)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            assert process.wait(timeout=chance.uniform(1, 30)) == 0
+            assert process.wait(timeout=chance.uniform(1, 12)) == 0
             break
         process.send_signal(signal.SIGKILL)
         process.wait()
