@@ -136,19 +136,20 @@ class Tail:
     def __init__(self, label: str, path: Path | None):
         self.label, self.path, self.seen = label, path, None
 
-    def _text(self) -> str:
+    def _text(self, ended: bool) -> str:
         if self.path is None:
             return ""
         with contextlib.suppress(OSError):  # not begun yet, or done and moved
             return self.path.read_text(encoding="utf-8")
-        if self.seen is not None:
+        if self.seen is not None or ended:  # before, a log there is that of an earlier run
             final = self.path.parent.with_name(self.path.parent.name.removesuffix(".part"))
             with contextlib.suppress(OSError):
                 return (final / self.path.name).read_text(encoding="utf-8")
         return ""
 
-    def lines(self) -> list[str]:
-        text = self._text()
+    def lines(self, ended: bool = False) -> list[str]:
+        """What is new. ``ended``: the job is, so that even a training too quick to follow is told of."""
+        text = self._text(ended)
         if not text:
             return []
         rows = []
@@ -199,7 +200,7 @@ def run_jobs(jobs: list[Job], workers: list[Worker], tell: Callable[[str], None]
             busy[worker] = Tail(job.label, job.log)
         for worker in list(busy):
             answer = worker.answer(0.25 / len(busy))
-            for line in busy[worker].lines():
+            for line in busy[worker].lines(ended=answer is not None):
                 tell(line)
             if answer is None:
                 continue

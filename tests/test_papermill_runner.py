@@ -73,3 +73,15 @@ def test_training_log_lines(tmp_path):
     (part / "log.jsonl").write_text("".join(json.dumps({"epoch": e, **row}) + "\n" for e in (1, 2, 3)))
     part.rename(tmp_path / "seed-0")
     assert len(tail.lines()) == 2
+
+
+def test_a_training_too_quick_to_follow_is_told_of_at_its_end(tmp_path):
+    part, final = tmp_path / "seed-0.part", tmp_path / "seed-0"
+    tail = workers.Tail("TIGER", part / "log.jsonl")
+    final.mkdir()
+    (final / "log.jsonl").write_text('{"epoch": 9, "loss": 7.0}\n')
+    assert tail.lines() == []  # what an earlier run left
+    (final / "log.jsonl").write_text('{"epoch": 1, "loss": 2.0}\n{"epoch": 2, "loss": 1.5}\n')
+    assert tail.lines() == []
+    assert tail.lines(ended=True) == ["  TIGER: epoch 2, loss 1.500"]
+    assert tail.lines(ended=True) == []
