@@ -1,8 +1,8 @@
 """The loop that trains every model: learning rate, batch, loss, clip, step, evaluate, checkpoint.
 
-What differs from model to model is a ``Task``: its loss, how it answers, and what it prepares before
-an epoch. A killed run continues from its last epoch and ends with the same weights, because each
-epoch draws its randomness from (seed, name, epoch) alone.
+What differs from model to model is a ``Task``: its loss, and how it answers. A killed run continues
+from its last epoch and ends with the same weights, because each epoch draws its randomness from
+(seed, section, epoch) alone.
 """
 
 from __future__ import annotations
@@ -37,15 +37,12 @@ class Task(NamedTuple):
     loss        (model, batch, its rows among the training prefixes) -> scalars by name, means over
                 the batch; "loss" is minimised, all are logged
     recommender (model) -> what the evaluator asks
-    prepare     (model, epoch from 1) -> log entries; called before each epoch, e.g. to annotate. It
-                must do the same work whether or not a run was killed before
     """
 
     name: str
     section: str  # of the settings, for the advice in errors: "tiger"
     loss: Callable[[nn.Module, Prefixes, Tensor], dict[str, Tensor]]
     recommender: Callable[[nn.Module], Recommender]
-    prepare: Callable[[nn.Module, int], dict] | None = None
 
 
 class Trained(NamedTuple):
@@ -108,9 +105,7 @@ def _one_epoch(task, model, optimizer, average, train: Prefixes, config: TrainCo
     from tqdm.auto import tqdm
 
     epoch, device = state["epoch"] + 1, train.target.device
-    begin, sums, norms = time.perf_counter(), {}, []
-    seed_everything(seed, task.section, "prepare", epoch)
-    prepared = task.prepare(model, epoch) if task.prepare else {}
+    sums, norms = {}, []
     epoch_seed = seed_everything(seed, task.section, "epoch", epoch)
     batches = length_batches(train.length, config.batch_size, epoch_seed)
     total_steps = config.max_epochs * len(batches)
@@ -138,16 +133,15 @@ def _one_epoch(task, model, optimizer, average, train: Prefixes, config: TrainCo
     if not torch.isfinite(torch.tensor(means["loss"])):
         what, section = f"the loss of {task.name} is {means['loss']} in epoch {epoch}", task.section
         raise FloatingPointError(f"{what}; lower {section}.lr or {section}.clip")
-    end = time.perf_counter()
-    state["train_seconds"] += end - begin
+    seconds = time.perf_counter() - start
+    state["train_seconds"] += seconds
     return {
         "epoch": epoch,
         **means,
-        **prepared,
         "lr": lr,
         "grad_norm": float(torch.stack(norms).mean()),
-        "samples_per_second": train.rows / (end - start),
-        "seconds": end - begin,
+        "samples_per_second": train.rows / seconds,
+        "seconds": seconds,
         "seconds_left": (config.max_epochs - epoch) * state["train_seconds"] / epoch,
     }
 
