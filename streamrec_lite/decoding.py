@@ -10,6 +10,8 @@ children.
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -43,6 +45,12 @@ class StepDecoder:
         self.keys: list[list[Tensor]] = [[] for _ in self.stack.block]  # [layer][position] (A, H, d_kv)
         self.values: list[list[Tensor]] = [[] for _ in self.stack.block]
         self._seat(torch.arange(len(states), device=states.device), len(states))
+
+    def copy(self) -> StepDecoder:
+        """Another decoder that has written the same; what one writes next, the other does not see."""
+        other = copy.copy(self)
+        other.keys, other.values = [list(x) for x in self.keys], [list(x) for x in self.values]
+        return other
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, T, H*d_kv) -> (B, H, T, d_kv)."""
@@ -124,27 +132,37 @@ def answer_log_probs(
     return torch.stack(chosen, dim=1)
 
 
-def item_log_probs(stepper: StepDecoder, tokenizer, last: Tensor, items: Tensor) -> Tensor:
+def item_log_probs(stepper: StepDecoder, tokenizer, hidden: Tensor, items: Tensor) -> Tensor:
     """log P(item | what was written, history) of n given items for each of the stepper's R sequences.
 
-    The steps are shared: the first code of all n items is read off one state.
+    The steps are shared: the first code of all n items is read off one state. Under the softmax over
+    the trie an item that is alone below its prefix needs no further step.
 
     Args:
-        last: (R,) the token that each sequence is fed next: BOS, or the last thought.
+        hidden: (R, d) what each sequence's newest token gave, BOS or the last thought.
         items: (R, n) item indices; the same for every sequence or not.
 
     Returns:
         (R, n) float32.
     """
-    trie, n = tokenizer.trie, items.shape[1]
-    hidden = stepper.step(last).repeat_interleave(n, dim=0)
-    flat, total = items.flatten(), 0.0
+    trie, model = tokenizer.trie, stepper.model
+    flat = items.flatten()
+    going = torch.arange(len(flat), device=flat.device)  # the items whose log-probability is not yet known
+    parent = going // items.shape[1]  # the sequence of the stepper that each continues
+    hidden, total = hidden[parent], torch.zeros(len(flat), device=flat.device)
     for level in range(trie.m):
-        if level == 1:
-            stepper.select(torch.arange(len(last), device=last.device).repeat_interleave(n))
         if level > 0:
-            hidden = stepper.step(tokenizer.tokens[flat, level - 1])
-        total = total + _step_log_prob(stepper.model, trie, hidden, level, flat)
+            kept = torch.ones_like(going, dtype=torch.bool)
+            if model.config.softmax == "trie":
+                kept = ~trie.alone[level][trie.paths[flat[going], level]]
+            going, parent = going[kept], parent[kept]
+            if not len(going):
+                break
+            stepper.select(parent)
+            hidden = stepper.step(tokenizer.tokens[flat[going], level - 1])
+            parent = torch.arange(len(going), device=flat.device)
+        gain = _step_log_prob(model, trie, hidden, level, flat[going])
+        total.index_add_(0, going, gain.to(total))
     return total.view_as(items)
 
 
@@ -184,21 +202,21 @@ def beam_search(
     states, mask = model.encode(tokens)
     stepper = StepDecoder(model, states, mask, decoder)
     start = torch.full((len(tokens),), BOS, device=tokens.device)
-    return answer_beams(stepper, trie, start, beams, k)
+    return answer_beams(stepper, trie, stepper.step(start), beams, k)
 
 
-def answer_beams(stepper: StepDecoder, trie, last: Tensor, beams: int, k: int) -> Beams:
+def answer_beams(stepper: StepDecoder, trie, hidden: Tensor, beams: int, k: int) -> Beams:
     """The beam over the answer, for each of the stepper's R sequences: their continuations by an item.
 
     Args:
-        last: (R,) the token that each sequence is fed next: BOS, or the last thought.
+        hidden: (R, d) what each sequence's newest token gave, BOS or the last thought.
 
     Returns:
         items (R, k) and scores (R, k): log P(item | what was written, history).
     """
-    rows, device = len(last), last.device
+    rows, device = len(hidden), hidden.device
     trie_softmax = stepper.model.config.softmax == "trie"
-    token = last[:, None]
+    token = torch.empty((rows, 0), dtype=torch.long, device=device)
     node = torch.zeros((rows, 1), dtype=torch.long, device=device)
     score = torch.zeros((rows, 1), device=device)
     going = torch.ones((rows, 1), dtype=torch.bool, device=device)  # beams that need the decoder
@@ -208,8 +226,9 @@ def answer_beams(stepper: StepDecoder, trie, last: Tensor, beams: int, k: int) -
         gain = torch.zeros(real.shape, device=device).masked_fill_(~real, -torch.inf)
         at = going.flatten().nonzero()[:, 0]
         if len(at):
-            stepper.select(parent.flatten()[at])
-            hidden = stepper.step(token.flatten()[at])
+            if level > 0:
+                stepper.select(parent.flatten()[at])
+                hidden = stepper.step(token.flatten()[at])
             family, present = codes.flatten(0, 1)[at], real.flatten(0, 1)[at]
             log_probs = stepper.model.code_log_probs(hidden, level, trie.K, family, present)
             gain.flatten(0, 1).index_copy_(0, at, log_probs)

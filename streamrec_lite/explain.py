@@ -98,7 +98,7 @@ def own(model: Backbone, tokenizer, prefixes: Prefixes, l: int, batch_size: int 
     thought = torch.zeros(prefixes.rows, l, dtype=torch.long)
     for rows, batch in iterate(prefixes.to(device), batch_size):
         states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
-        thoughts, _ = think_ahead(StepDecoder(model, states, mask, "thinking"), l, "greedy")
+        thoughts = think_ahead(StepDecoder(model, states, mask, "thinking"), l, "greedy")
         thought[rows.cpu()] = thoughts.token[:, 0].cpu()
     return follow(model, tokenizer, prefixes, thought, batch_size)
 

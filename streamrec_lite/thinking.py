@@ -24,23 +24,23 @@ THINK = ("none", "greedy", "sample", "beam")
 class Thoughts(NamedTuple):
     """n trains of thought for each of B users.
 
-    ``states`` are the decoder's own, d_0..d_{l-1}, read before each thought; d_l belongs to the step
-    that writes the answer's first code.
+    ``hidden`` are the decoder's own states d_0..d_l: d_i is what it has after thought i, and predicts
+    the next one. d_l predicts the answer's first code.
     """
 
     token: Tensor  # (B, n, l) int64, code tokens: never PAD, BOS or ANSWER
     log_prob: Tensor  # (B, n) log P(thoughts | history)
-    hidden: Tensor  # (B, n, l, d)
+    hidden: Tensor  # (B, n, l + 1, d)
 
 
 def think_ahead(
     stepper: StepDecoder, l: int, mode: str, n: int = 1, temperature: float = 1.0
-) -> tuple[Thoughts, Tensor]:
+) -> Thoughts:
     """Write l thoughts with a fresh stepper (one sequence a user).
 
     ``mode``: "greedy" (n must be 1), "sample" (n independent draws) or "beam" (the n most likely that
-    a beam of width n finds). Returns the thoughts and the token (B*n,) to feed next; the stepper then
-    holds n sequences a user.
+    a beam of width n finds; fewer where there are not so many). The stepper then holds n sequences a
+    user, and has read their last thoughts.
     """
     if mode not in THINK[1:]:
         raise BadInput(f"think={mode!r}", "unknown way of thinking", did_you_mean(mode, THINK[1:]))
@@ -51,12 +51,13 @@ def think_ahead(
     token = torch.full((users, 1), BOS, device=device)
     score = torch.zeros((users, 1), device=device)
     path = torch.zeros((users, 1, 0), dtype=torch.long, device=device)
-    trail = None
+    hidden = stepper.step(token.flatten())[:, None]
+    trail = hidden[:, :, None]  # (B, w, steps so far, d)
     if mode == "sample":
         stepper.select(torch.arange(users, device=device).repeat_interleave(n))
         token, score, path = token.repeat(1, n), score.repeat(1, n), path.repeat(1, n, 1)
+        hidden, trail = hidden.repeat(1, n, 1), trail.repeat(1, n, 1, 1)
     for _ in range(l):
-        hidden = stepper.step(token.flatten()).view(*token.shape, -1)
         log_probs = stepper.model.thought_log_probs(hidden, temperature)  # (B, w, m*K)
         if mode == "sample":
             code = torch.multinomial(log_probs.exp().flatten(0, 1), 1).view(token.shape)
@@ -71,14 +72,10 @@ def think_ahead(
         token = FIRST_CODE + code
         at = parent[..., None]
         path = torch.cat([path.gather(1, at.expand(-1, -1, path.shape[-1])), token[..., None]], dim=-1)
-        read = hidden.gather(1, at.expand(-1, -1, hidden.shape[-1]))[:, :, None]
-        if trail is not None:
-            kept = at[..., None].expand(-1, -1, trail.shape[2], trail.shape[3])
-            read = torch.cat([trail.gather(1, kept), read], dim=2)
-        trail = read
-    if trail is None:
-        trail = stepper.model.shared.weight.new_zeros(users, token.shape[1], 0, stepper.model.config.d_model)
-    return Thoughts(path, score, trail), token.flatten()
+        hidden = stepper.step(token.flatten()).view(*token.shape, -1)
+        kept = at[..., None].expand(-1, -1, *trail.shape[2:])
+        trail = torch.cat([trail.gather(1, kept), hidden[:, :, None]], dim=2)
+    return Thoughts(path, score, trail)
 
 
 @torch.inference_mode()
@@ -103,9 +100,9 @@ def think_and_answer(
     """
     states, mask = model.encode(tokens)
     stepper = StepDecoder(model, states, mask, "thinking")
-    thoughts, last = think_ahead(stepper, l, mode, n)
+    thoughts = think_ahead(stepper, l, mode, n)
     trains = thoughts.token.shape[1]
-    found = answer_beams(stepper, trie, last, max(beams, k), k)
+    found = answer_beams(stepper, trie, thoughts.hidden[:, :, -1].flatten(0, 1), max(beams, k), k)
     if trains == 1:  # one train of thought: its probability changes no order
         return found, thoughts
     weight = torch.zeros_like(thoughts.log_prob) if mode == "sample" else thoughts.log_prob

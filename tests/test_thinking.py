@@ -36,11 +36,10 @@ def by_teacher_forcing(model, tokenizer, tokens, thoughts, items):
 def test_thoughts_are_codes_and_their_log_probs_those_of_a_teacher_forced_pass(mode, n):
     model, tokenizer, users = small_world()
     tokens = history_tokens(tokenizer.tokens, users.history)
-    thoughts, last = think_ahead(stepper_of(model, tokens), 3, mode, n)
+    thoughts = think_ahead(stepper_of(model, tokens), 3, mode, n)
     assert thoughts.token.shape == (6, n, 3)
     assert int(thoughts.token.min()) >= FIRST_CODE  # never PAD, BOS or ANSWER
     assert int(thoughts.token.max()) < tokenizer.vocab_size
-    assert torch.equal(last.view(6, n), thoughts.token[..., -1])
     for i in range(n):
         want, _ = by_teacher_forcing(model, tokenizer, tokens, thoughts.token[:, i], users.target)
         torch.testing.assert_close(thoughts.log_prob[:, i], want, atol=1e-5, rtol=0)
@@ -50,10 +49,11 @@ def test_thoughts_are_codes_and_their_log_probs_those_of_a_teacher_forced_pass(m
 def test_states_on_the_way_are_those_of_a_full_pass():
     model, tokenizer, users = small_world()
     tokens = history_tokens(tokenizer.tokens, users.history)
-    thoughts, _ = think_ahead(stepper_of(model, tokens), 3, "beam", 4)
+    thoughts = think_ahead(stepper_of(model, tokens), 3, "beam", 4)
     states, mask = model.encode(tokens)
     for i in range(4):
-        full = model.decode(shift_right(thoughts.token[:, i]), states, mask, "thinking")
+        written = torch.cat([torch.full((6, 1), BOS), thoughts.token[:, i]], dim=1)
+        full = model.decode(written, states, mask, "thinking")  # d_0..d_3
         torch.testing.assert_close(thoughts.hidden[:, i], full, atol=1e-5, rtol=0)
 
 
@@ -66,7 +66,7 @@ def test_beam_finds_the_most_likely_thoughts():
     all_scores = torch.stack(
         [by_teacher_forcing(model, tokenizer, tokens, row.expand(6, -1), users.target)[0] for row in every], 1
     )
-    thoughts, _ = think_ahead(stepper_of(model, tokens), 2, "beam", 6)  # as wide as the first step
+    thoughts = think_ahead(stepper_of(model, tokens), 2, "beam", 6)  # as wide as the first step
     best = all_scores.topk(6, dim=1)
     torch.testing.assert_close(thoughts.log_prob, best.values, atol=1e-5, rtol=0)
     assert torch.equal(thoughts.token, every[best.indices])
@@ -122,7 +122,7 @@ def test_item_log_probs_equal_teacher_forcing():
     tokens = history_tokens(tokenizer.tokens, users.history)
     stepper = stepper_of(model, tokens)
     items = torch.randint(0, 40, (6, 7), generator=torch.Generator().manual_seed(3))
-    got = item_log_probs(stepper, tokenizer, torch.full((6,), BOS), items)
+    got = item_log_probs(stepper, tokenizer, stepper.step(torch.full((6,), BOS)), items)
     for j in range(7):
         want = by_teacher_forcing(model, tokenizer, tokens, torch.zeros(6, 0, dtype=torch.long), items[:, j])[
             1
