@@ -23,6 +23,7 @@ _HOME = {
     "StreamRec": "recommender",
     "train_tiger": "baselines.tiger",
     "pretrain": "pretrain",
+    "finetune": "sft",
     "annotate": "annotator",
     "reproduce": "reproduction",
 }

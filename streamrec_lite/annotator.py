@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .backbone import Backbone, history_tokens, targets
+from .backbone import Backbone, history_tokens, item_table
 from .clustering import nearest
 from .data.sequences import iterate
 from .decoding import StepDecoder
@@ -51,7 +51,7 @@ def annotate(
         raise BadInput(f"annotator {strategy!r}", "unknown strategy", did_you_mean(strategy, STRATEGIES))
     model.eval()
     device = prefixes.target.device
-    table = targets(model, tokenizer, torch.arange(tokenizer.n_items, device=device)).float()  # (N, d)
+    table = item_table(model, tokenizer)  # (N, d)
     generator = torch.Generator().manual_seed(seed)
     thought = torch.zeros(prefixes.rows, l, dtype=torch.long, device=device)
     norm = torch.zeros(prefixes.rows, l + 1, device=device)

@@ -59,7 +59,7 @@ def read_dataset(folder: Path, config: Config, fingerprint: str) -> Dataset:
     )
 
 
-def save_row(folder: Path, row: dict, valid_ranks: torch.Tensor, test_ranks: torch.Tensor) -> None:
-    """A model's row of results.json, and the ranks of every user's targets (for the bootstrap)."""
-    write_tensors(folder / "ranks.safetensors", {"valid": valid_ranks, "test": test_ranks})
+def save_row(folder: Path, row: dict, ranks: dict[str, torch.Tensor]) -> None:
+    """A model's row of results.json, and the ranks of every user's targets by split (for the bootstrap)."""
+    write_tensors(folder / "ranks.safetensors", ranks)
     write_json(folder / "row.json", row)

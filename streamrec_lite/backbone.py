@@ -64,8 +64,14 @@ class Backbone(nn.Module):
         if "thinking" in decoders:
             self.state_head, self.residual_head = Head(config.d_model), Head(config.d_model)
             self.state_scale = nn.Parameter(torch.tensor(0.5))  # the deviation of a mean of 4 codes
+        self.offset, self.mark = None, False
         for stack in (self.encoder, *self.decoders.values()):
             stack.embed_tokens = None  # `shared` embeds for all: one name in the state dict, no aliases
+
+    def remember_items(self, n_items: int) -> None:
+        """Give every item an offset of its own to t, zero at first."""
+        self.offset = nn.Embedding(n_items, self.config.d_model)
+        nn.init.zeros_(self.offset.weight)
 
     def encode(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
         """History tokens (B, S), PAD on the right -> states (B, S, d) and mask (B, S), True = real.
@@ -158,6 +164,7 @@ class Backbone(nn.Module):
             "backbone": vars(self.config),
             "vocab_size": self.vocab_size,
             "decoders": list(self.decoders),
+            "mark": self.mark,
         }
         write_json(folder / "model.json", sizes)
 
@@ -171,6 +178,7 @@ class Backbone(nn.Module):
         except (KeyError, TypeError) as error:
             rule = f"the file must hold backbone, vocab_size and decoders ({error})"
             raise BadInput(str(folder / "model.json"), rule, "run the stage again") from None
+        model.mark = sizes.get("mark", False)
         weights, _ = read_tensors(folder / "model.safetensors")
         load_weights(model, weights, folder / "model.safetensors")
         return model.eval()
@@ -210,7 +218,14 @@ def history_tokens(table: Tensor, history: Tensor) -> Tensor:
 
 def targets(model: Backbone, tokenizer, items: Tensor) -> Tensor:
     """t of items (...): the mean of their m code embeddings, (..., d)."""
-    return model.shared(tokenizer.tokens[items]).mean(dim=-2)
+    t = model.shared(tokenizer.tokens[items]).mean(dim=-2)
+    return t if model.offset is None else t + model.offset(items)
+
+
+def item_table(model: Backbone, tokenizer) -> Tensor:
+    """t of every item, the rows that states are compared with: (N, d) float32."""
+    every = torch.arange(tokenizer.n_items, device=model.shared.weight.device)
+    return targets(model, tokenizer, every).float()
 
 
 def shift_right(labels: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ NOTEBOOKS = {  # the first one of a stage does its work, a second one looks at w
     "tokenizer": ("03_semantic_ids",),
     "tiger": ("04_fast_thinking",),
     "pretrain": ("05_pretraining", "06_thinking_step_by_step"),
+    "sft": ("07_fine_tuning",),
 }
 
 

@@ -103,6 +103,32 @@ class PretrainConfig(TrainConfig):
 
 
 @dataclass(frozen=True)
+class SftConfig(TrainConfig):
+    lr: float = opt(1e-3, "AdamW peak learning rate", 1e-8, 1.0)
+    max_epochs: int = opt(12, "passes over the training prefixes", 1, 100_000)
+    l: int = opt(4, "l: thoughts before the answer", 0, 64)
+    annotator: str = opt(
+        "residual", "where thoughts come from", among=("residual", "nearest-items", "own-codes", "random")
+    )
+    epochs_per_round: int = opt(3, "epochs between two annotations", 1, 100_000)
+    read: str = opt("own", "whose thoughts answers and states are learned after", among=("own", "annotated"))
+    write: str = opt("sample", "how the model's own thoughts are written", among=("sample", "greedy"))
+    lam: float = opt(0.1, "lambda of eq. 19: weight of L_DPO", 0.0, 1e4)
+    mu: float = opt(0.0, "mu of eq. 19: weight of L_Quant", 0.0, 1e4)
+    delta: float = opt(0.1, "delta of eq. 19: weight of L_State", 0.0, 1e4)
+    negatives: str = opt(
+        "catalogue", "of L_State: all other items, or the batch's (eq. 14)", among=("catalogue", "batch")
+    )
+    offset: bool = opt(False, "t")
+    mark: bool = opt(True, "t")
+    thought: float = opt(1.0, "weight of the thoughts in L_SFT, beside the answer's 1", 0.0, 1e4)
+    align: float = opt(0.1, "weight of |s - sg[t]|^2, which is not in the paper", 0.0, 1e4)
+    dpo_beta: float = opt(0.1, "beta of eq. 18", 0.0, 1e3)
+    quant_beta: float = opt(0.25, "beta of eq. 15", 0.0, 1e3)
+    pool: int = opt(10, "dispreferred: one of so many nearest items, drawn anew every time", 1, 10_000)
+
+
+@dataclass(frozen=True)
 class EvalConfig:
     beams: int = opt(20, "W: beams a user", 1, 10_000)
     batch_size: int = opt(64, "users ranked at once; 64: a CPU's caches hold their beams", 1, 1_000_000)
@@ -119,6 +145,7 @@ class Config:
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     tiger: TrainConfig = field(default_factory=TrainConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    sft: SftConfig = field(default_factory=SftConfig)
     evaluate: EvalConfig = field(default_factory=EvalConfig)
 
     def __post_init__(self):
@@ -246,6 +273,8 @@ def _check(name: str, value, meta) -> None:
 
 def _parse(name: str, raw: str, kind: str):
     try:
+        if kind == "bool":
+            return raw == "true"
         if kind == "int":
             return int(raw)
         if kind == "float":
@@ -281,6 +310,8 @@ def _cast(name: str, value, kind: str):
     """A JSON value as the field's type; true is no integer, 3.0 is no integer."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if kind == "int" and number and isinstance(value, int):
+        return value
+    if kind == "bool":
         return value
     if kind == "float" and number:
         return float(value)

@@ -16,14 +16,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from . import backbone
 from .annotator import STRATEGIES, annotate, informativeness
-from .backbone import Backbone, history_tokens, targets
+from .backbone import Backbone, history_tokens
 from .clustering import nearest
 from .data.sequences import iterate
-from .decoding import StepDecoder
 from .schemas import BOS, Prefixes
 from .slow_motion import token_name
-from .thinking import think_ahead
+from .thinking import write_thoughts
 from .walkthrough import titles
 
 
@@ -46,8 +46,7 @@ class Walk(NamedTuple):
 @torch.inference_mode()
 def item_table(model: Backbone, tokenizer) -> Tensor:
     """t of every item, the rows that states are compared with: (N, d) float32 on the CPU."""
-    device = model.shared.weight.device
-    return targets(model, tokenizer, torch.arange(tokenizer.n_items, device=device)).float().cpu()
+    return backbone.item_table(model, tokenizer).cpu()
 
 
 @torch.inference_mode()
@@ -87,19 +86,12 @@ def annotated(model: Backbone, tokenizer, prefixes: Prefixes, l: int, **options)
     return follow(model, tokenizer, prefixes, annotate(model, tokenizer, prefixes, l, **options).thought)
 
 
-@torch.inference_mode()
 def own(model: Backbone, tokenizer, prefixes: Prefixes, l: int, batch_size: int = 256) -> Walk:
     """What the model thinks by itself: its l most likely thoughts, one after the other.
 
     The targets have no part in the thoughts; they only tell how far off the states are.
     """
-    model.eval()
-    device = model.shared.weight.device
-    thought = torch.zeros(prefixes.rows, l, dtype=torch.long)
-    for rows, batch in iterate(prefixes.to(device), batch_size):
-        states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
-        thoughts = think_ahead(StepDecoder(model, states, mask, "thinking"), l, "greedy")
-        thought[rows.cpu()] = thoughts.token[:, 0].cpu()
+    thought = write_thoughts(model, tokenizer, prefixes.to(model.shared.weight.device), l, batch_size)
     return follow(model, tokenizer, prefixes, thought, batch_size)
 
 

@@ -1,8 +1,8 @@
 """The loop that trains every model: learning rate, batch, loss, clip, step, evaluate, checkpoint.
 
-What differs from model to model is a ``Task``: its loss, and how it answers. A killed run continues
-from its last epoch and ends with the same weights, because each epoch draws its randomness from
-(seed, section, epoch) alone.
+What differs from model to model is a ``Task``: its loss, how it answers, and what it prepares before
+an epoch. A killed run continues from its last epoch and ends with the same weights, because each
+epoch draws its randomness from (seed, section, epoch) alone.
 """
 
 from __future__ import annotations
@@ -37,12 +37,19 @@ class Task(NamedTuple):
     loss        (model, batch, its rows among the training prefixes) -> scalars by name, means over
                 the batch; "loss" is minimised, all are logged
     recommender (model) -> what the evaluator asks
+    prepare     (model, epoch from 1) -> entries for the log; called before each epoch, e.g. to annotate.
+                It must come to the same whether or not the run was killed in between. May raise ``Stop``
     """
 
     name: str
     section: str  # of the settings, for the advice in errors: "tiger"
     loss: Callable[[nn.Module, Prefixes, Tensor], dict[str, Tensor]]
     recommender: Callable[[nn.Module], Recommender]
+    prepare: Callable[[nn.Module, int], dict] | None = None
+
+
+class Stop(Exception):
+    """Raised by ``Task.prepare``: training ends here, with the best weights so far, and says why."""
 
 
 class Trained(NamedTuple):
@@ -81,17 +88,27 @@ def train(
     log.keep_until(state["epoch"])
 
     recommender = task.recommender(average.model)
+
+    def look(epoch: int) -> dict:
+        """Evaluate on validation, and keep the weights if they are the best so far."""
+        result = evaluate(recommender, splits.valid, batch_size=eval_batch)
+        if result.metrics["N@10"] > state["best"].get("N@10", -1.0):
+            state["best"], state["stale"] = {"epoch": epoch, **result.metrics}, 0
+            write_tensors(work_dir / "best.safetensors", average.model.state_dict(), state["best"])
+        else:
+            state["stale"] += 1
+        return {f"valid {name}": value for name, value in result.metrics.items()}
+
     while state["epoch"] < config.max_epochs and state["stale"] < config.patience:
         epoch = state["epoch"] + 1
-        row = _one_epoch(task, model, optimizer, average, splits.train, config, seed, state, progress)
+        try:
+            row = _one_epoch(task, model, optimizer, average, splits.train, config, seed, state, progress)
+        except Stop as reason:
+            print(f"{task.name} ends before epoch {epoch}: {reason}")
+            log.write(epoch=epoch, stopped=str(reason), **({} if state["best"] else look(epoch - 1)))
+            break
         if epoch % config.eval_every == 0 or epoch == config.max_epochs:
-            result = evaluate(recommender, splits.valid, batch_size=eval_batch)
-            row |= {f"valid {name}": value for name, value in result.metrics.items()}
-            if result.metrics["N@10"] > state["best"].get("N@10", -1.0):
-                state["best"], state["stale"] = {"epoch": epoch, **result.metrics}, 0
-                write_tensors(work_dir / "best.safetensors", average.model.state_dict(), state["best"])
-            else:
-                state["stale"] += 1
+            row |= look(epoch)
         state["epoch"] = epoch
         log.write(**row)
         _checkpoint(work_dir / "checkpoint.safetensors", model, optimizer, average, state)
@@ -105,11 +122,13 @@ def _one_epoch(task, model, optimizer, average, train: Prefixes, config: TrainCo
     from tqdm.auto import tqdm
 
     epoch, device = state["epoch"] + 1, train.target.device
-    sums, norms = {}, []
+    start, sums, norms = time.perf_counter(), {}, []
+    seed_everything(seed, task.section, "prepare", epoch)
+    prepared = task.prepare(model, epoch) if task.prepare else {}
     epoch_seed = seed_everything(seed, task.section, "epoch", epoch)
     batches = length_batches(train.length, config.batch_size, epoch_seed)
     total_steps = config.max_epochs * len(batches)
-    start = time.perf_counter()
+    begin = time.perf_counter()
     model.train()
     bar = tqdm(
         batches, desc=f"{task.name} epoch {epoch}/{config.max_epochs}", disable=not progress, leave=False
@@ -133,15 +152,16 @@ def _one_epoch(task, model, optimizer, average, train: Prefixes, config: TrainCo
     if not torch.isfinite(torch.tensor(means["loss"])):
         what, section = f"the loss of {task.name} is {means['loss']} in epoch {epoch}", task.section
         raise FloatingPointError(f"{what}; lower {section}.lr or {section}.clip")
-    seconds = time.perf_counter() - start
-    state["train_seconds"] += seconds
+    end = time.perf_counter()
+    state["train_seconds"] += end - start
     return {
         "epoch": epoch,
         **means,
+        **prepared,
         "lr": lr,
         "grad_norm": float(torch.stack(norms).mean()),
-        "samples_per_second": train.rows / seconds,
-        "seconds": seconds,
+        "samples_per_second": train.rows / (end - begin),
+        "seconds": end - start,
         "seconds_left": (config.max_epochs - epoch) * state["train_seconds"] / epoch,
     }
 

@@ -21,6 +21,8 @@ from .runs import (
     open_run,
     pretrain_dir,
     pretrain_hash,
+    sft_dir,
+    sft_hash,
     tiger_dir,
     tiger_hash,
     tokenizer_hash,
@@ -37,6 +39,7 @@ __all__ = [
     "run_neighbours",
     "run_pretrain",
     "run_results",
+    "run_sft",
     "run_tiger",
     "run_tokenizer",
 ]
@@ -146,29 +149,72 @@ def run_pretrain(run: Run, seed: int = 0) -> dict:
     return {**read_json(folder / "row.json"), "dir": str(folder)}
 
 
-def _keep_trained(run: Run, result, model, splits, part: Path, **others) -> None:
-    """Save a trained model with its row of results.json; ``others``: further ways to ask it, by name."""
+def run_sft(run: Run, seed: int = 0) -> dict:
+    """Stage 2: the row of STREAM-Rec-SFT (see ``run_tiger``), with "guided", the state-guided scoring.
+
+    The row says too how many thoughts it writes ("l"), the state's weight ("w") and validation by
+    weight ("weights").
+    """
+    folder = pretrain_dir(run, seed)
+    if not done(folder, pretrain_hash(run, seed) or "-"):
+        run_pretrain(run, seed)
+
+    def work(part: Path) -> None:
+        from .backbone import Backbone
+        from .optim import quicken_dropout
+        from .recommender import StreamRec
+        from .retrieval import choose_weight
+        from .sft import finetune
+
+        tokenizer, (_, splits) = run_tokenizer(run), run_data(run)
+        model = quicken_dropout(Backbone.load(folder))
+        l, beams = run.config.sft.l, run.config.evaluate.beams
+        result = finetune(
+            model, splits, tokenizer, run_neighbours(run), run.config, seed, part, device=run.device
+        )
+        ask = {"beams": beams, "l": l, "think": "greedy", "device": run.device}
+        slow = StreamRec(result.model, tokenizer, **ask)
+        users = splits.valid.to(run.device)
+        w, weights = choose_weight(slow.model, slow.tokenizer, users, l, beams)
+        guided = StreamRec(result.model, tokenizer, w=w, **ask)
+        more = {"l": l, "w": w, "weights": weights}
+        _keep_trained(run, result, slow, splits, part, more, guided=guided)
+
+    name = sft_dir(run, seed).relative_to(run.dir).as_posix()
+    run_stage(run.dir, name, sft_hash(run, seed), work)
+    return {**read_json(sft_dir(run, seed) / "row.json"), "dir": str(sft_dir(run, seed))}
+
+
+def _keep_trained(run: Run, result, model, splits, part: Path, more: dict | None = None, **others) -> None:
+    """Save a trained model with its row of results.json.
+
+    ``more``: what else the row says. ``others``: further ways to ask the model, by name; their ranks
+    are kept as "NAME test", like the first way's as "test".
+    """
     from .artifacts import save_row
     from .evaluate import evaluate
 
-    def both(recommender):
-        parts = (splits.valid.to(run.device), splits.test.to(run.device))
-        return [evaluate(recommender, part, batch_size=run.config.evaluate.batch_size) for part in parts]
+    def asked(recommender) -> tuple[dict, dict]:
+        parts = {"valid": splits.valid.to(run.device), "test": splits.test.to(run.device)}
+        size = run.config.evaluate.batch_size
+        results = {name: evaluate(recommender, part, batch_size=size) for name, part in parts.items()}
+        answer = {name: result.metrics for name, result in results.items()}
+        answer["users_per_second"] = results["test"].users_per_second
+        return answer, {name: result.ranks for name, result in results.items()}
 
     result.model.save(part)
-    valid, test = both(model)
-    row = {
-        "valid": valid.metrics,
-        "test": test.metrics,
+    row, ranks = asked(model)
+    row |= {
         "train_seconds": result.train_seconds,
         "epochs": result.epochs,
-        "users_per_second": test.users_per_second,
         "parameters": sum(p.numel() for p in result.model.parameters()),
         "precision": result.precision,
+        **(more or {}),
     }
     for name, other in others.items():
-        row[name] = dict(zip(("valid", "test"), (e.metrics for e in both(other)), strict=True))
-    save_row(part, row, valid.ranks, test.ranks)
+        row[name], seen = asked(other)
+        ranks |= {f"{name} {split}": values for split, values in seen.items()}
+    save_row(part, row, ranks)
 
 
 def run_baselines(run: Run) -> dict[str, dict]:
@@ -197,7 +243,7 @@ def run_baselines(run: Run) -> dict[str, dict]:
             "epochs": 0,
             "users_per_second": test.users_per_second,
         }
-        save_row(part, row, valid.ranks, test.ranks)
+        save_row(part, row, {"valid": valid.ranks, "test": test.ranks})
 
     rows = {}
     for name in counting_names(run):

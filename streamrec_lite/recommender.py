@@ -8,15 +8,30 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .backbone import Backbone, history_tokens
+from .backbone import Backbone, history_tokens, item_table
 from .decoding import beam_search
 from .errors import BadInput, did_you_mean
+from .retrieval import find_candidates, guided_ranking
 from .runtime import pick_device, read_json
 from .schemas import PAD_ITEM, Beams, Prefixes
 from .semantic_ids import SemanticTokenizer
 from .thinking import THINK, Thoughts, think_and_answer
 
-FOLDERS = {"TIGER": "baselines/TIGER", "STREAM-Rec-PT": "pretrain"}  # of a run, by model
+FOLDERS = {  # of a run, by model
+    "TIGER": "baselines/TIGER",
+    "STREAM-Rec-PT": "pretrain",
+    "STREAM-Rec-SFT": "sft",
+}
+
+
+class Step(NamedTuple):
+    """What a model had in mind before its first thought (``thought`` is None), or after one."""
+
+    thought: int | None  # the token just read
+    gap: float  # |t(first answer) - s_i|, the residual's length: how far the state is from what it says
+    nearest: list[str]  # the titles of the items whose t the state s_i likes best
+    entered: list[str]  # of these, the ones that the step before did not have
+    left: list[str]  # the ones that it had, and that are gone
 
 
 class Recommendations(NamedTuple):
@@ -27,6 +42,7 @@ class Recommendations(NamedTuple):
     titles: list[list[str]]
     codes: list[list[tuple[int, ...]]]  # the semantic ID of each answer
     thoughts: Thoughts | None = None  # fast thinking has none
+    steps: list[list[Step]] | None = None  # of the first train of thought, if asked: B lists of l + 1
 
 
 class StreamRec:
@@ -40,6 +56,7 @@ class StreamRec:
         max_history: L, the newest items that are read.
         l: thoughts that the thinking decoder writes, where there is one.
         think, n_thoughts: how it thinks unless asked otherwise ("none": the direct decoder answers).
+        w: weight of the last state's own score of the items (``retrieval``); 0: the paper's decoding.
         device: where to compute; default: where the model is.
     """
 
@@ -54,12 +71,13 @@ class StreamRec:
         l: int = 0,
         think: str = "none",
         n_thoughts: int = 1,
+        w: float = 0.0,
         device=None,
     ):
         self.device = torch.device(device or next(model.parameters()).device)
         self.model, self.tokenizer = model.to(self.device), tokenizer.to(self.device)
         self.beams, self.max_history = beams, max_history
-        self.l, self.think, self.n_thoughts = l, think, n_thoughts
+        self.l, self.think, self.n_thoughts, self.w = l, think, n_thoughts, w
         self.item_ids = item_ids or [str(i) for i in range(tokenizer.n_items)]
         self.titles = titles or self.item_ids
         self._row = {item: i for i, item in enumerate(self.item_ids)}
@@ -69,28 +87,43 @@ class StreamRec:
         return self.answer(history, k)[0]
 
     def answer(
-        self, history: Tensor, k: int = 10, think: str | None = None, n_thoughts: int | None = None
+        self,
+        history: Tensor,
+        k: int = 10,
+        think: str | None = None,
+        n_thoughts: int | None = None,
+        w: float | None = None,
     ) -> tuple[Beams, Thoughts | None]:
         """The k best items of each history, and the thoughts before them (None: answered at once)."""
-        think, n = think or self.think, n_thoughts or self.n_thoughts
+        think, n, w = think or self.think, n_thoughts or self.n_thoughts, self.w if w is None else w
         self.model.eval()
         tokens = history_tokens(self.tokenizer.tokens, history.to(self.device))
         if think == "none":
             return beam_search(self.model, self.tokenizer.trie, tokens, max(self.beams, k), k), None
-        return think_and_answer(self.model, self.tokenizer.trie, tokens, self.l, think, n, self.beams, k)
+        if w == 0:
+            return think_and_answer(self.model, self.tokenizer.trie, tokens, self.l, think, n, self.beams, k)
+        found, thoughts = find_candidates(
+            self.model, self.tokenizer, tokens, self.l, think, n, max(self.beams, k)
+        )
+        return guided_ranking(found, w, k), thoughts
 
     def topk(self, prefixes: Prefixes, k: int = 10) -> Tensor:
         """The evaluator's question: (B, k) item indices, -1 where there is no k-th answer."""
         return self.beam(prefixes.history, k).item
 
     def recommend(
-        self, histories: list[list[str]], k: int = 10, think: str | None = None, n_thoughts: int | None = None
+        self,
+        histories: list[list[str]],
+        k: int = 10,
+        think: str | None = None,
+        n_thoughts: int | None = None,
+        explain: bool = False,
     ) -> Recommendations:
         """The k best next items of each history (a list of item ids, oldest first).
 
-        ``think`` and ``n_thoughts`` default to the model's own. Raises ``BadInput`` for an empty
-        history, an unknown item, k or n_thoughts below 1, and for thinking with a model that has no
-        thinking decoder.
+        ``think`` and ``n_thoughts`` default to the model's own; with ``explain`` the answer says what
+        the model had in mind at each step. Raises ``BadInput`` for an empty history, an unknown item,
+        k or n_thoughts below 1, and for thinking with a model that has no thinking decoder.
         """
         think = self.think if think is None else think
         n_thoughts = self.n_thoughts if n_thoughts is None else n_thoughts
@@ -106,6 +139,7 @@ class StreamRec:
             rule = f"k must lie between 1 and the {self.tokenizer.n_items} items, n_thoughts be at least 1"
             raise BadInput(f"k={k}, n_thoughts={n_thoughts}", rule, "correct the numbers")
         beams, thoughts = self.answer(self._histories(histories), k, think, n_thoughts)
+        steps = self._steps(thoughts, beams.item, k) if explain and thoughts is not None else None
         answers = [[i for i in row if i >= 0] for row in beams.item.tolist()]
         return Recommendations(
             items=[[self.item_ids[i] for i in row] for row in answers],
@@ -113,7 +147,26 @@ class StreamRec:
             titles=[[self.titles[i] for i in row] for row in answers],
             codes=[[tuple(self.tokenizer.codes[i].tolist()) for i in row] for row in answers],
             thoughts=thoughts,
+            steps=steps,
         )
+
+    @torch.inference_mode()
+    def _steps(self, thoughts: Thoughts, answers: Tensor, k: int) -> list[list[Step]]:
+        """What each user's first train of thought had in mind, step by step."""
+        table = item_table(self.model, self.tokenizer)
+        s = self.model.states(thoughts.hidden[:, 0])  # (B, l + 1, d)
+        gap = (table[answers[:, 0]][:, None] - s).norm(dim=-1).tolist()
+        nearest = (s @ table.T).topk(min(k, len(table)), dim=-1).indices.tolist()
+        rows = []
+        for user, written in enumerate(thoughts.token[:, 0].tolist()):
+            steps, before = [], nearest[user][0]
+            for thought, length, now in zip([None, *written], gap[user], nearest[user], strict=True):
+                entered, left = [i for i in now if i not in before], [i for i in before if i not in now]
+                names = ([self.titles[i] for i in items] for items in (now, entered, left))
+                steps.append(Step(thought, length, *names))
+                before = now
+            rows.append(steps)
+        return rows
 
     def _histories(self, histories: list[list[str]]) -> Tensor:
         rows = []
@@ -132,12 +185,20 @@ class StreamRec:
         return torch.tensor([row + [PAD_ITEM] * (width - len(row)) for row in rows])
 
     @classmethod
-    def load(cls, run_dir: str | Path, seed: int = 0, model: str = "TIGER", device=None) -> StreamRec:
-        """The trained ``model`` of a run folder: "TIGER" or "STREAM-Rec-PT"."""
+    def load(
+        cls, run_dir: str | Path, seed: int = 0, model: str = "TIGER", guided: bool = False, device=None
+    ) -> StreamRec:
+        """The trained ``model`` of a run folder: "TIGER", "STREAM-Rec-PT" or "STREAM-Rec-SFT".
+
+        ``guided``: with state-guided scoring, at the weight that was chosen on validation.
+        """
         run_dir = Path(run_dir)
         config = read_json(run_dir / "config.json")
         if model not in FOLDERS:
             raise BadInput(f"model {model!r}", "unknown model", did_you_mean(model, tuple(FOLDERS)))
+        if guided and model != "STREAM-Rec-SFT":
+            rule = "state-guided scoring needs states that were trained to score items"
+            raise BadInput(f"model {model!r}", rule, "name STREAM-Rec-SFT, or leave it out")
         folder = run_dir / FOLDERS[model] / f"seed-{seed}"
         if not (folder / "model.json").exists():
             places = {name: run_dir.glob(f"{at}/seed-*/model.json") for name, at in FOLDERS.items()}
@@ -152,6 +213,12 @@ class StreamRec:
             rule = f"its {backbone.vocab_size} tokens are not the tokenizer's {tokenizer.vocab_size}"
             raise BadInput(str(folder), rule, "run `streamrec reproduce` again")
         items = read_json(run_dir / "data" / "items.json")
+        l, w = 0, 0.0
+        if model == "STREAM-Rec-PT":
+            l = config["pretrain"]["n_similar"] * tokenizer.m
+        elif model == "STREAM-Rec-SFT":
+            row = read_json(folder / "row.json")
+            l, w = row["l"], row["w"] if guided else 0.0
         return cls(
             backbone,
             tokenizer,
@@ -159,7 +226,8 @@ class StreamRec:
             item_ids=items["item_ids"],
             titles=items["titles"],
             max_history=config["data"]["max_history"],
-            l=config["pretrain"]["n_similar"] * tokenizer.m if model == "STREAM-Rec-PT" else 0,
-            think="greedy" if model == "STREAM-Rec-PT" else "none",
+            l=l,
+            think="none" if model == "TIGER" else "greedy",
+            w=w,
             device=device or pick_device(),
         )

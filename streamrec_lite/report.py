@@ -14,6 +14,7 @@ from .runtime import derive_seed, describe_machine, read_json, read_tensors, wri
 from .stages import done
 
 REFERENCE = "TIGER"
+GUIDED = {"STREAM-Rec-SFT": "STREAM-Rec-SFT, state-guided"}  # models whose states score items too
 
 # Table 2 of the paper: R@5, R@10, N@5, N@10 on Instruments, then on Scientific (Amazon 2023).
 PAPER = {
@@ -65,8 +66,13 @@ def write_results(run: Run) -> dict:
     for model, rows in row_folders(run).items():
         for seed, (folder, hash_) in rows.items():
             _require(folder, hash_, stages.get(model, "baselines"))
-            models.setdefault(model, {})[seed] = read_json(folder / "row.json")
-            ranks.setdefault(model, []).append(read_tensors(folder / "ranks.safetensors")[0]["test"])
+            row, kept = read_json(folder / "row.json"), read_tensors(folder / "ranks.safetensors")[0]
+            models.setdefault(model, {})[seed] = row
+            ranks.setdefault(model, []).append(kept["test"])
+            if model in GUIDED:
+                name = GUIDED[model]
+                models.setdefault(name, {})[seed] = {**row, **row.pop("guided")}
+                ranks.setdefault(name, []).append(kept["guided test"])
     results = {
         "schema": 1,
         "dataset": run.config.dataset,

@@ -14,7 +14,7 @@ from .stages import discard, lock_file, locked
 from .workers import notebooks_folder
 
 # What --fresh discards: results first, so that none outlive what they were made from.
-DELIVERED = ("results.json", "table2.md", "error.log", "notebooks", "figures", "pretrain", "baselines")
+DELIVERED = ("results.json", "table2.md", "error.log", "notebooks", "figures", "sft", "pretrain", "baselines")
 DELIVERED += ("tokenizer", "embeddings", "data")
 
 

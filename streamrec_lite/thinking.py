@@ -13,10 +13,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .backbone import Backbone
+from .backbone import Backbone, history_tokens
+from .data.sequences import iterate
 from .decoding import StepDecoder, answer_beams
 from .errors import BadInput, did_you_mean
-from .schemas import BOS, FIRST_CODE, Beams
+from .schemas import ANSWER, BOS, FIRST_CODE, Beams, Prefixes
 
 THINK = ("none", "greedy", "sample", "beam")
 
@@ -31,11 +32,10 @@ class Thoughts(NamedTuple):
     token: Tensor  # (B, n, l) int64, code tokens: never PAD, BOS or ANSWER
     log_prob: Tensor  # (B, n) log P(thoughts | history)
     hidden: Tensor  # (B, n, l + 1, d)
+    answer: Tensor  # (B, n, d), predicts the answer's first code
 
 
-def think_ahead(
-    stepper: StepDecoder, l: int, mode: str, n: int = 1, temperature: float = 1.0
-) -> Thoughts:
+def think_ahead(stepper: StepDecoder, l: int, mode: str, n: int = 1, temperature: float = 1.0) -> Thoughts:
     """Write l thoughts with a fresh stepper (one sequence a user).
 
     ``mode``: "greedy" (n must be 1), "sample" (n independent draws) or "beam" (the n most likely that
@@ -75,7 +75,30 @@ def think_ahead(
         hidden = stepper.step(token.flatten()).view(*token.shape, -1)
         kept = at[..., None].expand(-1, -1, *trail.shape[2:])
         trail = torch.cat([trail.gather(1, kept), hidden[:, :, None]], dim=2)
-    return Thoughts(path, score, trail)
+    answer = hidden
+    if stepper.model.mark:
+        answer = stepper.step(torch.full_like(token.flatten(), ANSWER)).view_as(hidden)
+    return Thoughts(path, score, trail, answer)
+
+
+@torch.inference_mode()
+def write_thoughts(
+    model: Backbone,
+    tokenizer,
+    prefixes: Prefixes,
+    l: int,
+    batch_size: int = 256,
+    mode: str = "greedy",
+    temperature: float = 1.0,
+) -> Tensor:
+    """What the model thinks by itself after each history, "greedy" or a "sample": (rows, l) code tokens."""
+    model.eval()
+    thought = torch.zeros(prefixes.rows, l, dtype=torch.long, device=prefixes.target.device)
+    for rows, batch in iterate(prefixes, batch_size):
+        states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
+        stepper = StepDecoder(model, states, mask, "thinking")
+        thought[rows] = think_ahead(stepper, l, mode, 1, temperature).token[:, 0]
+    return thought
 
 
 @torch.inference_mode()
@@ -101,15 +124,24 @@ def think_and_answer(
     states, mask = model.encode(tokens)
     stepper = StepDecoder(model, states, mask, "thinking")
     thoughts = think_ahead(stepper, l, mode, n)
-    trains = thoughts.token.shape[1]
-    found = answer_beams(stepper, trie, thoughts.hidden[:, :, -1].flatten(0, 1), max(beams, k), k)
+    trains, wide = thoughts.token.shape[1], max(beams, k)
+    last = thoughts.answer.flatten(0, 1)
+    found = answer_beams(stepper, trie, last, wide, k if trains == 1 else wide)
     if trains == 1:  # one train of thought: its probability changes no order
         return found, thoughts
-    weight = torch.zeros_like(thoughts.log_prob) if mode == "sample" else thoughts.log_prob
-    weight = weight.log_softmax(dim=1)  # of these thoughts among each other
+    weight = train_weights(thoughts, mode)
     item = found.item.view(len(tokens), -1)
     score = (found.score.view(len(tokens), trains, -1) + weight[..., None]).flatten(1)
     return add_up(item, score, k), thoughts
+
+
+def train_weights(thoughts: Thoughts, mode: str) -> Tensor:
+    """How much each train of thought counts among a user's n: logarithms (B, n) that sum to one.
+
+    Independent draws count alike, whatever their probability: it has had its say in the drawing.
+    """
+    weight = torch.zeros_like(thoughts.log_prob) if mode == "sample" else thoughts.log_prob
+    return weight.log_softmax(dim=1)
 
 
 def add_up(item: Tensor, score: Tensor, k: int) -> Beams:

@@ -1,0 +1,249 @@
+"""Stage 2, fine-tuning (section 2.3.2): annotate, optimise, annotate again.
+
+A teacher-forced pass over [BOS, o_1..o_l, c_1..c_{m-1}] gives everything: the hidden states that
+predict thoughts and answer (L_SFT), their running sums as estimates of the target (L_State), and
+the residuals that are left (L_Quant). L_DPO needs the answer's part once more, for the other item.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .annotator import annotate, informativeness
+from .backbone import Backbone, history_tokens, item_table, shift_right, targets
+from .config import Config, SftConfig
+from .data.sequences import iterate
+from .decoding import StepDecoder, answer_log_probs
+from .dpo import dpo_loss, reference_log_probs
+from .loop import Stop, Task, Trained, train
+from .recommender import StreamRec
+from .runtime import read_tensors, seed_everything, write_tensors
+from .schemas import ANSWER, BOS, FIRST_CODE, Prefixes, Splits
+from .thinking import think_ahead
+
+
+def state_loss(states: Tensor, t: Tensor, positive: Tensor, twin: Tensor | None = None) -> Tensor:
+    """L_State of eq. 14, a mean over users: s_0..s_l (B, l + 1, d) against candidates t (C, d).
+
+    The weights w_j = (j + 1) / sum rise with the step.
+
+    Args:
+        positive: (B,) each user's target among the candidates.
+        twin: (B, C) candidates that are neither positive nor negative, or None.
+    """
+    scores = states @ t.T  # (B, l + 1, C)
+    if twin is not None:
+        scores = scores.masked_fill(twin[:, None], -torch.inf)
+    steps = states.shape[1]
+    labels = positive[:, None].expand(-1, steps)
+    losses = F.cross_entropy(scores.flatten(0, 1), labels.flatten(), reduction="none").view(-1, steps)
+    weight = torch.arange(1, steps + 1, device=t.device, dtype=losses.dtype)
+    return (losses * (weight / weight.sum())).sum(dim=1).mean()
+
+
+def quantisation_loss(residual: Tensor, thought: Tensor, beta: float) -> Tensor:
+    """L_Quant of eq. 15, a mean over users and steps: r_i and the embeddings o_i, both (B, l, d).
+
+    The minus in front of eq. 15 is a misprint: it is a distance, to be made small.
+    """
+    table = (residual.detach() - thought).square().sum(-1)
+    state = (residual - thought.detach()).square().sum(-1)
+    return (table + beta * state).mean()
+
+
+def finetune_loss(
+    model: Backbone,
+    tokenizer,
+    batch: Prefixes,
+    thought: Tensor,
+    rejected: Tensor,
+    reference: Tensor,
+    config: SftConfig,
+) -> dict[str, Tensor]:
+    """Eq. 19: L = L_SFT + lambda L_DPO + mu L_Quant + delta L_State, and its parts.
+
+    The paper learns answers and states after annotated thoughts, in the pass that learns the thoughts
+    themselves. But these come from the target, and what reads them learns to believe them; alone with
+    the history, the model then believes its own first guess. So we depart from it (``read="own"``):
+    thoughts are learned from the annotator, answers and states after thoughts that the model writes on
+    the spot, from the same encoder states. They know no more than what reads them.
+
+    Args:
+        thought: (B, l) annotated code tokens.
+        rejected: (B,) items of similar text, the dispreferred.
+        reference: (B, 2) log pi_ref of the targets and of ``rejected``.
+    """
+    states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
+    parts, l = {}, thought.shape[1]
+    own = config.read == "own" and l > 0
+    read = _write(model, states, mask, l, config.write) if own else thought
+    items, thoughts, seen, real = batch.target, read, states, mask
+    if config.lam > 0:  # the preferred and the dispreferred items, one below the other
+        items, thoughts, seen = torch.cat([items, rejected]), read.repeat(2, 1), states.repeat(2, 1, 1)
+        real = None if mask is None else mask.repeat(2, 1)
+    mark = thoughts.new_full((len(thoughts), int(model.mark)), ANSWER)
+    written = torch.cat([thoughts, mark, tokenizer.tokens[items]], dim=1)
+    hidden = model.decode(shift_right(written), seen, real, "thinking")  # (B or 2B, l + m, d)
+    log_prob = answer_log_probs(model, tokenizer, hidden[:, -tokenizer.m :], items, config.temperature)
+    hidden = hidden[: batch.rows]
+    parts["answer"] = -log_prob[: batch.rows].mean()
+    if config.lam > 0:
+        chosen, other = log_prob.view(2, batch.rows, -1).sum(-1)
+        parts["dpo"] = dpo_loss(chosen, other, *reference.T, config.dpo_beta).mean()
+    s = model.states(hidden[:, : l + 1])  # s_0..s_l
+    t = targets(model, tokenizer, batch.target).float()
+    parts["state"] = _state_part(model, tokenizer, batch, s, t, config)
+    parts["align"] = (s - t.detach()[:, None]).square().mean()
+    if own:
+        hidden = model.decode(shift_right(thought), states, mask, "thinking")  # the lesson, (B, l, d)
+        s = model.states(hidden)
+    if l:
+        guess = model.thought_log_probs(hidden[:, :l], config.temperature)
+        parts["thoughts"] = -guess.gather(-1, (thought - FIRST_CODE)[..., None]).mean()
+    if l and config.mu > 0:
+        residual = model.residual_head(t[:, None] - s[:, :l])  # r_1..r_l
+        parts["quant"] = quantisation_loss(residual, model.shared(thought).float(), config.quant_beta)
+    return {"loss": sum(_weight(config, name) * value for name, value in parts.items()), **parts}
+
+
+@torch.no_grad()
+def _write(model: Backbone, states: Tensor, mask: Tensor | None, l: int, mode: str) -> Tensor:
+    """The model's own thoughts: (B, l)."""
+    return think_ahead(StepDecoder(model, states.detach(), mask, "thinking"), l, mode).token[:, 0]
+
+
+def _weight(config: SftConfig, part: str) -> float:
+    names = {"thoughts": "thought", "dpo": "lam", "quant": "mu", "state": "delta", "align": "align"}
+    return getattr(config, names[part]) if part in names else 1.0
+
+
+def _state_part(model, tokenizer, batch: Prefixes, s: Tensor, t: Tensor, config: SftConfig) -> Tensor:
+    """L_State against all items, or as in eq. 14 against the batch's targets."""
+    if config.negatives == "catalogue":
+        return state_loss(s, item_table(model, tokenizer), batch.target)
+    return state_loss(s, t, *_batch_places(batch.target))
+
+
+def _batch_places(items: Tensor) -> tuple[Tensor, Tensor]:
+    """Each user's place among the batch's targets (B,), and other users with the same one (B, B)."""
+    place = torch.arange(len(items), device=items.device)
+    return place, (items[:, None] == items) & (place[:, None] != place)
+
+
+def warm_up(
+    model: Backbone, tokenizer, examples: Prefixes, most: int = 8192, steps: int = 300, lr: float = 3e-3
+) -> None:
+    """Teach MLP_s alone to turn d_0 into an estimate of t, before the first annotation.
+
+    Without it the first thoughts correct the difference of two spaces, not a wrong guess. Everything
+    but the head stays as it is, so d_0 is computed once, for up to ``most`` examples.
+    """
+    device = examples.target.device
+    examples = examples.take(torch.randperm(examples.rows)[:most].to(device))
+    d_0 = torch.empty(examples.rows, 1, model.config.d_model, device=device)
+    model.eval()
+    with torch.no_grad():
+        t = targets(model, tokenizer, examples.target)
+        for rows, batch in iterate(examples, 256):
+            states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
+            start = torch.full((batch.rows, 1), BOS, device=device)
+            d_0[rows] = model.decode(start, states, mask, "thinking").float()
+    optimizer = torch.optim.AdamW([*model.state_head.parameters(), model.state_scale], lr=lr)
+    for _ in range(steps):
+        rows = torch.randint(0, examples.rows, (256,)).to(device)
+        items, s = examples.target[rows], model.states(d_0[rows])
+        loss = state_loss(s, t[rows], *_batch_places(items)) + (s[:, 0] - t[rows]).square().mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+
+def gradient_norms(model: Backbone, parts: dict[str, Tensor]) -> dict[str, float]:
+    """How hard each part of the loss pulls, unweighted: {"gradient answer": norm over all weights, ...}."""
+    weights = [p for p in model.parameters() if p.requires_grad]
+    norms = {}
+    for name, value in parts.items():
+        if name != "loss":
+            pulls = torch.autograd.grad(value, weights, retain_graph=True, allow_unused=True)
+            total = sum(float(g.square().sum()) for g in pulls if g is not None)
+            norms[f"gradient {name}"] = total**0.5
+    return norms
+
+
+def check_collapse(report: dict, first: dict, share: float = 0.25) -> None:
+    """``Stop`` where thoughts have lost most of the variety that those of round 0 had at their best step.
+
+    Both are reports of ``informativeness``. L_Quant can pull table and residuals together until a few
+    codes serve everybody; L_SFT then looks ever better, since such thoughts are easy to predict.
+    """
+    now, once = max(report["entropy"]), max(first["entropy"])
+    if now < share * once:
+        remedy = "lower sft.mu or raise sft.delta"
+        raise Stop(f"thoughts say nothing any more (entropy {now:.2f} bits, {once:.2f} in round 0); {remedy}")
+
+
+def finetune(
+    model: Backbone,
+    splits: Splits,
+    tokenizer,
+    neighbours: Tensor,
+    config: Config,
+    seed: int,
+    work_dir: str | Path,
+    device="cpu",
+    progress: bool = True,
+) -> Trained:
+    """Fine-tune the pretrained ``model`` by ``loop.train``; it is changed in place.
+
+    Every ``epochs_per_round`` epochs all training prefixes are annotated anew by the model as it is
+    then; the traces stay in ``work_dir`` as ``traces-ROUND.safetensors``.
+    """
+    if config.sft.offset:
+        model.remember_items(tokenizer.n_items)
+    model.mark = config.sft.mark
+    work_dir, settings, device = Path(work_dir), config.sft, torch.device(device)
+    model, tokenizer = model.to(device), tokenizer.to(device)
+    splits = Splits(*(part.to(device) for part in splits))
+    neighbours = neighbours[:, : settings.pool].to(device)
+    path = work_dir / "reference.safetensors"
+    if not path.exists():
+        table = reference_log_probs(model, tokenizer, splits.train, neighbours)
+        write_tensors(path, {"log_probs": table})
+    table = read_tensors(path)[0]["log_probs"].to(device)
+    seed_everything(seed, "sft", "warm-up")
+    warm_up(model, tokenizer, splits.train)
+    held: dict[str, Tensor] = {}
+
+    def parts(model: Backbone, batch: Prefixes, rows: Tensor) -> dict[str, Tensor]:
+        place = torch.randint(0, neighbours.shape[1], (batch.rows,)).to(device)
+        rejected = neighbours[batch.target, place]
+        reference = torch.stack([table[rows, 0], table[rows, 1 + place]], dim=1)
+        return finetune_loss(model, tokenizer, batch, held["thought"][rows], rejected, reference, settings)
+
+    def prepare(model: Backbone, epoch: int) -> dict:
+        number, step = divmod(epoch - 1, settings.epochs_per_round)
+        if held and step:
+            return {}
+        path = work_dir / f"traces-{number}.safetensors"
+        if not path.exists():
+            traces = annotate(model, tokenizer, splits.train, settings.l, settings.annotator, neighbours)
+            write_tensors(path, traces._asdict())
+        held.update({k: v.to(device) for k, v in read_tensors(path)[0].items()})
+        report = informativeness(held["thought"], tokenizer, splits.train.target)
+        if number > 0 and settings.l > 0:
+            first = read_tensors(work_dir / "traces-0.safetensors")[0]["thought"]
+            check_collapse(report, informativeness(first, tokenizer, splits.train.target.cpu()))
+        rows = torch.arange(min(256, splits.train.rows), device=device)
+        norms = gradient_norms(model, parts(model, splits.train.take(rows), rows))
+        ranks = held["rank"].float().mean(0).tolist()
+        return {"round": number, "norm": held["norm"].mean(0).tolist(), "rank": ranks, **report, **norms}
+
+    def recommender(model: Backbone) -> StreamRec:
+        return StreamRec(model, tokenizer, config.evaluate.beams, l=settings.l, think="greedy")
+
+    task = Task("Fine-tuning", "sft", parts, recommender, prepare)
+    return train(task, model, splits, settings, seed, work_dir, config.evaluate.batch_size, progress)

@@ -1,0 +1,290 @@
+"""Stage 2: each loss by hand and by finite differences, and a loop that leaves pi_ref and targets alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from test_tiger import chain_world
+from tiny_world import SIZES, small_world
+from torch.nn import functional as F
+
+from streamrec_lite import loop, sft
+from streamrec_lite.annotator import annotate
+from streamrec_lite.backbone import Backbone, history_tokens, item_table, targets
+from streamrec_lite.config import SftConfig, preset
+from streamrec_lite.decoding import answer_log_probs
+from streamrec_lite.schemas import BOS, FIRST_CODE, Splits
+from streamrec_lite.sft import finetune, finetune_loss, quantisation_loss, state_loss, warm_up
+
+ALL = {"lam": 0.7, "mu": 0.3, "delta": 0.5, "align": 0.2, "thought": 0.8}  # every part takes part
+
+
+def settings(**changes):
+    config = preset("smoke")
+    train = dataclasses.replace(
+        config.sft, batch_size=16, warmup_steps=5, lr=5e-3, l=2, pool=3, **changes
+    )
+    return dataclasses.replace(config, sft=train, backbone=dataclasses.replace(SIZES, dropout=0.1))
+
+
+def pretrained():
+    """A chain world and a model of both decoders that has learned nothing yet."""
+    tokenizer, splits = chain_world()
+    torch.manual_seed(0)
+    sizes = dataclasses.replace(SIZES, dropout=0.1)
+    model = Backbone(sizes, tokenizer.vocab_size, ("direct", "thinking"))
+    return model, tokenizer, splits, (torch.arange(12)[:, None] + torch.arange(1, 4)) % 12
+
+
+def two_users():
+    model, tokenizer, users = small_world()
+    batch = users.take(torch.tensor([0, 2]))
+    thought = torch.tensor([[5, 9], [20, 3]])
+    rejected = (batch.target + 7) % 40
+    return model, tokenizer, batch, thought, rejected, torch.tensor([[-3.0, -2.5], [-4.0, -6.0]])
+
+
+def test_state_loss_by_hand():
+    """Two users, two states each, three candidates; weights 1/3 and 2/3."""
+    states = torch.tensor([[[1.0, 0.0], [0.0, 2.0]], [[0.0, 1.0], [1.0, 1.0]]])
+    t = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    e = math.exp
+    first = math.log(e(1) + 1 + e(1)) - 1, math.log(1 + e(2) + e(2)) - 0  # user 0 wants candidate 0
+    second = math.log(1 + e(1) + e(1)) - 1, math.log(e(1) + e(1) + e(2)) - 2  # user 1 candidate 2
+    want = sum(row[0] / 3 + 2 * row[1] / 3 for row in (first, second)) / 2
+    got = state_loss(states, t, torch.tensor([0, 2]))
+    assert got.item() == pytest.approx(want, abs=1e-6)
+
+
+def test_another_user_with_the_same_target_is_no_negative():
+    states, t = torch.randn(3, 2, 4), torch.randn(3, 4)
+    items = torch.tensor([7, 8, 7])
+    place, twin = sft._batch_places(items)
+    assert twin.tolist() == [[False, False, True], [False, False, False], [True, False, False]]
+    got = state_loss(states, t, place, twin)
+    left_out = torch.stack([states[0] @ t[:2].T, states[2] @ t[[2, 1]].T])  # (2, steps, 2)
+    own = F.cross_entropy(left_out.flatten(0, 1), torch.zeros(4, dtype=torch.long), reduction="none")
+    other = F.cross_entropy(states[1] @ t.T, torch.ones(2, dtype=torch.long), reduction="none")
+    weight = torch.tensor([1 / 3, 2 / 3])
+    want = ((own.view(2, 2) * weight).sum() + (other * weight).sum()) / 3
+    torch.testing.assert_close(got, want)
+
+
+def test_quantisation_loss_by_hand_and_whom_it_moves():
+    residual = torch.tensor([[[1.0, 2.0]]], requires_grad=True)
+    thought = torch.tensor([[[0.0, 0.0]]], requires_grad=True)
+    loss = quantisation_loss(residual, thought, beta=0.25)
+    assert loss.item() == pytest.approx(5 * 1.25)
+    loss.backward()
+    assert thought.grad.tolist() == [[[-2.0, -4.0]]]  # the table follows the residual
+    assert residual.grad.tolist() == [[[0.5, 1.0]]]  # beta as strong the other way
+
+
+def test_a_uniform_model_by_hand():
+    """Every logit and every t is 0: what is left are logarithms of how many there are, and |s|."""
+    tokenizer, splits = chain_world()  # 12 items (i // 4, i % 4, i % 2): log 3 + log 4 + 0 an answer
+    model = Backbone(SIZES, tokenizer.vocab_size, ("direct", "thinking")).eval()
+    model.shared.weight.data.zero_()
+    batch = splits.train.take(torch.tensor([0, 1]))
+    thought = torch.randint(FIRST_CODE, FIRST_CODE + 12, (2, 2))
+    reference = torch.tensor([[-2.0, -1.0], [-2.0, -4.0]])
+    rejected = torch.tensor([5, 6])
+    for read in ("own", "annotated"):
+        config = SftConfig(read=read, dpo_beta=0.5, **ALL)
+        parts = finetune_loss(model, tokenizer, batch, thought, rejected, reference, config)
+        dpo = (math.log(1 + math.exp(-0.5)) + math.log(1 + math.exp(1.0))) / 2  # margins 0 - (-1), 0 - 2
+        want = {
+            "answer": math.log(12) / 3,
+            "thoughts": math.log(12),  # 3 levels of 4 codes
+            "dpo": dpo,
+            "state": math.log(12),  # 12 items
+            "align": 0.25,  # states start with length state_scale = 0.5 a component
+            "quant": 16 * 0.25 * 1.25,  # r = -s of 16 components, o = 0
+        }
+        for name, value in want.items():
+            assert parts[name].item() == pytest.approx(value, abs=1e-4), (read, name)
+        total = want["answer"] + 0.8 * want["thoughts"] + 0.7 * dpo + 0.5 * want["state"]
+        total += 0.2 * want["align"] + 0.3 * want["quant"]
+        assert parts["loss"].item() == pytest.approx(total, abs=1e-4)
+
+
+@torch.no_grad()
+def test_two_users_one_after_the_other_give_the_batch():
+    """The paper's losses, computed for each user alone from eqs 14-19 as they stand."""
+    model, tokenizer, batch, thought, rejected, reference = two_users()
+    config = SftConfig(read="annotated", negatives="batch", dpo_beta=0.3, quant_beta=0.25, **ALL)
+    got = finetune_loss(model, tokenizer, batch, thought, rejected, reference, config)
+    t = targets(model, tokenizer, batch.target)
+    sums = dict.fromkeys(("answer", "thoughts", "dpo", "state", "align", "quant"), 0.0)
+    for u in range(2):
+        one = batch.take(torch.tensor([u]))
+        states, mask = model.encode(history_tokens(tokenizer.tokens, one.history))
+        log_prob = []
+        for item in (batch.target[u], rejected[u]):
+            written = torch.cat([torch.tensor([BOS]), thought[u], tokenizer.tokens[item]])[None]
+            hidden = model.decode(written[:, :-1], states, mask, "thinking")
+            log_prob.append(answer_log_probs(model, tokenizer, hidden[:, 2:], item[None])[0])
+            if item == batch.target[u]:
+                d = hidden[0]
+        margin = (log_prob[0].sum() - reference[u, 0]) - (log_prob[1].sum() - reference[u, 1])
+        s = model.states(d[None, :3])[0]
+        guess = (d[:2] * 16**-0.5 @ model.shared.weight[FIRST_CODE:].T).log_softmax(-1)
+        r = model.residual_head(t[u] - s[:2])
+        o = model.shared(thought[u])
+        sums["answer"] += -log_prob[0].mean() / 2
+        sums["thoughts"] += -sum(guess[i, thought[u, i] - FIRST_CODE] for i in range(2)) / 4
+        sums["dpo"] += (1 + (-0.3 * margin).exp()).log() / 2
+        sums["align"] += (s - t[u]).square().mean() / 2
+        sums["quant"] += 1.25 * (r - o).square().sum() / 4
+        for j in range(3):
+            sums["state"] += (j + 1) / 6 * -(s[j] @ t.T).log_softmax(-1)[u] / 2
+    for name, want in sums.items():
+        assert got[name].item() == pytest.approx(float(want), rel=1e-4), name
+    total = sums["answer"] + 0.8 * sums["thoughts"] + 0.7 * sums["dpo"] + 0.5 * sums["state"]
+    total += 0.2 * sums["align"] + 0.3 * sums["quant"]
+    assert got["loss"].item() == pytest.approx(float(total), rel=1e-4)
+
+
+@pytest.mark.parametrize("read", ["own", "annotated"])
+@pytest.mark.parametrize("negatives", ["catalogue", "batch"])
+@pytest.mark.parametrize("part", ["answer", "thoughts", "dpo", "state"])
+def test_gradient_equals_a_finite_difference(read, negatives, part):
+    model, tokenizer, batch, thought, rejected, reference = two_users()
+    model = model.double()
+    for head in (model.state_head, model.residual_head):  # states are taken in single precision
+        head.float()
+    config = SftConfig(read=read, negatives=negatives, write="greedy", **ALL)
+
+    def loss():
+        return finetune_loss(model, tokenizer, batch, thought, rejected, reference, config)[part]
+
+    loss().backward()
+    names = dict(model.named_parameters())
+    chosen = ["decoders.thinking.block.1.layer.2.DenseReluDense.wo.weight", "recency.weight"]
+    for name in [*chosen, "state_head.outer.weight"] if part == "state" else chosen:
+        weight = names[name]
+        at = weight.grad.abs().flatten().argmax()
+        want = float(weight.grad.flatten()[at])
+        with torch.no_grad():
+            flat, step, values = weight.view(-1), 1e-3, []
+            for sign in (1, -1):
+                flat[at] += sign * step
+                values.append(float(loss()))
+                flat[at] -= sign * step
+        # so is the softmax of logits
+        assert (values[0] - values[1]) / (2 * step) == pytest.approx(want, rel=3e-2), name
+
+
+@torch.no_grad()
+def test_own_thoughts_know_nothing_of_the_target():
+    """What is read before the answer is the same whatever the target and its annotation are."""
+    model, tokenizer, batch, thought, rejected, reference = two_users()
+    config = SftConfig(read="own", write="greedy", lam=0.0, thought=0.0, delta=0.0, align=0.0)
+    a = finetune_loss(model, tokenizer, batch, thought, rejected, reference, config)["answer"]
+    b = finetune_loss(model, tokenizer, batch, thought.flip(0), rejected, reference, config)["answer"]
+    assert a.item() == b.item()
+    annotated = dataclasses.replace(config, read="annotated")
+    c = finetune_loss(model, tokenizer, batch, thought, rejected, reference, annotated)["answer"]
+    d = finetune_loss(model, tokenizer, batch, thought.flip(0), rejected, reference, annotated)["answer"]
+    assert c.item() != d.item()
+
+
+def test_warming_up_touches_the_head_alone_and_brings_states_to_their_targets():
+    model, tokenizer, splits, _ = pretrained()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    start = annotate(model, tokenizer, splits.train, 0).norm.mean()
+    warm_up(model, tokenizer, splits.train)
+    changed = {n for n, v in model.state_dict().items() if not torch.equal(v, before[n])}
+    assert changed and all(name.startswith("state_") for name in changed)
+    assert annotate(model, tokenizer, splits.train, 0).norm.mean() < 0.8 * start
+
+
+def test_it_learns_and_leaves_pi_ref_alone(tmp_path):
+    model, tokenizer, splits, neighbours = pretrained()
+    direct = {n: v.clone() for n, v in model.decoders["direct"].state_dict().items()}
+    config = settings(max_epochs=40, epochs_per_round=10, eval_every=10)
+    path, seen = tmp_path / "reference.safetensors", []
+    real = sft.finetune_loss
+
+    def watched(*args):
+        seen.append(path.read_bytes())
+        return real(*args)
+
+    sft.finetune_loss = watched
+    try:
+        result = finetune(model, splits, tokenizer, neighbours, config, 0, tmp_path, progress=False)
+    finally:
+        sft.finetune_loss = real
+    assert result.best["N@10"] == 1.0
+    assert len(set(seen)) == 1 and path.read_bytes() == seen[0]  # computed once, bitwise the same
+    for name, value in result.model.decoders["direct"].state_dict().items():
+        assert torch.equal(value, direct[name]), name
+    rows = loop.RunLog(tmp_path / "log.jsonl").rows()
+    rounds = [row for row in rows if "round" in row]
+    assert [row["round"] for row in rounds] == [0, 1, 2, 3]
+    assert len(rounds[0]["norm"]) == 3 and len(rounds[0]["information"]) == 2
+    assert {"gradient answer", "gradient state"} <= set(rounds[0])
+    assert sorted(p.name for p in tmp_path.glob("traces-*")) == [f"traces-{i}.safetensors" for i in range(4)]
+    table = item_table(result.model, tokenizer)
+    assert table.shape == (12, 16)
+
+
+def test_no_validation_or_test_target_is_annotated(tmp_path):
+    """Other targets in validation and test change no trace; the annotator sees training rows alone."""
+    kept = []
+    for turn in range(2):
+        model, tokenizer, splits, neighbours = pretrained()
+        other = [part._replace(target=(part.target + 5 * turn) % 12) for part in splits[1:]]
+        folder = tmp_path / str(turn)
+        config = settings(max_epochs=2, epochs_per_round=1)
+        finetune(model, Splits(splits.train, *other), tokenizer, neighbours, config, 0, folder, progress=False)
+        kept.append([(folder / f"traces-{i}.safetensors").read_bytes() for i in range(2)])
+        kept[-1].append((folder / "reference.safetensors").read_bytes())
+    assert kept[0] == kept[1]
+
+
+def test_resumed_equals_uninterrupted(tmp_path, monkeypatch):
+    config = settings(max_epochs=4, epochs_per_round=2)
+
+    def run(folder):
+        model, tokenizer, splits, neighbours = pretrained()
+        return finetune(model, splits, tokenizer, neighbours, config, 0, tmp_path / folder, progress=False)
+
+    whole = run("whole")
+    real, calls = loop._one_epoch, []
+
+    def dies(*args):
+        calls.append(1)
+        if len(calls) in (2, 4):
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(loop, "_one_epoch", dies)
+    for _ in range(2):  # once within a round, once at the start of the next one
+        with pytest.raises(KeyboardInterrupt):
+            run("cut")
+    monkeypatch.setattr(loop, "_one_epoch", real)
+    cut = run("cut")
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(weight, cut.model.state_dict()[name]), name
+
+
+def test_thoughts_that_say_nothing_any_more_end_the_loop(tmp_path, monkeypatch, capsys):
+    real = sft.annotate
+
+    def annotated(*args, **options):
+        traces = real(*args, **options)
+        collapsed = len(list(tmp_path.glob("traces-*"))) == 2
+        return traces._replace(thought=torch.full_like(traces.thought, 5)) if collapsed else traces
+
+    monkeypatch.setattr(sft, "annotate", annotated)
+    model, tokenizer, splits, neighbours = pretrained()
+    config = settings(max_epochs=6, epochs_per_round=1, annotator="own-codes")
+    result = finetune(model, splits, tokenizer, neighbours, config, 0, tmp_path, progress=False)
+    assert result.epochs == 2
+    last = loop.RunLog(tmp_path / "log.jsonl").rows()[-1]
+    assert last["epoch"] == 3 and "say nothing" in last["stopped"]
+    assert "say nothing" in capsys.readouterr().out
