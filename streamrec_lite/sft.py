@@ -35,7 +35,8 @@ def state_loss(states: Tensor, t: Tensor, positive: Tensor, twin: Tensor | None 
         positive: (B,) each user's target among the candidates.
         twin: (B, C) candidates that are neither positive nor negative, or None.
     """
-    scores = states @ t.T  # (B, l + 1, C)
+    with torch.autocast(t.device.type, enabled=False):  # scores of 30 and more: bfloat16 has them to 0.1
+        scores = states.float() @ t.float().T  # (B, l + 1, C)
     if twin is not None:
         scores = scores.masked_fill(twin[:, None], -torch.inf)
     steps = states.shape[1]
@@ -70,7 +71,8 @@ def finetune_loss(
     themselves. But these come from the target, and what reads them learns to believe them; alone with
     the history, the model then believes its own first guess. So we depart from it (``read="own"``):
     thoughts are learned from the annotator, answers and states after thoughts that the model writes on
-    the spot, from the same encoder states. They know no more than what reads them.
+    the spot, from the same encoder states. They know no more than what reads them. To save time one half
+    of the batch has its lesson in thinking, the other half its preferences.
 
     Args:
         thought: (B, l) annotated code tokens.
@@ -78,28 +80,31 @@ def finetune_loss(
         reference: (B, 2) log pi_ref of the targets and of ``rejected``.
     """
     states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
-    parts, l = {}, thought.shape[1]
-    own = config.read == "own" and l > 0
+    B, half, l = batch.rows, -(-batch.rows // 2), thought.shape[1]
+    own, parts = config.read == "own" and l > 0, {}
     read = _write(model, states, mask, l, config.write) if own else thought
     items, thoughts, seen, real = batch.target, read, states, mask
-    if config.lam > 0:  # the preferred and the dispreferred items, one below the other
-        items, thoughts, seen = torch.cat([items, rejected]), read.repeat(2, 1), states.repeat(2, 1, 1)
-        real = None if mask is None else mask.repeat(2, 1)
+    if config.lam > 0:  # below all users the first half once more, now with the dispreferred items
+        items, thoughts = torch.cat([items, rejected[:half]]), torch.cat([read, read[:half]])
+        seen = torch.cat([states, states[:half]])
+        real = None if mask is None else torch.cat([mask, mask[:half]])
     mark = thoughts.new_full((len(thoughts), int(model.mark)), ANSWER)
     written = torch.cat([thoughts, mark, tokenizer.tokens[items]], dim=1)
-    hidden = model.decode(shift_right(written), seen, real, "thinking")  # (B or 2B, l + m, d)
+    hidden = model.decode(shift_right(written), seen, real, "thinking")  # (B or B + B/2, l + m, d)
     log_prob = answer_log_probs(model, tokenizer, hidden[:, -tokenizer.m :], items, config.temperature)
-    hidden = hidden[: batch.rows]
-    parts["answer"] = -log_prob[: batch.rows].mean()
+    hidden = hidden[:B]
+    parts["answer"] = -log_prob[:B].mean()
     if config.lam > 0:
-        chosen, other = log_prob.view(2, batch.rows, -1).sum(-1)
-        parts["dpo"] = dpo_loss(chosen, other, *reference.T, config.dpo_beta).mean()
+        chosen, other = log_prob[:half].sum(1), log_prob[B:].sum(1)
+        parts["dpo"] = dpo_loss(chosen, other, *reference[:half].T, config.dpo_beta).mean()
     s = model.states(hidden[:, : l + 1])  # s_0..s_l
     t = targets(model, tokenizer, batch.target).float()
     parts["state"] = _state_part(model, tokenizer, batch, s, t, config)
     parts["align"] = (s - t.detach()[:, None]).square().mean()
-    if own:
-        hidden = model.decode(shift_right(thought), states, mask, "thinking")  # the lesson, (B, l, d)
+    if own:  # the lesson, for the other half
+        thought, t = thought[-half:], t[-half:]
+        real = None if mask is None else mask[-half:]
+        hidden = model.decode(shift_right(thought), states[-half:], real, "thinking")  # (B/2, l, d)
         s = model.states(hidden)
     if l:
         guess = model.thought_log_probs(hidden[:, :l], config.temperature)
@@ -113,7 +118,8 @@ def finetune_loss(
 @torch.no_grad()
 def _write(model: Backbone, states: Tensor, mask: Tensor | None, l: int, mode: str) -> Tensor:
     """The model's own thoughts: (B, l)."""
-    return think_ahead(StepDecoder(model, states.detach(), mask, "thinking"), l, mode).token[:, 0]
+    stepper = StepDecoder(model, states.detach(), mask, "thinking")
+    return think_ahead(stepper, l, mode, finish=False).token[:, 0]
 
 
 def _weight(config: SftConfig, part: str) -> float:
@@ -122,10 +128,19 @@ def _weight(config: SftConfig, part: str) -> float:
 
 
 def _state_part(model, tokenizer, batch: Prefixes, s: Tensor, t: Tensor, config: SftConfig) -> Tensor:
-    """L_State against all items, or as in eq. 14 against the batch's targets."""
-    if config.negatives == "catalogue":
-        return state_loss(s, item_table(model, tokenizer), batch.target)
-    return state_loss(s, t, *_batch_places(batch.target))
+    """L_State against all items, or as in eq. 14 against the batch's targets.
+
+    All items are many. So of the earlier states one is drawn for the batch, by the weights of eq. 14.
+    """
+    if config.negatives == "batch":
+        return state_loss(s, t, *_batch_places(batch.target))
+    table, l = item_table(model, tokenizer), s.shape[1] - 1
+    last = state_loss(s[:, l:], table, batch.target)
+    if l == 0:
+        return last
+    share = (l + 1) / ((l + 1) * (l + 2) / 2)  # w_l
+    j = int(torch.multinomial(torch.arange(1.0, l + 1), 1))
+    return share * last + (1 - share) * state_loss(s[:, j : j + 1], table, batch.target)
 
 
 def _batch_places(items: Tensor) -> tuple[Tensor, Tensor]:
