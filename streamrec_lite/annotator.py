@@ -18,6 +18,7 @@ from .data.sequences import iterate
 from .decoding import StepDecoder
 from .errors import BadInput, did_you_mean
 from .schemas import BOS, FIRST_CODE, Prefixes
+from .thinking import LONGEST
 
 STRATEGIES = ("residual", "nearest-items", "own-codes", "random")
 
@@ -49,6 +50,8 @@ def annotate(
     """
     if strategy not in STRATEGIES:
         raise BadInput(f"annotator {strategy!r}", "unknown strategy", did_you_mean(strategy, STRATEGIES))
+    if not 0 <= l <= LONGEST:
+        raise BadInput(f"l={l}", f"the number of thoughts must lie between 0 and {LONGEST}", "correct it")
     model.eval()
     device = prefixes.target.device
     table = item_table(model, tokenizer)  # (N, d)

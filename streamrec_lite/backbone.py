@@ -42,16 +42,23 @@ class Backbone(nn.Module):
         config: sizes; every stack has ``num_layers`` layers.
         vocab_size: V = 3 + m*K.
         decoders: which decoders to build: "direct", "thinking", or both.
+        mark: does the thinking decoder read ANSWER after its last thought, and answer from there?
     """
 
-    def __init__(self, config: BackboneConfig, vocab_size: int, decoders: tuple[str, ...] = ("direct",)):
+    def __init__(
+        self,
+        config: BackboneConfig,
+        vocab_size: int,
+        decoders: tuple[str, ...] = ("direct",),
+        mark: bool = False,
+    ):
         super().__init__()
         from transformers.models.t5.modeling_t5 import T5Stack
 
         for name in decoders:
             if name not in DECODERS:
                 raise BadInput(f"decoder {name!r}", "unknown decoder", did_you_mean(name, DECODERS))
-        self.config, self.vocab_size = config, vocab_size
+        self.config, self.vocab_size, self.mark = config, vocab_size, mark
         self.shared = nn.Embedding(vocab_size, config.d_model)
         nn.init.normal_(self.shared.weight, std=1.0)  # T5's own start; logits are scaled by d**-0.5
         if config.recency:
@@ -64,14 +71,8 @@ class Backbone(nn.Module):
         if "thinking" in decoders:
             self.state_head, self.residual_head = Head(config.d_model), Head(config.d_model)
             self.state_scale = nn.Parameter(torch.tensor(0.5))  # the deviation of a mean of 4 codes
-        self.offset, self.mark = None, False
         for stack in (self.encoder, *self.decoders.values()):
             stack.embed_tokens = None  # `shared` embeds for all: one name in the state dict, no aliases
-
-    def remember_items(self, n_items: int) -> None:
-        """Give every item an offset of its own to t, zero at first."""
-        self.offset = nn.Embedding(n_items, self.config.d_model)
-        nn.init.zeros_(self.offset.weight)
 
     def encode(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
         """History tokens (B, S), PAD on the right -> states (B, S, d) and mask (B, S), True = real.
@@ -174,11 +175,11 @@ class Backbone(nn.Module):
         folder = Path(folder)
         sizes = read_json(folder / "model.json")
         try:
-            model = cls(BackboneConfig(**sizes["backbone"]), sizes["vocab_size"], tuple(sizes["decoders"]))
+            backbone, decoders = BackboneConfig(**sizes["backbone"]), tuple(sizes["decoders"])
+            model = cls(backbone, sizes["vocab_size"], decoders, bool(sizes.get("mark", False)))
         except (KeyError, TypeError) as error:
             rule = f"the file must hold backbone, vocab_size and decoders ({error})"
             raise BadInput(str(folder / "model.json"), rule, "run the stage again") from None
-        model.mark = sizes.get("mark", False)
         weights, _ = read_tensors(folder / "model.safetensors")
         load_weights(model, weights, folder / "model.safetensors")
         return model.eval()
@@ -218,8 +219,7 @@ def history_tokens(table: Tensor, history: Tensor) -> Tensor:
 
 def targets(model: Backbone, tokenizer, items: Tensor) -> Tensor:
     """t of items (...): the mean of their m code embeddings, (..., d)."""
-    t = model.shared(tokenizer.tokens[items]).mean(dim=-2)
-    return t if model.offset is None else t + model.offset(items)
+    return model.shared(tokenizer.tokens[items]).mean(dim=-2)
 
 
 def item_table(model: Backbone, tokenizer) -> Tensor:

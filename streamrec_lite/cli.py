@@ -83,14 +83,19 @@ def recommend(
     think: Annotated[
         str | None, typer.Option(help="none, greedy, sample or beam; default: the model's own.")
     ] = None,
-    explain: Annotated[bool, typer.Option("--explain", help="Show history and semantic IDs too.")] = False,
-    model: Annotated[str, typer.Option(help="TIGER or STREAM-Rec-PT.")] = "TIGER",
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show the history, the semantic IDs and the thoughts too.")
+    ] = False,
+    model: Annotated[str, typer.Option(help="TIGER, STREAM-Rec-PT or STREAM-Rec-SFT.")] = "TIGER",
+    guided: Annotated[
+        bool, typer.Option("--guided", help="STREAM-Rec-SFT: let its last state score the items too.")
+    ] = False,
     seed: Annotated[str, typer.Option(help="The seed it was trained with.")] = "0",
 ) -> None:
     """Recommend the next items after a history."""
     from .commands import recommend as ask
 
-    ask(run, history.split(), _integer("-k", k), think, explain, model, _integer("--seed", seed))
+    ask(run, history.split(), _integer("-k", k), think, explain, model, _integer("--seed", seed), guided)
 
 
 @app.command()

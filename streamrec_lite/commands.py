@@ -15,6 +15,7 @@ def recommend(
     explain: bool,
     model: str = "TIGER",
     seed: int = 0,
+    guided: bool = False,
 ) -> None:
     """Print the k best next items after ``history`` (item ids, oldest first)."""
     if not (Path(run) / "config.json").is_file():
@@ -22,8 +23,8 @@ def recommend(
     from .recommender import StreamRec
     from .slow_motion import token_name
 
-    recommender = StreamRec.load(run, seed=seed, model=model)
-    answer = recommender.recommend([history], k=k, think=think)
+    recommender = StreamRec.load(run, seed=seed, model=model, guided=guided)
+    answer = recommender.recommend([history], k=k, think=think, explain=explain)
     names = dict(zip(recommender.item_ids, range(len(recommender.item_ids)), strict=True))
     if explain:
         print(f"history (the newest {recommender.max_history} items count)")
@@ -38,11 +39,24 @@ def recommend(
             ]
             for row, log_prob in zip(words, answer.thoughts.log_prob[0].tolist(), strict=True):
                 print(f"      {log_prob:8.3f}  {' '.join(row)}")
-        print("next: log P(item | history), semantic ID, item")
+        if answer.steps is not None:
+            _print_steps(answer.steps[0], recommender.tokenizer.K)
+        print(f"next: {'score' if guided else 'log P(item | history)'}, semantic ID, item")
     rows = zip(answer.items[0], answer.scores[0], answer.titles[0], answer.codes[0], strict=True)
     for place, (item, score, title, codes) in enumerate(rows, 1):
         middle = f"{_id(codes)}  " if explain else ""
         print(f"{place:3d}  {score:8.3f}  {middle}{item}  {_short(title)}")
+
+
+def _print_steps(steps, K: int) -> None:
+    """What the first train of thought had in mind: a line a state."""
+    from .slow_motion import token_name
+
+    print("state by state: thought read, gap to the first answer, new among the nearest items, the nearest")
+    for i, step in enumerate(steps):
+        read = "-" if step.thought is None else token_name(step.thought, K)
+        nearest = "; ".join(_short(title, 30) for title in step.nearest[:3])
+        print(f"  s_{i:<2} {read:>6}  {step.gap:6.2f}  {len(step.entered):3d}  {nearest}")
 
 
 def _id(codes) -> str:

@@ -9,18 +9,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 from dataclasses import dataclass, field
 
 from .errors import BadInput, did_you_mean
+from .settings import build, check, leaves, opt, parse, types
 
 PRESETS = ("smoke", "lite", "paper")
 OFFICIAL_MINILM = "sentence-transformers/all-MiniLM-L6-v2"
-
-
-def opt(default, text: str, low=None, high=None, among=None):
-    """A field with its help text and its rule: an inclusive range, or a choice."""
-    return field(default=default, metadata={"help": text, "low": low, "high": high, "among": among})
 
 
 @dataclass(frozen=True)
@@ -110,18 +105,21 @@ class SftConfig(TrainConfig):
     annotator: str = opt(
         "residual", "where thoughts come from", among=("residual", "nearest-items", "own-codes", "random")
     )
-    epochs_per_round: int = opt(3, "epochs between two annotations", 1, 100_000)
+    epochs_per_round: int = opt(4, "epochs between two annotations", 1, 100_000)
     read: str = opt("own", "whose thoughts answers and states are learned after", among=("own", "annotated"))
     write: str = opt("sample", "how the model's own thoughts are written", among=("sample", "greedy"))
+    mark: str = opt(
+        "answer",
+        "what is read between thoughts and answer: the token ANSWER, or none",
+        among=("answer", "none"),
+    )
     lam: float = opt(0.1, "lambda of eq. 19: weight of L_DPO", 0.0, 1e4)
     mu: float = opt(0.0, "mu of eq. 19: weight of L_Quant", 0.0, 1e4)
-    delta: float = opt(0.1, "delta of eq. 19: weight of L_State", 0.0, 1e4)
+    delta: float = opt(1.0, "delta of eq. 19: weight of L_State", 0.0, 1e4)
     negatives: str = opt(
         "catalogue", "of L_State: all other items, or the batch's (eq. 14)", among=("catalogue", "batch")
     )
-    offset: bool = opt(False, "t")
-    mark: bool = opt(True, "t")
-    thought: float = opt(1.0, "weight of the thoughts in L_SFT, beside the answer's 1", 0.0, 1e4)
+    thought: float = opt(0.3, "weight of the thoughts in L_SFT, beside the answer's 1", 0.0, 1e4)
     align: float = opt(0.1, "weight of |s - sg[t]|^2, which is not in the paper", 0.0, 1e4)
     dpo_beta: float = opt(0.1, "beta of eq. 18", 0.0, 1e3)
     quant_beta: float = opt(0.25, "beta of eq. 15", 0.0, 1e3)
@@ -149,8 +147,8 @@ class Config:
     evaluate: EvalConfig = field(default_factory=EvalConfig)
 
     def __post_init__(self):
-        for name, value, meta in _leaves(self):
-            _check(name, value, meta)
+        for name, value, meta in leaves(self):
+            check(name, value, meta)
         if self.evaluate.beams < 10:
             raise BadInput(
                 f"evaluate.beams={self.evaluate.beams}",
@@ -165,12 +163,12 @@ class Config:
     @classmethod
     def from_dict(cls, values: dict) -> Config:
         """The inverse of ``to_dict``; unknown keys are rejected."""
-        return _build(cls, values, "")
+        return build(cls, values, "")
 
     def override(self, assignments: list[str]) -> Config:
         """A copy with ``["tiger.lr=0.002", ...]`` applied."""
         values = self.to_dict()
-        known = {name: kind for name, kind in _types(self)}
+        known = {name: kind for name, kind in types(self)}
         for text in assignments:
             key, equals, raw = text.partition("=")
             key = key.strip()
@@ -183,7 +181,7 @@ class Config:
             *path, leaf = key.split(".")
             for part in path:
                 node = node[part]
-            node[leaf] = _parse(key, raw.strip(), known[key])
+            node[leaf] = parse(key, raw.strip(), known[key])
         return Config.from_dict(values)
 
 
@@ -204,6 +202,7 @@ def preset(name: str = "lite", dataset: str = "playground") -> Config:
             backbone=BackboneConfig(d_model=32, d_ff=64, num_layers=1, num_heads=2, d_kv=16),
             tiger=replace(config.tiger, max_epochs=2, warmup_steps=10, eval_every=1),
             pretrain=replace(config.pretrain, max_epochs=2, warmup_steps=10, eval_every=1),
+            sft=replace(config.sft, max_epochs=2, warmup_steps=10, eval_every=1, epochs_per_round=1, l=2),
             evaluate=replace(config.evaluate, bootstrap=200),
         )
     if name == "lite" and dataset == "playground":  # 600 items: 64 codes a level are enough
@@ -213,6 +212,15 @@ def preset(name: str = "lite", dataset: str = "playground") -> Config:
             backbone=BackboneConfig(d_model=96, d_ff=256, num_layers=2, num_heads=4, d_kv=24),
             tiger=replace(config.tiger, max_epochs=8, warmup_steps=200, eval_every=2),
             pretrain=replace(config.pretrain, max_epochs=6, warmup_steps=200, eval_every=2),
+            sft=replace(
+                config.sft,
+                lr=5e-4,
+                max_epochs=4,
+                warmup_steps=100,
+                eval_every=2,
+                epochs_per_round=2,
+                delta=0.3,
+            ),
         )
     if name == "paper":  # section 3.1.4
         config = replace(
@@ -221,6 +229,7 @@ def preset(name: str = "lite", dataset: str = "playground") -> Config:
             backbone=BackboneConfig(d_model=256, d_ff=1024, num_layers=4, num_heads=4, d_kv=64),
             tiger=replace(config.tiger, lr=1e-3, max_epochs=200, batch_size=256, eval_every=1),
             pretrain=replace(config.pretrain, lr=1e-3, max_epochs=200, batch_size=256, eval_every=1),
+            sft=replace(config.sft, lr=1e-3, max_epochs=100, batch_size=256, eval_every=1),
             evaluate=replace(config.evaluate, batch_size=512),
         )
         if dataset != "playground":
@@ -237,87 +246,4 @@ def fingerprint(*parts) -> str:
 
 def describe(config: Config) -> list[tuple[str, object, str]]:
     """(dotted name, value, help) of every setting, for tables."""
-    return [(name, value, meta["help"]) for name, value, meta in _leaves(config)]
-
-
-def _leaves(node, prefix=""):
-    for f in dataclasses.fields(node):
-        value = getattr(node, f.name)
-        if dataclasses.is_dataclass(value):
-            yield from _leaves(value, f"{prefix}{f.name}.")
-        else:
-            yield prefix + f.name, value, f.metadata
-
-
-def _types(node, prefix=""):
-    for f in dataclasses.fields(node):
-        value = getattr(node, f.name)
-        if dataclasses.is_dataclass(value):
-            yield from _types(value, f"{prefix}{f.name}.")
-        else:
-            yield prefix + f.name, f.type
-
-
-def _check(name: str, value, meta) -> None:
-    low, high, among = meta["low"], meta["high"], meta["among"]
-    if among and value not in among:
-        raise BadInput(f"{name}={value!r}", "not one of the choices", did_you_mean(str(value), among))
-    if isinstance(value, float) and not math.isfinite(value):
-        raise BadInput(f"{name}={value}", "the value must be finite", "give a number")
-    if (low is not None and value < low) or (high is not None and value > high):
-        top = "" if high is None else f" and at most {high}"
-        raise BadInput(f"{name}={value}", f"the value must be at least {low}{top}", "give one in that range")
-    if isinstance(value, tuple) and (not value or any(v < 1 for v in value)):
-        raise BadInput(f"{name}={value}", "widths must be positive integers", "give e.g. 512,256,128")
-
-
-def _parse(name: str, raw: str, kind: str):
-    try:
-        if kind == "bool":
-            return raw == "true"
-        if kind == "int":
-            return int(raw)
-        if kind == "float":
-            return float(raw)
-        if kind.startswith("tuple"):
-            return [int(part) for part in raw.strip("()[]").split(",") if part.strip()]
-    except ValueError:
-        what = "integers with commas" if kind.startswith("tuple") else f"{kind} number"
-        raise BadInput(f"{name}={raw}", f"the value must be an {what}", "correct the value") from None
-    return raw
-
-
-def _build(cls, values: dict, prefix: str):
-    if not isinstance(values, dict):
-        raise BadInput(
-            f"{prefix or 'config'}={values!r}", "a section must be a mapping", "compare config.json"
-        )
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    for key in values:
-        if key not in fields:
-            raise BadInput(f"setting {prefix}{key}", "no such setting", did_you_mean(key, fields))
-    made = {}
-    for key, value in values.items():
-        default = fields[key].default_factory
-        if default is not dataclasses.MISSING:
-            made[key] = _build(type(default()), value, f"{prefix}{key}.")
-        else:
-            made[key] = _cast(f"{prefix}{key}", value, fields[key].type)
-    return cls(**made)
-
-
-def _cast(name: str, value, kind: str):
-    """A JSON value as the field's type; true is no integer, 3.0 is no integer."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if kind == "int" and number and isinstance(value, int):
-        return value
-    if kind == "bool":
-        return value
-    if kind == "float" and number:
-        return float(value)
-    if kind == "str" and isinstance(value, str):
-        return value
-    listed = kind.startswith("tuple") and isinstance(value, (list, tuple))
-    if listed and all(isinstance(v, int) and not isinstance(v, bool) for v in value):
-        return tuple(value)
-    raise BadInput(f"{name}={value!r}", f"the value must be of type {kind}", "correct the value")
+    return [(name, value, meta["help"]) for name, value, meta in leaves(config)]

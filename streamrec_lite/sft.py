@@ -19,6 +19,7 @@ from .config import Config, SftConfig
 from .data.sequences import iterate
 from .decoding import StepDecoder, answer_log_probs
 from .dpo import dpo_loss, reference_log_probs
+from .errors import BadInput
 from .loop import Stop, Task, Trained, train
 from .recommender import StreamRec
 from .runtime import read_tensors, seed_everything, write_tensors
@@ -201,6 +202,28 @@ def check_collapse(report: dict, first: dict, share: float = 0.25) -> None:
         raise Stop(f"thoughts say nothing any more (entropy {now:.2f} bits, {once:.2f} in round 0); {remedy}")
 
 
+def check_model(model: Backbone, tokenizer) -> None:
+    """``BadInput`` unless ``model`` can think about the tokenizer's catalogue."""
+    if "thinking" not in model.decoders:
+        raise BadInput(
+            "the model to fine-tune", "it has no thinking decoder", "pretrain one (stage pretrain)"
+        )
+    if model.vocab_size != tokenizer.vocab_size:
+        rule = f"its {model.vocab_size} tokens are not the tokenizer's {tokenizer.vocab_size}"
+        raise BadInput("the model to fine-tune", rule, "pretrain one with this tokenizer")
+
+
+def kept_tensors(path: Path, **shapes: tuple[int, ...]) -> dict[str, Tensor]:
+    """What an earlier round or a killed run left at ``path``; ``BadInput`` if it is of other data."""
+    found, _ = read_tensors(path)
+    for name, shape in shapes.items():
+        if name not in found or found[name].shape != shape:
+            there = tuple(found[name].shape) if name in found else "nothing"
+            rule = f"{name} must have the shape {shape}, one row a training prefix, and has {there}"
+            raise BadInput(str(path), rule, "delete the file, or start again with --fresh")
+    return found
+
+
 def finetune(
     model: Backbone,
     splits: Splits,
@@ -217,10 +240,9 @@ def finetune(
     Every ``epochs_per_round`` epochs all training prefixes are annotated anew by the model as it is
     then; the traces stay in ``work_dir`` as ``traces-ROUND.safetensors``.
     """
-    if config.sft.offset:
-        model.remember_items(tokenizer.n_items)
-    model.mark = config.sft.mark
     work_dir, settings, device = Path(work_dir), config.sft, torch.device(device)
+    check_model(model, tokenizer)
+    model.mark = settings.mark == "answer"
     model, tokenizer = model.to(device), tokenizer.to(device)
     splits = Splits(*(part.to(device) for part in splits))
     neighbours = neighbours[:, : settings.pool].to(device)
@@ -228,7 +250,8 @@ def finetune(
     if not path.exists():
         table = reference_log_probs(model, tokenizer, splits.train, neighbours)
         write_tensors(path, {"log_probs": table})
-    table = read_tensors(path)[0]["log_probs"].to(device)
+    shape = (splits.train.rows, 1 + neighbours.shape[1])
+    table = kept_tensors(path, log_probs=shape)["log_probs"].to(device)
     seed_everything(seed, "sft", "warm-up")
     warm_up(model, tokenizer, splits.train)
     held: dict[str, Tensor] = {}
@@ -247,7 +270,8 @@ def finetune(
         if not path.exists():
             traces = annotate(model, tokenizer, splits.train, settings.l, settings.annotator, neighbours)
             write_tensors(path, traces._asdict())
-        held.update({k: v.to(device) for k, v in read_tensors(path)[0].items()})
+        found = kept_tensors(path, thought=(splits.train.rows, settings.l))
+        held.update({name: value.to(device) for name, value in found.items()})
         report = informativeness(held["thought"], tokenizer, splits.train.target)
         if number > 0 and settings.l > 0:
             first = read_tensors(work_dir / "traces-0.safetensors")[0]["thought"]

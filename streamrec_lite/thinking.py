@@ -20,6 +20,7 @@ from .errors import BadInput, did_you_mean
 from .schemas import ANSWER, BOS, FIRST_CODE, Beams, Prefixes
 
 THINK = ("none", "greedy", "sample", "beam")
+LONGEST = 64  # thoughts; with the answer well within the 128 places that T5's relative positions tell apart
 
 
 class Thoughts(NamedTuple):
@@ -47,6 +48,8 @@ def think_ahead(
     """
     if mode not in THINK[1:]:
         raise BadInput(f"think={mode!r}", "unknown way of thinking", did_you_mean(mode, THINK[1:]))
+    if not 0 <= l <= LONGEST:
+        raise BadInput(f"l={l}", f"the number of thoughts must lie between 0 and {LONGEST}", "correct it")
     if n < 1 or (mode == "greedy" and n > 1):
         rule = "greedy thinking has one train of thought" if n > 1 else "at least one is needed"
         raise BadInput(f"n_thoughts={n}", rule, "use think=sample or think=beam for several")
