@@ -194,7 +194,7 @@ def t5_config(config: BackboneConfig, vocab_size: int, is_decoder: bool):
         d_model=config.d_model,
         d_kv=config.d_kv,
         d_ff=config.d_ff,
-        num_layers=config.num_layers,
+        num_layers=(is_decoder and config.decoder_layers) or config.num_layers,
         num_heads=config.num_heads,
         dropout_rate=config.dropout,
         feed_forward_proj="relu",

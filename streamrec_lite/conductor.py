@@ -97,8 +97,9 @@ class Conductor:
         for seed, (folder, hash_) in zip(run.seeds, folders.items(), strict=True):
             label, finished = f"{SEEDED[stage][0]}, seed {seed}", bool(hash_ and done(folder, hash_))
             log = None if finished else training_log(run, stage, seed)
+            hashes = [hash_, run.config.sft.controls] if stage == "sft" else [hash_]
             for name in NOTEBOOKS[stage]:
-                jobs += self._job(label, name, seed, [hash_], log, finished)
+                jobs += self._job(label, name, seed, hashes, log, finished)
         return jobs
 
     def _job(self, label, name, seed, hashes, log, finished: bool = True) -> list[Job]:

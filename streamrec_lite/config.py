@@ -57,6 +57,7 @@ class BackboneConfig:
     d_model: int = opt(128, "d: width of the token states", 2, 65536)
     d_ff: int = opt(512, "width of the feed-forward layers", 1, 262144)
     num_layers: int = opt(2, "layers of the encoder, and of each decoder", 1, 64)
+    decoder_layers: int = opt(0, "layers of each decoder where they are to differ; 0: num_layers", 0, 64)
     num_heads: int = opt(4, "attention heads", 1, 256)
     d_kv: int = opt(32, "width of a head", 1, 1024)
     dropout: float = opt(0.1, "dropout in all layers", 0.0, 0.99)
@@ -123,6 +124,9 @@ class SftConfig(TrainConfig):
     align: float = opt(0.1, "weight of |s - sg[t]|^2, which is not in the paper", 0.0, 1e4)
     dpo_beta: float = opt(0.1, "beta of eq. 18", 0.0, 1e3)
     quant_beta: float = opt(0.25, "beta of eq. 15", 0.0, 1e3)
+    controls: str = opt(
+        "none", "train the controls of notebook 07 too (they double the time)", among=("none", "all")
+    )
     pool: int = opt(10, "dispreferred: one of so many nearest items, drawn anew every time", 1, 10_000)
 
 

@@ -10,14 +10,15 @@ import functools
 import time
 from pathlib import Path
 
+from .groundwork import run_data, run_embeddings, run_neighbours, run_tokenizer
 from .runs import (
+    CONTROLS,
     ORACLE,
     Run,
     content_hash,
+    control_dir,
     counting_hash,
     counting_names,
-    data_hash,
-    embeddings_hash,
     open_run,
     pretrain_dir,
     pretrain_hash,
@@ -34,6 +35,7 @@ __all__ = [
     "Run",
     "open_run",
     "run_baselines",
+    "run_controls",
     "run_data",
     "run_embeddings",
     "run_neighbours",
@@ -43,60 +45,6 @@ __all__ = [
     "run_tiger",
     "run_tokenizer",
 ]
-
-
-def run_data(run: Run, dataset=None):
-    """Read the data set, or what the run keeps of it: ``(Dataset, Splits)`` on the CPU.
-
-    ``dataset``: it, where the caller has read it already.
-    """
-    from .artifacts import read_dataset, save_dataset
-    from .data.sequences import leave_one_out
-    from .data.sources import load_dataset
-
-    def work(part: Path) -> dict:
-        nonlocal dataset
-        dataset = dataset or load_dataset(run.config.dataset, run.config.data)
-        return save_dataset(dataset, part)
-
-    marker = run_stage(run.dir, "data", data_hash(run), work)
-    dataset = dataset or read_dataset(run.dir / "data", run.config, marker["fingerprint"])
-    return dataset, leave_one_out(dataset, run.config.data.max_history)
-
-
-def run_embeddings(run: Run):
-    """Item text to vectors: (N, d_w) float32."""
-    import torch
-
-    from .embeddings import embed_items
-    from .runtime import read_tensors, write_tensors
-
-    if not content_hash(run):
-        run_data(run)
-
-    def work(part: Path) -> None:
-        vectors = embed_items(run_data(run)[0], run.config.embeddings, work_dir=part)
-        write_tensors(part / "embeddings.safetensors", {"embeddings": torch.from_numpy(vectors)})
-
-    run_stage(run.dir, "embeddings", embeddings_hash(run), work)
-    return read_tensors(run.dir / "embeddings" / "embeddings.safetensors")[0]["embeddings"].numpy()
-
-
-def run_tokenizer(run: Run):
-    """Vectors to semantic IDs: a ``SemanticTokenizer`` on the CPU."""
-    from .runtime import RunLog
-    from .semantic_ids import SemanticTokenizer
-
-    vectors = None if done(run.dir / "embeddings", embeddings_hash(run) or "-") else run_embeddings(run)
-
-    def work(part: Path) -> None:
-        (part / "log.jsonl").unlink(missing_ok=True)  # it starts anew, it takes a minute
-        log = RunLog(part / "log.jsonl")
-        given = run_embeddings(run) if vectors is None else vectors
-        SemanticTokenizer.fit(given, run.config.tokenizer, log).save(part)
-
-    run_stage(run.dir, "tokenizer", tokenizer_hash(run), work)
-    return SemanticTokenizer.load(run.dir / "tokenizer")
 
 
 def run_tiger(run: Run, seed: int = 0) -> dict:
@@ -113,18 +61,7 @@ def run_tiger(run: Run, seed: int = 0) -> dict:
         model = StreamRec(result.model, tokenizer, beams=run.config.evaluate.beams, device=run.device)
         _keep_trained(run, result, model, splits, part)
 
-    folder = tiger_dir(run, seed)
-    run_stage(run.dir, folder.relative_to(run.dir).as_posix(), tiger_hash(run, seed), work)
-    return {**read_json(folder / "row.json"), "dir": str(folder)}
-
-
-def run_neighbours(run: Run):
-    """The nearest items by text, nearest first: (N, pretrain.pool) int64 on the CPU."""
-    import torch
-
-    from .embeddings import similar_items
-
-    return torch.from_numpy(similar_items(run_embeddings(run), run.config.pretrain.pool))
+    return _row_of(run, tiger_dir(run, seed), tiger_hash(run, seed), work)
 
 
 def run_pretrain(run: Run, seed: int = 0) -> dict:
@@ -144,45 +81,89 @@ def run_pretrain(run: Run, seed: int = 0) -> dict:
         slow = StreamRec(result.model, tokenizer, l=thoughts, think="greedy", **settings)
         _keep_trained(run, result, slow, splits, part, direct=direct)
 
-    folder = pretrain_dir(run, seed)
-    run_stage(run.dir, folder.relative_to(run.dir).as_posix(), pretrain_hash(run, seed), work)
-    return {**read_json(folder / "row.json"), "dir": str(folder)}
+    return _row_of(run, pretrain_dir(run, seed), pretrain_hash(run, seed), work)
 
 
 def run_sft(run: Run, seed: int = 0) -> dict:
     """Stage 2: the row of STREAM-Rec-SFT (see ``run_tiger``), with "guided", the state-guided scoring.
 
-    The row says too how many thoughts it writes ("l"), the state's weight ("w") and validation by
-    weight ("weights").
+    The row says too how many thoughts it writes ("l"), the state's weight ("w"), validation by weight
+    ("weights"), and what some test users get when it is asked in other ways ("question").
     """
-    folder = pretrain_dir(run, seed)
-    if not done(folder, pretrain_hash(run, seed) or "-"):
+    if not done(pretrain_dir(run, seed), pretrain_hash(run, seed) or "-"):
         run_pretrain(run, seed)
 
     def work(part: Path) -> None:
-        from .backbone import Backbone
-        from .optim import quicken_dropout
+        from .question import ask_in_many_ways
+
+        slow, result, splits = _finetuned(run, run.config, seed, part)
+        question = ask_in_many_ways(slow, splits.test.to(run.device), bootstrap=run.config.evaluate.bootstrap)
+        _keep_finetuned(run, result, slow, splits, part, {"question": question})
+
+    return _row_of(run, sft_dir(run, seed), sft_hash(run, seed), work)
+
+
+def run_controls(run: Run, seed: int = 0) -> dict[str, dict]:
+    """The rows of ``question.CONTROLS``, by name; nothing unless the run's ``sft.controls`` says "all"."""
+    if run.config.sft.controls == "none":
+        return {}
+
+    def work(name: str, part: Path) -> None:
+        from .baselines.tiger import train_tiger
+        from .question import control_config
         from .recommender import StreamRec
-        from .retrieval import choose_weight
-        from .sft import finetune
 
-        tokenizer, (_, splits) = run_tokenizer(run), run_data(run)
-        model = quicken_dropout(Backbone.load(folder))
-        l, beams = run.config.sft.l, run.config.evaluate.beams
-        result = finetune(
-            model, splits, tokenizer, run_neighbours(run), run.config, seed, part, device=run.device
-        )
-        ask = {"beams": beams, "l": l, "think": "greedy", "device": run.device}
-        slow = StreamRec(result.model, tokenizer, **ask)
-        users = splits.valid.to(run.device)
-        w, weights = choose_weight(slow.model, slow.tokenizer, users, l, beams)
-        guided = StreamRec(result.model, tokenizer, w=w, **ask)
-        more = {"l": l, "w": w, "weights": weights}
-        _keep_trained(run, result, slow, splits, part, more, guided=guided)
+        config = control_config(run.config, name)
+        if name == "deep-tiger":
+            tokenizer, (_, splits) = run_tokenizer(run), run_data(run)
+            result = train_tiger(splits, tokenizer, config, seed, part, run.device)
+            fast = StreamRec(result.model, tokenizer, beams=config.evaluate.beams, device=run.device)
+            _keep_trained(run, result, fast, splits, part)
+            return
+        slow, result, splits = _finetuned(run, config, seed, part)
+        _keep_finetuned(run, result, slow, splits, part)
 
-    name = sft_dir(run, seed).relative_to(run.dir).as_posix()
-    run_stage(run.dir, name, sft_hash(run, seed), work)
-    return {**read_json(sft_dir(run, seed) / "row.json"), "dir": str(sft_dir(run, seed))}
+    return {
+        name: _row_of(run, control_dir(run, name, seed), sft_hash(run, seed), functools.partial(work, name))
+        for name in CONTROLS
+    }
+
+
+def _row_of(run: Run, folder: Path, hash_: str | None, work) -> dict:
+    """Do a stage whose folder keeps a row of results.json; returns the row, with "dir"."""
+    run_stage(run.dir, folder.relative_to(run.dir).as_posix(), hash_, work)
+    return {**read_json(folder / "row.json"), "dir": str(folder)}
+
+
+def _finetuned(run: Run, config, seed: int, part: Path):
+    """(StreamRec, Trained, Splits) of a fine-tuning by ``config``, which starts at the run's stage 1."""
+    from .backbone import Backbone
+    from .optim import quicken_dropout
+    from .recommender import StreamRec
+    from .sft import finetune
+
+    tokenizer, (_, splits) = run_tokenizer(run), run_data(run)
+    model = quicken_dropout(Backbone.load(pretrain_dir(run, seed)))
+    neighbours = run_neighbours(run)
+    result = finetune(model, splits, tokenizer, neighbours, config, seed, part, device=run.device)
+    slow = StreamRec(
+        result.model, tokenizer, config.evaluate.beams, l=config.sft.l, think="greedy", device=run.device
+    )
+    return slow, result, splits
+
+
+def _keep_finetuned(run: Run, result, slow, splits, part: Path, more: dict | None = None) -> None:
+    """Choose the state's weight on validation, and keep both ways to answer."""
+    from .recommender import StreamRec
+    from .retrieval import choose_weight
+
+    users = splits.valid.to(run.device)
+    w, weights = choose_weight(slow.model, slow.tokenizer, users, slow.l, slow.beams)
+    guided = StreamRec(
+        slow.model, slow.tokenizer, slow.beams, l=slow.l, think="greedy", w=w, device=run.device
+    )
+    more = {"l": slow.l, "w": w, "weights": weights, **(more or {})}
+    _keep_trained(run, result, slow, splits, part, more, guided=guided)
 
 
 def _keep_trained(run: Run, result, model, splits, part: Path, more: dict | None = None, **others) -> None:

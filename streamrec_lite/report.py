@@ -9,7 +9,18 @@ from pathlib import Path
 from .config import fingerprint
 from .errors import BadInput
 from .metrics import METRIC_NAMES, mean_and_deviation, ndcg_at, paired_bootstrap, recall_at
-from .runs import COUNTING, FORMAT, ORACLE, SEEDED, Run, counting_hash, counting_names
+from .runs import (
+    CONTROLS,
+    COUNTING,
+    FORMAT,
+    ORACLE,
+    SEEDED,
+    Run,
+    control_dir,
+    counting_hash,
+    counting_names,
+    sft_hash,
+)
 from .runtime import derive_seed, describe_machine, read_json, read_tensors, write_json, write_text
 from .stages import done
 
@@ -73,6 +84,7 @@ def write_results(run: Run) -> dict:
                 name = GUIDED[model]
                 models.setdefault(name, {})[seed] = {**row, **row.pop("guided")}
                 ranks.setdefault(name, []).append(kept["guided test"])
+    controls = _controls(run, ranks)
     results = {
         "schema": 1,
         "dataset": run.config.dataset,
@@ -88,6 +100,7 @@ def write_results(run: Run) -> dict:
         "tokenizer": read_json(run.dir / "tokenizer" / "tokenizer.json")["health"],
         "summary": {model: _summary(list(rows.values())) for model, rows in models.items()},
         f"versus_{REFERENCE}": versus(run, ranks),
+        **({"controls": controls} if controls else {}),
     }
     if ORACLE in counting_names(run):
         folder = run.dir / "baselines" / ORACLE
@@ -97,6 +110,20 @@ def write_results(run: Run) -> dict:
     write_text(run.dir / "table2.md", table2(results))
     write_json(run.dir / "results.json", results)
     return results
+
+
+def _controls(run: Run, ranks: dict[str, list]) -> dict:
+    """The controls of notebook 07 that are there for every seed: model -> seed -> row; adds their ranks."""
+    found: dict[str, dict] = {}
+    for name in CONTROLS if run.config.sft.controls == "all" else ():
+        folders = {str(seed): control_dir(run, name, seed) for seed in run.seeds}
+        if all(done(folder, sft_hash(run, int(seed))) for seed, folder in folders.items()):
+            found[name] = {seed: read_json(folder / "row.json") for seed, folder in folders.items()}
+            kept = [read_tensors(folder / "ranks.safetensors")[0] for folder in folders.values()]
+            ranks[name] = [part["test"] for part in kept]
+            if name != "deep-tiger":
+                ranks[f"{name}, state-guided"] = [part["guided test"] for part in kept]
+    return found
 
 
 def command(run: Run) -> str:

@@ -23,6 +23,7 @@ STAGES = ("data", "embeddings", "tokenizer", "tiger", "baselines", "pretrain", "
 LATER = ("grpo",)  # named by the contract, not in this release
 COUNTING = ("Popularity", "Markov")
 ORACLE = "Oracle"
+CONTROLS = ("deep-tiger", "no-thoughts", "random-thoughts")  # see ``question``
 FORMAT = 1  # raise it when a stage writes something else for the same settings
 SPECS = ("playground", "amazon-2018:DIR", "amazon-2023:CATEGORY", "FILE.csv", "FILE.parquet")
 
@@ -196,7 +197,8 @@ def pretrain_hash(run: Run, seed: int) -> str | None:
 
 def sft_hash(run: Run, seed: int) -> str | None:
     c = run.config.to_dict()
-    return _after(run, "sft", c["sft"], c["pretrain"]["pool"], upstream=pretrain_hash(run, seed))
+    settings = {key: value for key, value in c["sft"].items() if key != "controls"}
+    return _after(run, "sft", settings, upstream=pretrain_hash(run, seed))
 
 
 def counting_hash(run: Run, name: str) -> str | None:
@@ -213,6 +215,10 @@ def pretrain_dir(run: Run, seed: int) -> Path:
 
 def sft_dir(run: Run, seed: int) -> Path:
     return run.dir / "sft" / f"seed-{seed}"
+
+
+def control_dir(run: Run, name: str, seed: int) -> Path:
+    return run.dir / "sft" / "controls" / name / f"seed-{seed}"
 
 
 # Stages that every seed goes through anew: the model that they deliver, its folder, its hash.

@@ -23,7 +23,7 @@ from .errors import BadInput
 from .loop import Stop, Task, Trained, train
 from .recommender import StreamRec
 from .runtime import read_tensors, seed_everything, write_tensors
-from .schemas import ANSWER, BOS, FIRST_CODE, Prefixes, Splits
+from .schemas import ANSWER, FIRST_CODE, Prefixes, Splits
 from .thinking import think_ahead
 
 
@@ -151,28 +151,29 @@ def _batch_places(items: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def warm_up(
-    model: Backbone, tokenizer, examples: Prefixes, most: int = 8192, steps: int = 300, lr: float = 3e-3
+    model: Backbone, tokenizer, examples: Prefixes, l: int, most: int = 8192, steps: int = 300
 ) -> None:
-    """Teach MLP_s alone to turn d_0 into an estimate of t, before the first annotation.
+    """Teach MLP_s alone to turn d_0 + ... + d_i into an estimate of t, before the first annotation.
 
     Without it the first thoughts correct the difference of two spaces, not a wrong guess. Everything
-    but the head stays as it is, so d_0 is computed once, for up to ``most`` examples.
+    but the head stays as it is, so the d_i, after greedy thoughts of the pretrained model, are
+    computed once, for up to ``most`` examples.
     """
     device = examples.target.device
     examples = examples.take(torch.randperm(examples.rows)[:most].to(device))
-    d_0 = torch.empty(examples.rows, 1, model.config.d_model, device=device)
+    d = torch.empty(examples.rows, l + 1, model.config.d_model, device=device)
     model.eval()
     with torch.no_grad():
         t = targets(model, tokenizer, examples.target)
         for rows, batch in iterate(examples, 256):
             states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
-            start = torch.full((batch.rows, 1), BOS, device=device)
-            d_0[rows] = model.decode(start, states, mask, "thinking").float()
-    optimizer = torch.optim.AdamW([*model.state_head.parameters(), model.state_scale], lr=lr)
+            stepper = StepDecoder(model, states, mask, "thinking")
+            d[rows] = think_ahead(stepper, l, "greedy").hidden[:, 0].float()
+    optimizer = torch.optim.AdamW([*model.state_head.parameters(), model.state_scale], lr=3e-3)
     for _ in range(steps):
         rows = torch.randint(0, examples.rows, (256,)).to(device)
-        items, s = examples.target[rows], model.states(d_0[rows])
-        loss = state_loss(s, t[rows], *_batch_places(items)) + (s[:, 0] - t[rows]).square().mean()
+        items, s = examples.target[rows], model.states(d[rows])
+        loss = state_loss(s, t[rows], *_batch_places(items)) + (s - t[rows][:, None]).square().mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -253,7 +254,7 @@ def finetune(
     shape = (splits.train.rows, 1 + neighbours.shape[1])
     table = kept_tensors(path, log_probs=shape)["log_probs"].to(device)
     seed_everything(seed, "sft", "warm-up")
-    warm_up(model, tokenizer, splits.train)
+    warm_up(model, tokenizer, splits.train, settings.l)
     held: dict[str, Tensor] = {}
 
     def parts(model: Backbone, batch: Prefixes, rows: Tensor) -> dict[str, Tensor]:

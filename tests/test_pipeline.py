@@ -21,8 +21,9 @@ from streamrec_lite.runs import data_hash, embeddings_hash, input_files, tiger_d
 from streamrec_lite.runtime import read_json
 
 METRICS = {"R@5", "R@10", "N@5", "N@10"}
-TRAINED = ("TIGER", "STREAM-Rec-PT")
-STAGES = ("data", "embeddings", "tokenizer", "tiger", "baselines", "pretrain", "results")
+TRAINED = ("TIGER", "STREAM-Rec-PT", "STREAM-Rec-SFT")
+GUIDED = "STREAM-Rec-SFT, state-guided"
+STAGES = ("data", "embeddings", "tokenizer", "tiger", "baselines", "pretrain", "sft", "results")
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def test_the_run_folder_is_the_contract(finished):
 def test_results_json_is_the_contract(finished):
     results = read_json(finished[0] / "results.json")
     assert results["schema"] == 1 and results["dataset"] == "playground" and results["preset"] == "smoke"
-    assert results["seeds"] == [0] and set(results["models"]) == {"Popularity", "Markov", *TRAINED}
+    assert results["seeds"] == [0] and set(results["models"]) == {"Popularity", "Markov", *TRAINED, GUIDED}
     for rows in results["models"].values():
         assert set(rows) == {"0"}
         assert {"train_seconds", "epochs", "users_per_second"} <= set(rows["0"])
@@ -86,7 +87,12 @@ def test_results_json_is_the_contract(finished):
     assert set(results["oracle"]) == {"valid", "test"} and set(results["oracle"]["test"]) == METRICS
     assert results["tokenizer"]["collisions_after"] == 0
     assert set(results["models"]["STREAM-Rec-PT"]["0"]["direct"]["test"]) == METRICS
-    for model in ("Popularity", "Markov", "STREAM-Rec-PT"):
+    row = results["models"]["STREAM-Rec-SFT"]["0"]
+    assert row["l"] == 2 and set(row["question"]["l"]) == {"0", "1", "2", "4", "6", "8"}
+    assert set(row["question"]["n"]) == {"1", "4", "16"} and row["question"]["users"] == 60
+    best = max(value["N@10"] for name, value in row["weights"].items() if name != "state")
+    assert row["weights"][str(row["w"])]["N@10"] == best
+    for model in ("Popularity", "Markov", "STREAM-Rec-PT", "STREAM-Rec-SFT", GUIDED):
         row, tiger = results["models"][model]["0"]["test"], results["models"]["TIGER"]["0"]["test"]
         versus = results["versus_TIGER"][model]["N@10"]
         assert versus["mean_difference"] == pytest.approx(row["N@10"] - tiger["N@10"], abs=1e-12)
@@ -136,7 +142,14 @@ def test_recommend_explains_history_and_thoughts(finished, capsys):
     assert all(0 <= int(code.split(":")[1]) < 8 for code in codes)
     assert len(lines) == at + 6
     assert cli.run([*asked, "--model", "STREAM-Rec-PT", "--think", "none"]) == 0
-    assert cli.run([*asked, "--model", "STREAM-Rec-SFT"]) == 2
+    capsys.readouterr()
+    assert cli.run([*asked, "--model", "STREAM-Rec-SFT", "--guided", "--explain"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("state by state"))
+    assert [line.split()[0] for line in lines[at + 1 : at + 4]] == ["s_0", "s_1", "s_2"]
+    assert cli.run([*asked, "--model", "STREAM-Rec-PT", "--guided"]) == 2
+    assert "name STREAM-Rec-SFT" in capsys.readouterr().err
+    assert cli.run([*asked, "--model", "STREAM-Rec-RL"]) == 2
     assert "STREAM-Rec-PT" in capsys.readouterr().err
 
 
@@ -153,8 +166,10 @@ def test_a_setting_redoes_what_depends_on_it_and_nothing_else(copied):
         "tiger",
         "baselines",
         "pretrain",
+        "sft",
     ]
-    assert state("tiger.lr=0.001") == ["data", "embeddings", "tokenizer", "baselines", "pretrain"]
+    assert state("tiger.lr=0.001") == ["data", "embeddings", "tokenizer", "baselines", "pretrain", "sft"]
+    assert state("sft.lr=0.002") == ["data", "embeddings", "tokenizer", "tiger", "baselines", "pretrain"]
     assert state("pretrain.pool=9") == ["data", "embeddings", "tokenizer", "tiger", "baselines"]
     assert state("data.max_history=10") == ["data", "embeddings", "tokenizer", "baselines"]
     assert state("tokenizer.K=16") == ["data", "embeddings", "baselines"]

@@ -196,7 +196,7 @@ def test_warming_up_touches_the_head_alone_and_brings_states_to_their_targets():
     model, tokenizer, splits, _ = pretrained()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     start = annotate(model, tokenizer, splits.train, 0).norm.mean()
-    warm_up(model, tokenizer, splits.train)
+    warm_up(model, tokenizer, splits.train, 2)
     changed = {n for n, v in model.state_dict().items() if not torch.equal(v, before[n])}
     assert changed and all(name.startswith("state_") for name in changed)
     assert annotate(model, tokenizer, splits.train, 0).norm.mean() < 0.8 * start

@@ -20,6 +20,7 @@ STAGES = {
     "04_fast_thinking": f"{OPEN}\nprint(pipeline.run_tiger(run, seed))",
     "05_pretraining": f"{OPEN}\nprint(pipeline.run_pretrain(run, seed))",
     "06_thinking_step_by_step": f"{OPEN}\nprint(pipeline.run_pretrain(run, seed))",
+    "07_fine_tuning": f"{OPEN}\nprint(pipeline.run_sft(run, seed), pipeline.run_controls(run, seed))",
 }
 TINY = (
     "data.playground_items=40",
@@ -30,6 +31,7 @@ TINY = (
     "tokenizer.epochs=3",
     "tiger.max_epochs=3",
     "pretrain.max_epochs=1",
+    "sft.max_epochs=2",
     "evaluate.bootstrap=50",
 )
 

@@ -1,0 +1,75 @@
+"""Does thinking help? One model asked in many ways, and the controls that stand beside it.
+
+The controls are other models with as many training updates as the thinking one:
+
+    deep-tiger       TIGER with a decoder deepened to the steps that thinking adds
+    no-thoughts      the same fine-tuning with l = 0
+    random-thoughts  the same fine-tuning, the lessons in thinking being any codes
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from torch import Tensor
+
+from .config import Config
+from .evaluate import evaluate
+from .explain import some
+from .metrics import ndcg_at, paired_bootstrap
+from .recommender import StreamRec
+from .schemas import Prefixes
+
+NUMBERS = (0, 1, 2, 4, 6, 8)  # l
+TRAINS = (1, 4, 16)  # n
+
+
+class Asked:
+    """A recommender that is always asked in one way: ``answer``'s options, and l."""
+
+    def __init__(self, model: StreamRec, l: int | None = None, **options):
+        self.model, self.l, self.options = model, model.l if l is None else l, options
+
+    def topk(self, prefixes: Prefixes, k: int) -> Tensor:
+        kept, self.model.l = self.model.l, self.l
+        try:
+            return self.model.answer(prefixes.history, k, **self.options)[0].item
+        finally:
+            self.model.l = kept
+
+
+def ask_in_many_ways(model: StreamRec, prefixes: Prefixes, most: int = 1000, bootstrap: int = 2000) -> dict:
+    """Metrics of ``most`` users by the number of thoughts l (greedy) and of trains of thought n (beam).
+
+    Returns:
+        "users", and "l" and "n": the number as text -> metrics, "users_per_second", and "minus usual",
+        the paired bootstrap of N@10 against the usual way, l greedy thoughts.
+    """
+    users = some(prefixes, most)
+    ways = {("l", l): Asked(model, l, think="greedy") for l in sorted({*NUMBERS, model.l})}
+    if model.l > 0:
+        ways |= {("n", n): Asked(model, think="beam", n_thoughts=n) for n in TRAINS}
+    seen = {way: evaluate(asked, users, batch_size=64) for way, asked in ways.items()}
+    usual = ndcg_at(seen["l", model.l].ranks, 10)
+    table: dict = {"users": users.rows, "l": {}, "n": {}}
+    for (what, number), result in seen.items():
+        gain = paired_bootstrap(ndcg_at(result.ranks, 10), usual, bootstrap)
+        table[what][str(number)] = {
+            **result.metrics,
+            "users_per_second": result.users_per_second,
+            "minus usual": {key: gain[key] for key in ("mean_difference", "low", "high")},
+        }
+    return table
+
+
+def control_config(config: Config, name: str) -> Config:
+    """The settings of a control: as many updates as pretraining and fine-tuning have together."""
+    replace = dataclasses.replace
+    if name == "deep-tiger":
+        m, steps = config.tokenizer.m, config.sft.l + 1 + config.tokenizer.m
+        layers = round(config.backbone.num_layers * steps / m)
+        epochs = config.pretrain.max_epochs + config.sft.max_epochs
+        backbone = replace(config.backbone, decoder_layers=layers)
+        return replace(config, backbone=backbone, tiger=replace(config.tiger, max_epochs=epochs))
+    changes = {"no-thoughts": {"l": 0}, "random-thoughts": {"annotator": "random"}}[name]
+    return replace(config, sft=replace(config.sft, **changes))
