@@ -6,9 +6,6 @@ of two within minutes, so single times say little and ratios of neighbours say a
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,6 +13,7 @@ from torch import Tensor
 
 from .backbone import Backbone, history_tokens
 from .baselines.tiger import tiger_loss
+from .bench_thinking import bench_annotate, bench_finetuning, bench_thinking
 from .clustering import kmeans, nearest
 from .config import BackboneConfig, DataConfig, EmbeddingConfig, EvalConfig, TrainConfig
 from .data.sequences import leave_one_out, length_batches
@@ -28,6 +26,7 @@ from .repair import repair_collisions
 from .runtime import autocast, matmul_rate, pick_device, resolve_precision, seed_everything, write_json
 from .schemas import BOS, PAD, Prefixes
 from .semantic_ids import SemanticTokenizer
+from .timing import clock, take_turns
 
 ITEMS = 4_344  # of the catalogue that the beam is timed on, as many as scientific-2018 has
 LARGE = BackboneConfig(d_model=128, d_ff=1024, num_layers=4, num_heads=6, d_kv=64, dropout=0.1)
@@ -62,26 +61,6 @@ def main(names: list[str] = (), dataset: str | None = None, out: str | Path | No
     return report
 
 
-def take_turns(variants: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
-    """Call the variants in turn, one warm-up round first; the median of what each returns."""
-    for run in variants.values():
-        run()
-    seen = {name: [] for name in variants}
-    for _ in range(rounds):
-        for name, run in variants.items():
-            seen[name].append(run())
-    return {name: statistics.median(values) for name, values in seen.items()}
-
-
-def clock(work: Callable[[], object], device) -> float:
-    """Seconds of one call."""
-    start = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
 def random_ids(n: int, m: int = 4, K: int = 256, seed: int = 0) -> Tensor:
     """n different semantic IDs (n, m), drawn evenly: the widest tree, and the least like real text."""
     generator = torch.Generator().manual_seed(seed)
@@ -94,7 +73,11 @@ def as_transformers_t5(model: Backbone):
     """``T5ForConditionalGeneration`` with the weights of ``model`` and its direct decoder."""
     from transformers import T5Config, T5ForConditionalGeneration
 
-    sizes = {k: v for k, v in vars(model.config).items() if k not in ("dropout", "softmax", "recency")}
+    sizes = {
+        k: v
+        for k, v in vars(model.config).items()
+        if k not in ("dropout", "softmax", "recency", "decoder_layers")
+    }
     t5 = T5ForConditionalGeneration(
         T5Config(
             vocab_size=model.vocab_size, dropout_rate=model.config.dropout, pad_token_id=PAD,
@@ -306,4 +289,7 @@ BENCHMARKS = {
     "training": bench_training,
     "precision": bench_precision,
     "scale": bench_scale,
+    "annotate": bench_annotate,
+    "thinking": bench_thinking,
+    "finetuning": bench_finetuning,
 }

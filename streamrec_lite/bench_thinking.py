@@ -1,0 +1,150 @@
+"""The benchmarks of thinking: annotating, answering after thoughts, and an epoch of fine-tuning."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .annotator import annotate
+from .backbone import Backbone, history_tokens, item_table
+from .baselines.tiger import tiger_loss
+from .clustering import nearest
+from .config import BackboneConfig, EvalConfig, SftConfig, TrainConfig
+from .data.sequences import iterate, length_batches
+from .decoding import beam_search
+from .optim import make_optimizer, quicken_dropout
+from .runtime import autocast, resolve_precision, seed_everything
+from .schemas import BOS, FIRST_CODE, Prefixes
+from .semantic_ids import SemanticTokenizer
+from .sft import finetune_loss
+from .thinking import think_and_answer
+from .timing import clock, take_turns
+
+L = 4
+
+
+def _world(codes, device):
+    """A tokenizer and a model with both decoders, at the lite preset's sizes for real data."""
+    seed_everything(0, "bench")
+    tokenizer = SemanticTokenizer.from_codes(codes, 256).to(device)
+    model = Backbone(BackboneConfig(), tokenizer.vocab_size, ("direct", "thinking"), mark=True)
+    return tokenizer, model.to(device).eval()
+
+
+def _some(prefixes: Prefixes, count: int) -> Prefixes:
+    rows = torch.randperm(prefixes.rows, generator=torch.Generator().manual_seed(0))[:count]
+    return prefixes.take(rows.to(prefixes.target.device))
+
+
+@torch.inference_mode()
+def annotate_from_the_start(model: Backbone, tokenizer, prefixes: Prefixes, l: int) -> Tensor:
+    """The thoughts of ``annotate``, the plain way: the decoder runs from BOS at every step."""
+    codes, table = model.shared.weight[FIRST_CODE:], item_table(model, tokenizer)
+    thoughts = torch.empty(prefixes.rows, l, dtype=torch.long, device=prefixes.target.device)
+    for rows, batch in iterate(prefixes, 256):
+        written = torch.full((batch.rows, 1), BOS, device=batch.target.device)
+        states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
+        for _ in range(l + 1):
+            s = model.states(model.decode(written, states, mask, "thinking"))[:, -1]
+            scores = s @ table.T  # the rank is asked for at every step, as in ``annotate``
+            (scores > scores.gather(1, batch.target[:, None])).sum(dim=1)
+            thought = FIRST_CODE + nearest(model.residual_head(table[batch.target] - s), codes)
+            written = torch.cat([written, thought[:, None]], dim=1)
+        thoughts[rows] = written[:, 1 : l + 1]
+    return thoughts
+
+
+def bench_annotate(splits, codes, device) -> dict:
+    """Annotating l = 4 thoughts with the cache, prefixes/s, against the decoder from BOS at each step."""
+    tokenizer, model = _world(codes, device)
+    users = _some(splits.train, 1024)
+    mine = annotate(model, tokenizer, users, L).thought
+    same = mine == annotate_from_the_start(model, tokenizer, users, L)
+    speed = take_turns(
+        {
+            "cache": lambda: users.rows / clock(lambda: annotate(model, tokenizer, users, L), device),
+            "anew": lambda: (
+                users.rows / clock(lambda: annotate_from_the_start(model, tokenizer, users, L), device)
+            ),
+        },
+        3,
+    )
+    return {
+        "with the cache, prefixes/s": speed["cache"],
+        "anew at each step, prefixes/s": speed["anew"],
+        "ratio": speed["cache"] / speed["anew"],
+        "same thoughts": float(same.float().mean()),
+    }
+
+
+def bench_thinking(splits, codes, device) -> dict:
+    """Time a user of l = 4 greedy thoughts and a beam of 20, against the same beam without thoughts."""
+    tokenizer, model = _world(codes, device)
+    users = _some(splits.test, 1024)
+
+    def ask(answer) -> float:
+        def work():
+            for at in length_batches(users.length, EvalConfig().batch_size, None):
+                answer(history_tokens(tokenizer.tokens, users.take(at).history))
+
+        return clock(work, device) / users.rows
+
+    ways = {
+        "at once": lambda tokens: beam_search(model, tokenizer.trie, tokens, 20, 10),
+        "thinking": lambda tokens: think_and_answer(model, tokenizer.trie, tokens, L, "greedy"),
+    }
+    seconds = take_turns({name: lambda way=way: ask(way) for name, way in ways.items()}, 5)
+    return {
+        "ms a user, at once": 1e3 * seconds["at once"],
+        "ms a user, after 4 thoughts": 1e3 * seconds["thinking"],
+        "ratio": seconds["thinking"] / seconds["at once"],
+    }
+
+
+def bench_finetuning(splits, codes, device) -> dict:
+    """Time of a fine-tuning epoch, its share of annotation included, in TIGER epochs of the same sizes."""
+    tokenizer, model = _world(codes, device)
+    model, config, train = quicken_dropout(model).train(), SftConfig(), splits.train
+    optimizer, precision = make_optimizer(model, config), resolve_precision(device, "auto")
+    batches = length_batches(train.length, config.batch_size, 0)[:24]
+    users = _some(train, 1024)
+
+    def step(loss_of) -> float:
+        def work():
+            for at in batches:
+                with autocast(device, precision):
+                    loss = loss_of(train.take(at))
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+                optimizer.step()
+
+        return clock(work, device) / sum(map(len, batches))
+
+    def finetuning(batch: Prefixes):
+        shape = (batch.rows, config.l)
+        thought = torch.randint(FIRST_CODE, tokenizer.vocab_size, shape, device=batch.target.device)
+        rejected, reference = batch.target.flip(0), torch.zeros(batch.rows, 2, device=batch.target.device)
+        return finetune_loss(model, tokenizer, batch, thought, rejected, reference, config)["loss"]
+
+    def annotating() -> float:
+        seconds = clock(lambda: annotate(model, tokenizer, users, config.l), device) / users.rows
+        model.train()
+        return seconds
+
+    seconds = take_turns(
+        {
+            "TIGER": lambda: step(lambda batch: tiger_loss(model, tokenizer, batch, TrainConfig())),
+            "fine-tuning": lambda: step(finetuning),
+            "annotating": annotating,
+        },
+        4,
+    )
+    epoch = seconds["fine-tuning"] + seconds["annotating"] / config.epochs_per_round
+    return {
+        "TIGER, samples/s": 1 / seconds["TIGER"],
+        "fine-tuning, samples/s": 1 / seconds["fine-tuning"],
+        "annotating, prefixes/s": 1 / seconds["annotating"],
+        "precision": precision,
+        "ratio": epoch / seconds["TIGER"],
+    }
