@@ -114,9 +114,6 @@ class SftConfig(TrainConfig):
         "what is read between thoughts and answer: the token ANSWER, or none",
         among=("answer", "none"),
     )
-    start: str = opt(
-        "thinking", "the pretrained decoder that thinking starts from", among=("thinking", "direct")
-    )
     lam: float = opt(0.1, "lambda of eq. 19: weight of L_DPO", 0.0, 1e4)
     mu: float = opt(0.0, "mu of eq. 19: weight of L_Quant", 0.0, 1e4)
     delta: float = opt(1.0, "delta of eq. 19: weight of L_State", 0.0, 1e4)

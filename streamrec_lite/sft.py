@@ -244,8 +244,6 @@ def finetune(
     work_dir, settings, device = Path(work_dir), config.sft, torch.device(device)
     check_model(model, tokenizer)
     model.mark = settings.mark == "answer"
-    if settings.start == "direct":
-        model.decoders["thinking"].load_state_dict(model.decoders["direct"].state_dict())
     model, tokenizer = model.to(device), tokenizer.to(device)
     splits = Splits(*(part.to(device) for part in splits))
     neighbours = neighbours[:, : settings.pool].to(device)

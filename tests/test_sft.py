@@ -24,9 +24,7 @@ ALL = {"lam": 0.7, "mu": 0.3, "delta": 0.5, "align": 0.2, "thought": 0.8}  # eve
 
 def settings(**changes):
     config = preset("smoke")
-    train = dataclasses.replace(
-        config.sft, batch_size=16, warmup_steps=5, lr=5e-3, l=2, pool=3, **changes
-    )
+    train = dataclasses.replace(config.sft, batch_size=16, warmup_steps=5, lr=5e-3, l=2, pool=3, **changes)
     return dataclasses.replace(config, sft=train, backbone=dataclasses.replace(SIZES, dropout=0.1))
 
 
@@ -240,7 +238,9 @@ def test_no_validation_or_test_target_is_annotated(tmp_path):
         other = [part._replace(target=(part.target + 5 * turn) % 12) for part in splits[1:]]
         folder = tmp_path / str(turn)
         config = settings(max_epochs=2, epochs_per_round=1)
-        finetune(model, Splits(splits.train, *other), tokenizer, neighbours, config, 0, folder, progress=False)
+        finetune(
+            model, Splits(splits.train, *other), tokenizer, neighbours, config, 0, folder, progress=False
+        )
         kept.append([(folder / f"traces-{i}.safetensors").read_bytes() for i in range(2)])
         kept[-1].append((folder / "reference.safetensors").read_bytes())
     assert kept[0] == kept[1]
