@@ -83,7 +83,13 @@ def _annotate(model: Backbone, tokenizer, batch: Prefixes, table: Tensor, l: int
         ranks.append(1 + (scores > own).sum(dim=1))
         if i < l:
             r = model.residual_head(t - s)  # r_{i+1}
-            token = FIRST_CODE + nearest(r, codes) if given is None else given[:, i]
+            if given is not None:
+                token = given[:, i]
+            elif model.repeats or i == 0:
+                token = FIRST_CODE + nearest(r, codes)
+            else:
+                gap = torch.cdist(r, codes).scatter_(1, thoughts - FIRST_CODE, torch.inf)
+                token = FIRST_CODE + gap.argmin(dim=1)
             thoughts = torch.cat([thoughts, token[:, None]], dim=1)
     return thoughts, torch.stack(norms, dim=1), torch.stack(ranks, dim=1)
 

@@ -43,6 +43,7 @@ class Backbone(nn.Module):
         vocab_size: V = 3 + m*K.
         decoders: which decoders to build: "direct", "thinking", or both.
         mark: does the thinking decoder read ANSWER after its last thought, and answer from there?
+        repeats: may a thought come twice?
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Backbone(nn.Module):
         vocab_size: int,
         decoders: tuple[str, ...] = ("direct",),
         mark: bool = False,
+        repeats: bool = True,
     ):
         super().__init__()
         from transformers.models.t5.modeling_t5 import T5Stack
@@ -59,6 +61,7 @@ class Backbone(nn.Module):
             if name not in DECODERS:
                 raise BadInput(f"decoder {name!r}", "unknown decoder", did_you_mean(name, DECODERS))
         self.config, self.vocab_size, self.mark = config, vocab_size, mark
+        self.repeats = repeats
         self.shared = nn.Embedding(vocab_size, config.d_model)
         nn.init.normal_(self.shared.weight, std=1.0)  # T5's own start; logits are scaled by d**-0.5
         if config.recency:
@@ -133,10 +136,16 @@ class Backbone(nn.Module):
         log_probs = logits.gather(-1, low + codes) - logits.logsumexp(-1, keepdim=True)
         return log_probs.masked_fill(~real, -torch.inf)
 
-    def thought_log_probs(self, hidden: Tensor, temperature: float = 1.0) -> Tensor:
-        """log P(next thought): (..., d) -> (..., m*K) float32 over all codes; special tokens are none."""
+    def thought_log_probs(
+        self, hidden: Tensor, temperature: float = 1.0, said: Tensor | None = None
+    ) -> Tensor:
+        """log P(next thought): (..., d) -> (..., m*K) float32 over all codes; special tokens are none.
+
+        ``said`` (..., m*K), True: codes that were thought before and shall not come again.
+        """
         logits = F.linear(hidden * self.config.d_model**-0.5, self.shared.weight[FIRST_CODE:])
-        return (logits.float() / temperature).log_softmax(-1)
+        logits = logits.float() / temperature
+        return (logits if said is None else logits.masked_fill(said, -torch.inf)).log_softmax(-1)
 
     def states(self, hidden: Tensor) -> Tensor:
         """The model's estimates of what the user wants: d_0..d_i (B, T, d) -> s_0..s_i (B, T, d).
@@ -166,6 +175,7 @@ class Backbone(nn.Module):
             "vocab_size": self.vocab_size,
             "decoders": list(self.decoders),
             "mark": self.mark,
+            "repeats": self.repeats,
         }
         write_json(folder / "model.json", sizes)
 
@@ -176,7 +186,8 @@ class Backbone(nn.Module):
         sizes = read_json(folder / "model.json")
         try:
             backbone, decoders = BackboneConfig(**sizes["backbone"]), tuple(sizes["decoders"])
-            model = cls(backbone, sizes["vocab_size"], decoders, bool(sizes.get("mark", False)))
+            habits = {"mark": sizes.get("mark", False), "repeats": sizes.get("repeats", True)}
+            model = cls(backbone, sizes["vocab_size"], decoders, **habits)
         except (KeyError, TypeError) as error:
             rule = f"the file must hold backbone, vocab_size and decoders ({error})"
             raise BadInput(str(folder / "model.json"), rule, "run the stage again") from None

@@ -100,7 +100,7 @@ class PretrainConfig(TrainConfig):
 
 @dataclass(frozen=True)
 class SftConfig(TrainConfig):
-    lr: float = opt(1e-3, "AdamW peak learning rate", 1e-8, 1.0)
+    lr: float = opt(1.5e-3, "AdamW peak learning rate", 1e-8, 1.0)
     max_epochs: int = opt(12, "passes over the training prefixes", 1, 100_000)
     l: int = opt(4, "l: thoughts before the answer", 0, 64)
     annotator: str = opt(
@@ -114,9 +114,10 @@ class SftConfig(TrainConfig):
         "what is read between thoughts and answer: the token ANSWER, or none",
         among=("answer", "none"),
     )
+    repeats: str = opt("never", "may a thought come twice?", among=("never", "allowed"))
     lam: float = opt(0.1, "lambda of eq. 19: weight of L_DPO", 0.0, 1e4)
     mu: float = opt(0.0, "mu of eq. 19: weight of L_Quant", 0.0, 1e4)
-    delta: float = opt(1.0, "delta of eq. 19: weight of L_State", 0.0, 1e4)
+    delta: float = opt(0.3, "delta of eq. 19: weight of L_State", 0.0, 1e4)
     negatives: str = opt(
         "catalogue", "of L_State: all other items, or the batch's (eq. 14)", among=("catalogue", "batch")
     )
@@ -223,7 +224,6 @@ def preset(name: str = "lite", dataset: str = "playground") -> Config:
                 warmup_steps=100,
                 eval_every=2,
                 epochs_per_round=2,
-                delta=0.3,
             ),
         )
     if name == "paper":  # section 3.1.4

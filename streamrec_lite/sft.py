@@ -108,7 +108,11 @@ def finetune_loss(
         hidden = model.decode(shift_right(thought), states[-half:], real, "thinking")  # (B/2, l, d)
         s = model.states(hidden)
     if l:
-        guess = model.thought_log_probs(hidden[:, :l], config.temperature)
+        said = None
+        if not model.repeats:
+            said = F.one_hot(thought - FIRST_CODE, model.vocab_size - FIRST_CODE).cumsum(1).bool()
+            said = torch.cat([torch.zeros_like(said[:, :1]), said[:, :-1]], dim=1)
+        guess = model.thought_log_probs(hidden[:, :l], config.temperature, said)
         parts["thoughts"] = -guess.gather(-1, (thought - FIRST_CODE)[..., None]).mean()
     if l and config.mu > 0:
         residual = model.residual_head(t[:, None] - s[:, :l])  # r_1..r_l
@@ -244,6 +248,7 @@ def finetune(
     work_dir, settings, device = Path(work_dir), config.sft, torch.device(device)
     check_model(model, tokenizer)
     model.mark = settings.mark == "answer"
+    model.repeats = settings.repeats == "allowed"
     model, tokenizer = model.to(device), tokenizer.to(device)
     splits = Splits(*(part.to(device) for part in splits))
     neighbours = neighbours[:, : settings.pool].to(device)

@@ -63,8 +63,13 @@ def think_ahead(
         stepper.select(torch.arange(users, device=device).repeat_interleave(n))
         token, score, path = token.repeat(1, n), score.repeat(1, n), path.repeat(1, n, 1)
         hidden, trail = hidden.repeat(1, n, 1), trail.repeat(1, n, 1, 1)
+    said = None
+    if not stepper.model.repeats:
+        said = torch.zeros(
+            (*token.shape, stepper.model.vocab_size - FIRST_CODE), dtype=torch.bool, device=device
+        )
     for i in range(l):
-        log_probs = stepper.model.thought_log_probs(hidden, temperature)  # (B, w, m*K)
+        log_probs = stepper.model.thought_log_probs(hidden, temperature, said)  # (B, w, m*K)
         if mode == "sample":
             code = draw(log_probs)
             parent = torch.arange(n, device=device).expand(users, n)
@@ -77,6 +82,8 @@ def think_ahead(
             stepper.select((first + parent).flatten())
         token = FIRST_CODE + code
         at = parent[..., None]
+        if said is not None:
+            said = said.gather(1, at.expand(-1, -1, said.shape[-1])).scatter(2, code[..., None], True)
         path = torch.cat([path.gather(1, at.expand(-1, -1, path.shape[-1])), token[..., None]], dim=-1)
         if i == l - 1 and not finish:
             break
