@@ -140,7 +140,7 @@ def test_recommend_explains_history_and_thoughts(finished, capsys):
     log_prob, *codes = lines[at + 1].split()
     assert float(log_prob) < 0 and len(codes) == 4  # two similar items of two codes
     assert all(0 <= int(code.split(":")[1]) < 8 for code in codes)
-    assert len(lines) == at + 6
+    assert len(lines) == at + 12  # five states and their heading, then the answers
     assert cli.run([*asked, "--model", "STREAM-Rec-PT", "--think", "none"]) == 0
     capsys.readouterr()
     assert cli.run([*asked, "--model", "STREAM-Rec-SFT", "--guided", "--explain"]) == 0
@@ -228,6 +228,9 @@ def test_several_seeds_give_means_and_deviations(copied):
     with pytest.raises(BadInput, match="with --only pretrain"):
         pipeline.run_results(run)
     pipeline.run_pretrain(run, 1)
+    with pytest.raises(BadInput, match="with --only sft"):
+        pipeline.run_results(run)
+    pipeline.run_sft(run, 1)
     results = pipeline.run_results(run)
     rows = [results["models"]["TIGER"][seed]["test"]["N@10"] for seed in ("0", "1")]
     summary = results["summary"]["TIGER"]["test"]["N@10"]
@@ -297,7 +300,7 @@ def test_bad_data_leaves_nothing_behind(tmp_path, notebooks, monkeypatch):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"only": ["sft"]}, "this stage comes later"),
+        ({"only": ["grpo"]}, "this stage comes later"),
         ({"only": ["tigger"]}, "did you mean 'tiger'"),
         ({"engine": "ray"}, "not available yet; use --engine local"),
         ({"engine": "slurm"}, "no such engine"),
