@@ -114,7 +114,7 @@ class SftConfig(TrainConfig):
         "what is read between thoughts and answer: the token ANSWER, or none",
         among=("answer", "none"),
     )
-    repeats: str = opt("never", "may a thought come twice?", among=("never", "allowed"))
+    repeats: str = opt("allowed", "may a thought come twice?", among=("never", "allowed"))
     lam: float = opt(0.1, "lambda of eq. 19: weight of L_DPO", 0.0, 1e4)
     mu: float = opt(0.0, "mu of eq. 19: weight of L_Quant", 0.0, 1e4)
     delta: float = opt(0.3, "delta of eq. 19: weight of L_State", 0.0, 1e4)
