@@ -215,8 +215,8 @@ def preset(name: str = "lite", dataset: str = "playground") -> Config:
             config,
             tokenizer=replace(config.tokenizer, K=64, m=3, hidden=(256, 128), epochs=200),
             backbone=BackboneConfig(d_model=96, d_ff=256, num_layers=2, num_heads=4, d_kv=24),
-            tiger=replace(config.tiger, max_epochs=8, warmup_steps=200, eval_every=2),
-            pretrain=replace(config.pretrain, max_epochs=6, warmup_steps=200, eval_every=2),
+            tiger=replace(config.tiger, max_epochs=9, warmup_steps=200, eval_every=3),
+            pretrain=replace(config.pretrain, max_epochs=5, warmup_steps=200, eval_every=5),
             sft=replace(
                 config.sft,
                 lr=5e-4,

@@ -134,7 +134,7 @@ SCIENTIFIC = Path(__file__).resolve().parents[2] / "shared" / "data" / "scientif
 @pytest.mark.skipif(not SCIENTIFIC.exists(), reason="the scientific-2018 data set is not here")
 def test_run_on_real_data(tmp_path):
     overrides = ["embeddings.model=tfidf", "tokenizer.m=4", "tokenizer.K=32", "tiger.max_epochs=1"]
-    overrides += ["pretrain.max_epochs=1"]
+    overrides += ["pretrain.max_epochs=1", "sft.max_epochs=1"]
     for path in NOTEBOOKS:
         spec = f"amazon-2018:{SCIENTIFIC}"
         answer = execute(path, tmp_path, tmp_path / "notebooks", dataset=spec, overrides=overrides)
