@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.ticker import MaxNLocator
 
 from .plotting import BLUE, CYCLE, GREEN, GREY, MARKERS, ORANGE, RED, bar_labels, picture, styled
 
 LINES = ("-", "--", "-.", ":", (0, (3, 1, 1, 1)), (0, (1, 1)))
+
+
+def whole_numbers(*every) -> None:
+    """Epochs and steps are counted: no ticks between them."""
+    for axes in every:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 @styled
@@ -15,8 +23,6 @@ def one_at_a_time(table: pd.DataFrame):
     """The heat map of ``lessons.one_at_a_time``: blue falls (better), orange rises (worse)."""
     values = table.to_numpy(dtype=float)
     scale = np.abs(values).max(axis=0, keepdims=True).clip(min=1e-9)
-    from matplotlib.colors import LinearSegmentedColormap
-
     colours = LinearSegmentedColormap.from_list("fall-rise", [BLUE, "white", ORANGE])
     figure, axes = picture(8.5, 4.0)
     axes.imshow(values / scale, cmap=colours, vmin=-1, vmax=1, aspect="auto")
@@ -43,6 +49,7 @@ def parts_by_epoch(rows: list[dict], metric: str = "valid N@10"):
     seen = table.dropna(subset=[metric]) if metric in table else table.iloc[:0]
     right.plot(seen.get("epoch", []), seen.get(metric, []), color=GREEN, marker="s")
     right.set(xlabel="epoch", ylabel=metric.replace("valid", "validation"), title="Answers after thinking")
+    whole_numbers(left, right)
     figure.legend(loc="outside lower center", ncols=len(names))
     return figure
 
@@ -62,6 +69,7 @@ def rounds(table: pd.DataFrame):
     middle.set(xlabel="step $i$", ylabel="mean rank (1 is best)", title="Place of the target", yscale="log")
     right.set(xlabel="step $i$", ylabel="entropy (bits)", title="Variety of thoughts")
     right.set_ylim(bottom=0)
+    whole_numbers(left, middle, right)
     figure.legend(loc="outside lower center", ncols=4)
     return figure
 
