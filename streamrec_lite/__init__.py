@@ -25,6 +25,7 @@ _HOME = {
     "pretrain": "pretrain",
     "finetune": "sft",
     "annotate": "annotator",
+    "reinforce": "reinforce",
     "reproduce": "reproduction",
 }
 __all__ = list(_HOME)

@@ -106,6 +106,24 @@ class Backbone(nn.Module):
         )
         return out.last_hidden_state
 
+    def decode_groups(
+        self, inputs: Tensor, states: Tensor, mask: Tensor | None, decoder: str = "thinking"
+    ) -> Tensor:
+        """``decode`` for G sequences a user: inputs (B*G, T), a user's side by side -> (B*G, T, d).
+
+        The G sequences are queries against one set of the user's keys and values, states (B, S, d);
+        ``decode`` would project and keep a copy of it for each.
+        """
+        stack, users = self.decoders[decoder], len(states)
+        x, bias = stack.dropout(self.shared(inputs)), None
+        seen = None if mask is None else mask[:, None, None, :]
+        for block in stack.block:
+            x, bias, _ = block.layer[0](x, position_bias=bias)
+            together = x.view(users, -1, x.shape[-1])  # (B, G*T, d)
+            x = block.layer[1](together, key_value_states=states, attention_mask=seen)[0].view(x.shape)
+            x = block.layer[2](x)
+        return stack.dropout(stack.final_layer_norm(x))
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Decoder states (..., d) -> logits (..., V) over the tied table, scaled as T5 does."""
         return F.linear(hidden * self.config.d_model**-0.5, self.shared.weight)

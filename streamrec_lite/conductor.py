@@ -23,6 +23,7 @@ NOTEBOOKS = {  # the first one of a stage does its work, a second one looks at w
     "tiger": ("04_fast_thinking",),
     "pretrain": ("05_pretraining", "06_thinking_step_by_step"),
     "sft": ("07_fine_tuning",),
+    "grpo": ("08_reinforcement",),
 }
 
 

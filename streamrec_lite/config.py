@@ -132,6 +132,39 @@ class SftConfig(TrainConfig):
 
 
 @dataclass(frozen=True)
+class GrpoConfig(TrainConfig):
+    lr: float = opt(1e-5, "AdamW peak learning rate", 1e-9, 1.0)
+    embedding_lr: float = opt(1.0, "how many times faster the embedding table learns", 0.0, 1e4)
+    schedule: str = opt("constant", "after the warm-up", among=("cosine", "constant"))
+    warmup_steps: int = opt(20, "steps of linear warm-up", 0, 1_000_000)
+    weight_decay: float = opt(0.0, "AdamW weight decay", 0.0, 10.0)
+    batch_size: int = opt(32, "B: users of a rollout batch", 1, 100_000)
+    max_epochs: int = opt(10, "blocks of updates, each followed by an evaluation", 1, 100_000)
+    patience: int = opt(4, "evaluations without a better validation N@10 before the loop stops", 1, 100_000)
+    eval_every: int = opt(1, "blocks between evaluations on validation", 1, 100_000)
+    precision: str = opt(
+        "float32", "ratios of probabilities are too fine for bfloat16", among=("auto", "float32", "bfloat16")
+    )
+    updates: int = opt(200, "rollout batches of a block", 1, 1_000_000)
+    passes: int = opt(1, "updates on each rollout batch", 1, 100)
+    G: int = opt(16, "G: rollouts a user", 1, 1024)
+    epsilon: float = opt(0.2, "epsilon of eq. 20: how far a ratio may move", 0.0, 1.0)
+    beta: float = opt(0.04, "beta of eq. 20: weight of the KL term", 0.0, 100.0)
+    K: int = opt(50, "K of eq. 27: negatives of similar text", 1, 10_000)
+    bound: float = opt(0.0, "the likelihood reward is kept within +-bound nats; 0: unbounded", 0.0)
+    order: str = opt(
+        "sum", "sum the rewards, then normalise (the paper), or the reverse", among=("sum", "normalise")
+    )
+    format: float = opt(1.0, "weight of the format reward (eq. 21)", 0.0, 1e4)
+    match: float = opt(1.0, "weight of the exact match reward (eqs 22, 23)", 0.0, 1e4)
+    similarity: float = opt(1.0, "weight of the similarity reward (eqs 24, 25)", 0.0, 1e4)
+    likelihood: float = opt(1.0, "weight of the thinking likelihood reward (eq. 26)", 0.0, 1e4)
+    ranking: float = opt(1.0, "weight of the thinking ranking reward (eq. 27)", 0.0, 1e4)
+    reciprocal: float = opt(0.0, "weight of 1/rank in the model's own beam, not in the paper", 0.0, 1e4)
+    guard: float = opt(0.05, "training ends where validation N@10 has lost this share of its best", 0.0, 1.0)
+
+
+@dataclass(frozen=True)
 class EvalConfig:
     beams: int = opt(20, "W: beams a user", 1, 10_000)
     batch_size: int = opt(64, "users ranked at once; 64: a CPU's caches hold their beams", 1, 1_000_000)
@@ -149,6 +182,7 @@ class Config:
     tiger: TrainConfig = field(default_factory=TrainConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     sft: SftConfig = field(default_factory=SftConfig)
+    grpo: GrpoConfig = field(default_factory=GrpoConfig)
     evaluate: EvalConfig = field(default_factory=EvalConfig)
 
     def __post_init__(self):
@@ -208,6 +242,7 @@ def preset(name: str = "lite", dataset: str = "playground") -> Config:
             tiger=replace(config.tiger, max_epochs=2, warmup_steps=10, eval_every=1),
             pretrain=replace(config.pretrain, max_epochs=2, warmup_steps=10, eval_every=1),
             sft=replace(config.sft, max_epochs=2, warmup_steps=10, eval_every=1, epochs_per_round=1, l=2),
+            grpo=replace(config.grpo, max_epochs=2, updates=3, batch_size=8, G=4, K=10, warmup_steps=1),
             evaluate=replace(config.evaluate, bootstrap=200),
         )
     if name == "lite" and dataset == "playground":  # 600 items: 64 codes a level are enough
@@ -225,6 +260,7 @@ def preset(name: str = "lite", dataset: str = "playground") -> Config:
                 eval_every=2,
                 epochs_per_round=2,
             ),
+            grpo=replace(config.grpo, max_epochs=3, updates=40),
         )
     if name == "paper":  # section 3.1.4
         config = replace(
@@ -234,6 +270,7 @@ def preset(name: str = "lite", dataset: str = "playground") -> Config:
             tiger=replace(config.tiger, lr=1e-3, max_epochs=200, batch_size=256, eval_every=1),
             pretrain=replace(config.pretrain, lr=1e-3, max_epochs=200, batch_size=256, eval_every=1),
             sft=replace(config.sft, lr=1e-3, max_epochs=100, batch_size=256, eval_every=1),
+            grpo=replace(config.grpo, batch_size=128, max_epochs=100, patience=10),
             evaluate=replace(config.evaluate, batch_size=512),
         )
         if dataset != "playground":

@@ -148,21 +148,26 @@ def item_log_probs(stepper: StepDecoder, tokenizer, hidden: Tensor, items: Tenso
     trie, model = tokenizer.trie, stepper.model
     flat = items.flatten()
     going = torch.arange(len(flat), device=flat.device)  # the items whose log-probability is not yet known
-    parent = going // items.shape[1]  # the sequence of the stepper that each continues
-    hidden, total = hidden[parent], torch.zeros(len(flat), device=flat.device)
+    at = going // items.shape[1]  # the state that each one's next code is read off
+    node = torch.zeros(len(hidden), dtype=torch.long, device=flat.device)  # where each state stands
+    total = torch.zeros(len(flat), device=flat.device)
     for level in range(trie.m):
         if level > 0:
-            kept = torch.ones_like(going, dtype=torch.bool)
             if model.config.softmax == "trie":
                 kept = ~trie.alone[level][trie.paths[flat[going], level]]
-            going, parent = going[kept], parent[kept]
+                going, at = going[kept], at[kept]
             if not len(going):
                 break
+            below = trie.paths[flat[going], level]
+            key, again = torch.unique(at * trie.nodes(level) + below, return_inverse=True)
+            parent, node = key // trie.nodes(level), key % trie.nodes(level)
+            some = torch.empty_like(key).index_copy_(0, again, going)  # one item of each prefix
             stepper.select(parent)
-            hidden = stepper.step(tokenizer.tokens[flat[going], level - 1])
-            parent = torch.arange(len(going), device=flat.device)
-        gain = _step_log_prob(model, trie, hidden, level, flat[going])
-        total.index_add_(0, going, gain.to(total))
+            hidden, at = stepper.step(tokenizer.tokens[flat[some], level - 1]), again
+        codes, _, real = trie.families(level, node)
+        log_probs = model.code_log_probs(hidden, level, trie.K, codes, real)
+        place = trie.paths[flat[going], level + 1] - trie.start[level][node[at]]
+        total.index_add_(0, going, log_probs[at, place].to(total))
     return total.view_as(items)
 
 

@@ -39,6 +39,10 @@ class Task(NamedTuple):
     recommender (model) -> what the evaluator asks
     prepare     (model, epoch from 1) -> entries for the log; called before each epoch, e.g. to annotate.
                 It must come to the same whether or not the run was killed in between. May raise ``Stop``
+    rows        (epoch) -> the training prefixes of that epoch (None: all of them)
+    passes      optimiser steps in a row on each batch; ``loss`` is asked anew for each
+    guard       >= 0: the model must not get worse. It is evaluated before the first epoch, so that its
+                first weights may stay the best, and training ends where N@10 has lost that share
     """
 
     name: str
@@ -46,6 +50,9 @@ class Task(NamedTuple):
     loss: Callable[[nn.Module, Prefixes, Tensor], dict[str, Tensor]]
     recommender: Callable[[nn.Module], Recommender]
     prepare: Callable[[nn.Module, int], dict] | None = None
+    rows: Callable[[int], Tensor] | None = None
+    passes: int = 1
+    guard: float = -1.0
 
 
 class Stop(Exception):
@@ -97,11 +104,16 @@ def train(
             write_tensors(work_dir / "best.safetensors", average.model.state_dict(), state["best"])
         else:
             state["stale"] += 1
+        state["last"] = result.metrics["N@10"]
         return {f"valid {name}": value for name, value in result.metrics.items()}
 
+    if task.guard >= 0 and not state["best"]:
+        log.write(epoch=0, **look(0))
+        _checkpoint(work_dir / "checkpoint.safetensors", model, optimizer, average, state)
     while state["epoch"] < config.max_epochs and state["stale"] < config.patience:
         epoch = state["epoch"] + 1
         try:
+            _check_guard(task, state)
             row = _one_epoch(task, model, optimizer, average, splits.train, config, seed, state, progress)
         except Stop as reason:
             print(f"{task.name} ends before epoch {epoch}: {reason}")
@@ -126,7 +138,9 @@ def _one_epoch(task, model, optimizer, average, train: Prefixes, config: TrainCo
     seed_everything(seed, task.section, "prepare", epoch)
     prepared = task.prepare(model, epoch) if task.prepare else {}
     epoch_seed = seed_everything(seed, task.section, "epoch", epoch)
-    batches = length_batches(train.length, config.batch_size, epoch_seed)
+    chosen = task.rows(epoch) if task.rows else torch.arange(train.rows, device=device)
+    batches = length_batches(train.length[chosen], config.batch_size, epoch_seed)
+    batches = [chosen[rows] for rows in batches for _ in range(task.passes)]
     total_steps = config.max_epochs * len(batches)
     begin = time.perf_counter()
     model.train()
@@ -148,7 +162,7 @@ def _one_epoch(task, model, optimizer, average, train: Prefixes, config: TrainCo
             sums[name] = sums.get(name, 0.0) + value.detach() * len(rows)
         if progress and state["step"] % 20 == 0:
             bar.set_postfix(loss=f"{float(losses['loss'].detach()):.3f}", best=_best_text(state))
-    means = {name: float(value) / train.rows for name, value in sums.items()}
+    means = {name: float(value) / (len(chosen) * task.passes) for name, value in sums.items()}
     if not torch.isfinite(torch.tensor(means["loss"])):
         what, section = f"the loss of {task.name} is {means['loss']} in epoch {epoch}", task.section
         raise FloatingPointError(f"{what}; lower {section}.lr or {section}.clip")
@@ -160,10 +174,18 @@ def _one_epoch(task, model, optimizer, average, train: Prefixes, config: TrainCo
         **prepared,
         "lr": lr,
         "grad_norm": float(torch.stack(norms).mean()),
-        "samples_per_second": train.rows / (end - begin),
+        "samples_per_second": len(chosen) * task.passes / (end - begin),
         "seconds": end - start,
         "seconds_left": (config.max_epochs - epoch) * state["train_seconds"] / epoch,
     }
+
+
+def _check_guard(task: Task, state: dict) -> None:
+    """``Stop`` where validation has lost more than the task allows."""
+    last, best = state.get("last"), state["best"].get("N@10", 0.0)
+    if task.guard >= 0 and last is not None and last < (1 - task.guard) * best:
+        remedy = f"the best weights, of epoch {state['best']['epoch']}, are kept; lower {task.section}.lr"
+        raise Stop(f"validation N@10 fell from {best:.4f} to {last:.4f}; {remedy}")
 
 
 def _best_text(state: dict) -> str:

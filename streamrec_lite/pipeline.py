@@ -19,6 +19,8 @@ from .runs import (
     control_dir,
     counting_hash,
     counting_names,
+    grpo_dir,
+    grpo_hash,
     open_run,
     pretrain_dir,
     pretrain_hash,
@@ -38,6 +40,7 @@ __all__ = [
     "run_controls",
     "run_data",
     "run_embeddings",
+    "run_grpo",
     "run_neighbours",
     "run_pretrain",
     "run_results",
@@ -101,6 +104,32 @@ def run_sft(run: Run, seed: int = 0) -> dict:
         _keep_finetuned(run, result, slow, splits, part, {"question": question})
 
     return _row_of(run, sft_dir(run, seed), sft_hash(run, seed), work)
+
+
+def run_grpo(run: Run, seed: int = 0) -> dict:
+    """Stage 3: the row of STREAM-Rec-RL (see ``run_tiger``), with how many thoughts it writes ("l")."""
+    if not done(sft_dir(run, seed), sft_hash(run, seed) or "-"):
+        run_sft(run, seed)
+
+    def work(part: Path) -> None:
+        import torch
+
+        from .backbone import Backbone
+        from .embeddings import similar_items
+        from .recommender import StreamRec
+        from .reinforce import reinforce
+
+        tokenizer, (_, splits) = run_tokenizer(run), run_data(run)
+        model, reference = Backbone.load(sft_dir(run, seed)), Backbone.load(pretrain_dir(run, seed))
+        near = torch.from_numpy(similar_items(run_embeddings(run), run.config.grpo.K))
+        result = reinforce(
+            model, reference, splits, tokenizer, near, run.config, seed, part, device=run.device
+        )
+        l, beams = run.config.sft.l, run.config.evaluate.beams
+        slow = StreamRec(result.model, tokenizer, beams, l=l, think="greedy", device=run.device)
+        _keep_trained(run, result, slow, splits, part, {"l": l, "best_block": result.best["epoch"]})
+
+    return _row_of(run, grpo_dir(run, seed), grpo_hash(run, seed), work)
 
 
 def run_controls(run: Run, seed: int = 0) -> dict[str, dict]:

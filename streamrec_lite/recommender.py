@@ -21,6 +21,7 @@ FOLDERS = {  # of a run, by model
     "TIGER": "baselines/TIGER",
     "STREAM-Rec-PT": "pretrain",
     "STREAM-Rec-SFT": "sft",
+    "STREAM-Rec-RL": "grpo",
 }
 
 
@@ -188,7 +189,7 @@ class StreamRec:
     def load(
         cls, run_dir: str | Path, seed: int = 0, model: str = "TIGER", guided: bool = False, device=None
     ) -> StreamRec:
-        """The trained ``model`` of a run folder: "TIGER", "STREAM-Rec-PT" or "STREAM-Rec-SFT".
+        """The trained ``model`` of a run folder: one of ``FOLDERS``.
 
         ``guided``: with state-guided scoring, at the weight that was chosen on validation.
         """
@@ -216,7 +217,7 @@ class StreamRec:
         l, w = 0, 0.0
         if model == "STREAM-Rec-PT":
             l = config["pretrain"]["n_similar"] * tokenizer.m
-        elif model == "STREAM-Rec-SFT":
+        elif model != "TIGER":
             row = read_json(folder / "row.json")
             l, w = row["l"], row["w"] if guided else 0.0
         return cls(

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from . import __version__
 from .conductor import Conductor, is_done
 from .errors import BadInput, did_you_mean
 from .pipeline import run_baselines, run_data, run_results
-from .runs import LATER, STAGES, Run, make_run, write_config
+from .runs import STAGES, Run, make_run, write_config
 from .stages import discard, lock_file, locked
 from .workers import notebooks_folder
 
 # What --fresh discards: results first, so that none outlive what they were made from.
-DELIVERED = ("results.json", "table2.md", "error.log", "notebooks", "figures", "sft", "pretrain", "baselines")
-DELIVERED += ("tokenizer", "embeddings", "data")
+DELIVERED = ("results.json", "table2.md", "error.log", "notebooks", "figures", "grpo", "sft", "pretrain")
+DELIVERED += ("baselines", "tokenizer", "embeddings", "data")
 
 
 def default_out(dataset: str, preset: str) -> Path:
@@ -25,15 +24,11 @@ def default_out(dataset: str, preset: str) -> Path:
 
 
 def choose_stages(only: tuple[str, ...] | list[str]) -> list[str]:
-    """The stages to run, in order; ``BadInput`` for one that is unknown or not in this release."""
+    """The stages to run, in order; ``BadInput`` for one that is unknown."""
     for stage in only:
         if stage not in STAGES:
             raise BadInput(f"--only {stage}", "no such stage", did_you_mean(stage, STAGES))
-        if stage in LATER:
-            rule = f"version {__version__} ends with TIGER and the baselines, this stage comes later"
-            here = ", ".join(s for s in STAGES if s not in LATER)
-            raise BadInput(f"--only {stage}", rule, f"choose from {here}")
-    return [stage for stage in STAGES if stage not in LATER and (not only or stage in only)]
+    return [stage for stage in STAGES if not only or stage in only]
 
 
 def check_machine(gpus: int, engine: str) -> None:

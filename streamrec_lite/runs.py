@@ -20,7 +20,6 @@ from .runtime import read_json, write_json
 from .stages import done, part_of
 
 STAGES = ("data", "embeddings", "tokenizer", "tiger", "baselines", "pretrain", "sft", "grpo", "results")
-LATER = ("grpo",)  # named by the contract, not in this release
 COUNTING = ("Popularity", "Markov")
 ORACLE = "Oracle"
 CONTROLS = ("deep-tiger", "no-thoughts", "random-thoughts")  # see ``question``
@@ -201,6 +200,10 @@ def sft_hash(run: Run, seed: int) -> str | None:
     return _after(run, "sft", settings, upstream=pretrain_hash(run, seed))
 
 
+def grpo_hash(run: Run, seed: int) -> str | None:
+    return _after(run, "grpo", run.config.to_dict()["grpo"], upstream=sft_hash(run, seed))
+
+
 def counting_hash(run: Run, name: str) -> str | None:
     return _after(run, name, upstream=content_hash(run))
 
@@ -217,6 +220,10 @@ def sft_dir(run: Run, seed: int) -> Path:
     return run.dir / "sft" / f"seed-{seed}"
 
 
+def grpo_dir(run: Run, seed: int) -> Path:
+    return run.dir / "grpo" / f"seed-{seed}"
+
+
 def control_dir(run: Run, name: str, seed: int) -> Path:
     return run.dir / "sft" / "controls" / name / f"seed-{seed}"
 
@@ -226,6 +233,7 @@ SEEDED = {
     "tiger": ("TIGER", tiger_dir, tiger_hash),
     "pretrain": ("STREAM-Rec-PT", pretrain_dir, pretrain_hash),
     "sft": ("STREAM-Rec-SFT", sft_dir, sft_hash),
+    "grpo": ("STREAM-Rec-RL", grpo_dir, grpo_hash),
 }
 
 

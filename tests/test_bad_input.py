@@ -59,7 +59,6 @@ OPTIONS = {
     "seed is negative": (["reproduce", "--seed", "-1"], ["-1", "0 to"]),
     "seed twice": (["reproduce", "--seed", "1", "--seed", "1"], ["each once"]),
     "stage": (["reproduce", "--only", "tokeniser"], ["tokeniser", "tokenizer"]),
-    "a later stage": (["reproduce", "--only", "grpo"], ["grpo", "later"]),
     "engine": (["reproduce", "--engine", "spark"], ["spark", "local"]),
     "engine not there yet": (["reproduce", "--engine", "ray"], ["--engine local"]),
     "gpus negative": (["reproduce", "--gpus", "-1"], ["-1"]),

@@ -67,8 +67,6 @@ BAD = [
     ("reproduce --engine ray", "not available yet; use --engine local"),
     ("reproduce --engine spark", "no such engine"),
     ("reproduce --preset big", "choose one of lite, paper, smoke"),
-    ("reproduce --only grpo", "this stage comes later"),
-    ("reproduce --only grpo --only data", "this stage comes later"),
     ("reproduce --only tokeniser", "did you mean 'tokenizer'"),
     ("reproduce --set tiger.lr", "KEY=VALUE"),
     ("reproduce --set tiger.lrr=1", "did you mean 'tiger.lr'"),

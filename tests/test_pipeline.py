@@ -23,7 +23,7 @@ from streamrec_lite.runtime import read_json
 METRICS = {"R@5", "R@10", "N@5", "N@10"}
 TRAINED = ("TIGER", "STREAM-Rec-PT", "STREAM-Rec-SFT")
 GUIDED = "STREAM-Rec-SFT, state-guided"
-STAGES = ("data", "embeddings", "tokenizer", "tiger", "baselines", "pretrain", "sft", "results")
+STAGES = ("data", "embeddings", "tokenizer", "tiger", "baselines", "pretrain", "sft", "grpo", "results")
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,8 @@ def test_recommend_explains_history_and_thoughts(finished, capsys):
     assert [line.split()[0] for line in lines[at + 1 : at + 4]] == ["s_0", "s_1", "s_2"]
     assert cli.run([*asked, "--model", "STREAM-Rec-PT", "--guided"]) == 2
     assert "name STREAM-Rec-SFT" in capsys.readouterr().err
-    assert cli.run([*asked, "--model", "STREAM-Rec-RL"]) == 2
+    assert cli.run([*asked, "--model", "STREAM-Rec-RL"]) == 0
+    assert cli.run([*asked, "--model", "STREAM-Rec-DPO"]) == 2
     assert "STREAM-Rec-PT" in capsys.readouterr().err
 
 
@@ -167,9 +168,12 @@ def test_a_setting_redoes_what_depends_on_it_and_nothing_else(copied):
         "baselines",
         "pretrain",
         "sft",
+        "grpo",
     ]
-    assert state("tiger.lr=0.001") == ["data", "embeddings", "tokenizer", "baselines", "pretrain", "sft"]
+    slow = ["pretrain", "sft", "grpo"]
+    assert state("tiger.lr=0.001") == ["data", "embeddings", "tokenizer", "baselines", *slow]
     assert state("sft.lr=0.002") == ["data", "embeddings", "tokenizer", "tiger", "baselines", "pretrain"]
+    assert state("grpo.lr=0.002") == list(STAGES)[:-2]
     assert state("pretrain.pool=9") == ["data", "embeddings", "tokenizer", "tiger", "baselines"]
     assert state("data.max_history=10") == ["data", "embeddings", "tokenizer", "baselines"]
     assert state("tokenizer.K=16") == ["data", "embeddings", "baselines"]
@@ -300,7 +304,6 @@ def test_bad_data_leaves_nothing_behind(tmp_path, notebooks, monkeypatch):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"only": ["grpo"]}, "this stage comes later"),
         ({"only": ["tigger"]}, "did you mean 'tiger'"),
         ({"engine": "ray"}, "not available yet; use --engine local"),
         ({"engine": "slurm"}, "no such engine"),

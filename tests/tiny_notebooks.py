@@ -21,6 +21,7 @@ STAGES = {
     "05_pretraining": f"{OPEN}\nprint(pipeline.run_pretrain(run, seed))",
     "06_thinking_step_by_step": f"{OPEN}\nprint(pipeline.run_pretrain(run, seed))",
     "07_fine_tuning": f"{OPEN}\nprint(pipeline.run_sft(run, seed), pipeline.run_controls(run, seed))",
+    "08_reinforcement": f"{OPEN}\nprint(pipeline.run_grpo(run, seed))",
 }
 TINY = (
     "data.playground_items=40",
@@ -32,6 +33,9 @@ TINY = (
     "tiger.max_epochs=3",
     "pretrain.max_epochs=1",
     "sft.max_epochs=2",
+    "grpo.max_epochs=2",
+    "grpo.updates=2",
+    "grpo.K=8",
     "evaluate.bootstrap=50",
 )
 
