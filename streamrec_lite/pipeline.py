@@ -43,6 +43,7 @@ __all__ = [
     "run_grpo",
     "run_neighbours",
     "run_pretrain",
+    "run_recall",
     "run_results",
     "run_sft",
     "run_tiger",
@@ -67,6 +68,30 @@ def run_tiger(run: Run, seed: int = 0) -> dict:
     return _row_of(run, tiger_dir(run, seed), tiger_hash(run, seed), work)
 
 
+def run_recall(run: Run):
+    """The splits as STREAM-Rec reads them: with ``recall.n`` recalled items behind every history."""
+    from .recall import recall_all
+
+    dataset, splits = run_data(run)
+    n = run.config.recall.n
+    return recall_all(_rules(run, dataset, splits), splits, n) if n else splits
+
+
+def _rules(run: Run, dataset, splits):
+    from .baselines.rules import SequentialRules
+
+    settings = run.config.recall
+    return SequentialRules.fit(splits, dataset.n_items, settings.window, settings.reach, settings.fade)
+
+
+def _keep_memory(run: Run, part: Path) -> None:
+    """Whoever loads the model recalls as it did in training."""
+    from .recall import Recall
+
+    if run.config.recall.n:
+        Recall(_rules(run, *run_data(run)), run.config.recall.n).save(part / "memory.safetensors")
+
+
 def run_pretrain(run: Run, seed: int = 0) -> dict:
     """Stage 1: the row of STREAM-Rec-PT (see ``run_tiger``), with "direct", what its direct decoder does."""
     if not done(run.dir / "tokenizer", tokenizer_hash(run) or "-"):
@@ -76,12 +101,13 @@ def run_pretrain(run: Run, seed: int = 0) -> dict:
         from .pretrain import pretrain
         from .recommender import StreamRec
 
-        tokenizer, (_, splits) = run_tokenizer(run), run_data(run)
+        tokenizer, splits = run_tokenizer(run), run_recall(run)
         result = pretrain(splits, tokenizer, run_neighbours(run), run.config, seed, part, run.device)
         settings = {"beams": run.config.evaluate.beams, "device": run.device}
         direct = StreamRec(result.model, tokenizer, **settings)
         thoughts = run.config.pretrain.n_similar * tokenizer.m
         slow = StreamRec(result.model, tokenizer, l=thoughts, think="greedy", **settings)
+        _keep_memory(run, part)
         _keep_trained(run, result, slow, splits, part, direct=direct)
 
     return _row_of(run, pretrain_dir(run, seed), pretrain_hash(run, seed), work)
@@ -119,7 +145,7 @@ def run_grpo(run: Run, seed: int = 0) -> dict:
         from .recommender import StreamRec
         from .reinforce import reinforce
 
-        tokenizer, (_, splits) = run_tokenizer(run), run_data(run)
+        tokenizer, splits = run_tokenizer(run), run_recall(run)
         model, reference = Backbone.load(sft_dir(run, seed)), Backbone.load(pretrain_dir(run, seed))
         near = torch.from_numpy(similar_items(run_embeddings(run), run.config.grpo.K))
         result = reinforce(
@@ -127,6 +153,7 @@ def run_grpo(run: Run, seed: int = 0) -> dict:
         )
         l, beams = run.config.sft.l, run.config.evaluate.beams
         slow = StreamRec(result.model, tokenizer, beams, l=l, think="greedy", device=run.device)
+        _keep_memory(run, part)
         _keep_trained(run, result, slow, splits, part, {"l": l, "best_block": result.best["epoch"]})
 
     return _row_of(run, grpo_dir(run, seed), grpo_hash(run, seed), work)
@@ -143,8 +170,9 @@ def run_controls(run: Run, seed: int = 0) -> dict[str, dict]:
         from .recommender import StreamRec
 
         config = control_config(run.config, name)
-        if name == "deep-tiger":
-            tokenizer, (_, splits) = run_tokenizer(run), run_data(run)
+        if name.endswith("tiger"):
+            tokenizer = run_tokenizer(run)
+            splits = run_recall(run) if name == "recalling-tiger" else run_data(run)[1]
             result = train_tiger(splits, tokenizer, config, seed, part, run.device)
             fast = StreamRec(result.model, tokenizer, beams=config.evaluate.beams, device=run.device)
             _keep_trained(run, result, fast, splits, part)
@@ -171,7 +199,7 @@ def _finetuned(run: Run, config, seed: int, part: Path):
     from .recommender import StreamRec
     from .sft import finetune
 
-    tokenizer, (_, splits) = run_tokenizer(run), run_data(run)
+    tokenizer, splits = run_tokenizer(run), run_recall(run)
     model = quicken_dropout(Backbone.load(pretrain_dir(run, seed)))
     neighbours = run_neighbours(run)
     result = finetune(model, splits, tokenizer, neighbours, config, seed, part, device=run.device)
@@ -192,6 +220,7 @@ def _keep_finetuned(run: Run, result, slow, splits, part: Path, more: dict | Non
         slow.model, slow.tokenizer, slow.beams, l=slow.l, think="greedy", w=w, device=run.device
     )
     more = {"l": slow.l, "w": w, "weights": weights, **(more or {})}
+    _keep_memory(run, part)
     _keep_trained(run, result, slow, splits, part, more, guided=guided)
 
 
@@ -228,7 +257,7 @@ def _keep_trained(run: Run, result, model, splits, part: Path, more: dict | None
 
 
 def run_baselines(run: Run) -> dict[str, dict]:
-    """Rows of Popularity and Markov, and of the oracle on the playground, by name.
+    """Rows of the models that only count, and of the oracle on the playground, by name.
 
     They only count, so one row serves every seed: results.json has it under seed "0".
     """
@@ -243,7 +272,7 @@ def run_baselines(run: Run) -> dict[str, dict]:
         cache.append(cache[0] if cache else run_data(run))
         dataset, splits = cache[0]
         begin = time.perf_counter()
-        model = _counting_model(name, dataset, splits)
+        model = _counting_model(run, name, dataset, splits)
         seconds = time.perf_counter() - begin
         valid, test = evaluate(model, splits.valid), evaluate(model, splits.test)
         row = {
@@ -262,9 +291,11 @@ def run_baselines(run: Run) -> dict[str, dict]:
     return rows
 
 
-def _counting_model(name: str, dataset, splits):
+def _counting_model(run: Run, name: str, dataset, splits):
     if name == ORACLE:
         return _Oracle(dataset.world)
+    if name == "SequentialRules":
+        return _rules(run, dataset, splits)
     from .baselines import counting
 
     return getattr(counting, name).fit(splits, dataset.n_items)

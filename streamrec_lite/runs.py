@@ -20,9 +20,9 @@ from .runtime import read_json, write_json
 from .stages import done, part_of
 
 STAGES = ("data", "embeddings", "tokenizer", "tiger", "baselines", "pretrain", "sft", "grpo", "results")
-COUNTING = ("Popularity", "Markov")
+COUNTING = ("Popularity", "Markov", "SequentialRules")
 ORACLE = "Oracle"
-CONTROLS = ("deep-tiger", "no-thoughts", "random-thoughts")  # see ``question``
+CONTROLS = ("deep-tiger", "recalling-tiger", "no-thoughts", "random-thoughts")  # see ``question``
 FORMAT = 1  # raise it when a stage writes something else for the same settings
 SPECS = ("playground", "amazon-2018:DIR", "amazon-2023:CATEGORY", "FILE.csv", "FILE.parquet")
 
@@ -191,6 +191,7 @@ def tiger_hash(run: Run, seed: int) -> str | None:
 def pretrain_hash(run: Run, seed: int) -> str | None:
     c = run.config.to_dict()
     settings = (c["backbone"], c["pretrain"], c["evaluate"]["beams"], c["data"]["max_history"], seed)
+    settings += (c["recall"],) if run.config.recall.n else ()
     return _after(run, "pretrain", *settings, upstream=tokenizer_hash(run))
 
 
@@ -205,7 +206,8 @@ def grpo_hash(run: Run, seed: int) -> str | None:
 
 
 def counting_hash(run: Run, name: str) -> str | None:
-    return _after(run, name, upstream=content_hash(run))
+    settings = [run.config.to_dict()["recall"]] if name == "SequentialRules" else []
+    return _after(run, name, *settings, upstream=content_hash(run))
 
 
 def tiger_dir(run: Run, seed: int) -> Path:
