@@ -1,4 +1,4 @@
-"""The data set as a run keeps it: read once from its source, then from the run's own folder."""
+"""What a run keeps of its data set and of each model: files whole or not there, read back as they were."""
 
 from __future__ import annotations
 

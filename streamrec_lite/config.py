@@ -70,14 +70,6 @@ class BackboneConfig:
 
 
 @dataclass(frozen=True)
-class RecallConfig:
-    n: int = opt(0, "items recalled behind the history before STREAM-Rec thinks; 0: the paper", 0, 100)
-    window: int = opt(3, "most steps between the two items of a rule", 1, 100)
-    reach: int = opt(5, "newest items of a history that vote", 1, 1000)
-    fade: float = opt(0.4, "what each further step is worth, in rules and in votes", 0.0, 1.0)
-
-
-@dataclass(frozen=True)
 class TrainConfig:
     lr: float = opt(1.5e-3, "AdamW peak learning rate", 1e-8, 1.0)
     embedding_lr: float = opt(20.0, "how many times faster the embedding table learns", 0.0, 1e4)
@@ -187,7 +179,6 @@ class Config:
     embeddings: EmbeddingConfig = field(default_factory=EmbeddingConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    recall: RecallConfig = field(default_factory=RecallConfig)
     tiger: TrainConfig = field(default_factory=TrainConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     sft: SftConfig = field(default_factory=SftConfig)
@@ -254,8 +245,6 @@ def preset(name: str = "lite", dataset: str = "playground") -> Config:
             grpo=replace(config.grpo, max_epochs=2, updates=3, batch_size=8, G=4, K=10, warmup_steps=1),
             evaluate=replace(config.evaluate, bootstrap=200),
         )
-    if name == "lite" and dataset != "playground":
-        config = replace(config, recall=replace(config.recall, n=2))
     if name == "lite" and dataset == "playground":  # 600 items: 64 codes a level are enough
         config = replace(
             config,

@@ -88,3 +88,18 @@ def ablation(table: pd.DataFrame):
     axes.set(xlabel="change of each reward, unweighted (blue: rises)", ylabel="what is rewarded")
     axes.set_title("A few updates by some of the rewards: what happens to all of them?")
     return figure
+
+
+@styled
+def shares(tables: dict[str, dict], chosen: dict[str, float], metric: str = "N@10"):
+    """Validation by the share of the rules' word, a line a model; from ``yardsticks.run_mixture``."""
+    figure, axes = picture(8.5, 3.6)
+    for (name, table), colour, marker, line in zip(tables.items(), CYCLE, MARKERS, LINES, strict=False):
+        x, y = [float(w) for w in table], [value[metric] for value in table.values()]
+        axes.plot(x, y, color=colour, marker=marker, linestyle=line, markersize=5, label=name)
+        axes.plot(chosen[name], table[str(chosen[name])][metric], "o", markersize=14, color="none",
+                  markeredgecolor=colour)  # fmt: skip
+    axes.set(xlabel="share $w$ of the rules (0: the model alone; 1: the rules alone; circle: chosen)")
+    axes.set(ylabel=f"validation {metric}", title="A memory beside the model")
+    axes.legend()
+    return figure

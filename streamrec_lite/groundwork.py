@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .runs import Run, content_hash, data_hash, embeddings_hash, tokenizer_hash
+from .runtime import read_json
 from .stages import done, run_stage
 
 
@@ -69,3 +70,9 @@ def run_neighbours(run: Run):
     from .embeddings import similar_items
 
     return torch.from_numpy(similar_items(run_embeddings(run), run.config.pretrain.pool))
+
+
+def row_of(run, folder: Path, hash_: str | None, work) -> dict:
+    """Do a stage whose folder keeps a row of results.json; returns the row, with "dir"."""
+    run_stage(run.dir, folder.relative_to(run.dir).as_posix(), hash_, work)
+    return {**read_json(folder / "row.json"), "dir": str(folder)}

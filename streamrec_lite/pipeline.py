@@ -7,18 +7,15 @@ A notebook opens its run by ``open_run`` and calls its stage with one line; `str
 from __future__ import annotations
 
 import functools
-import time
 from pathlib import Path
 
-from .groundwork import run_data, run_embeddings, run_neighbours, run_tokenizer
+from .groundwork import row_of, run_data, run_embeddings, run_neighbours, run_tokenizer
 from .runs import (
     CONTROLS,
-    ORACLE,
+    MIXED,
+    SEEDED,
     Run,
-    content_hash,
     control_dir,
-    counting_hash,
-    counting_names,
     grpo_dir,
     grpo_hash,
     open_run,
@@ -30,8 +27,8 @@ from .runs import (
     tiger_hash,
     tokenizer_hash,
 )
-from .runtime import read_json
-from .stages import done, run_stage
+from .stages import done
+from .yardsticks import run_baselines, run_mixture
 
 __all__ = [
     "Run",
@@ -41,9 +38,9 @@ __all__ = [
     "run_data",
     "run_embeddings",
     "run_grpo",
+    "run_mixture",
     "run_neighbours",
     "run_pretrain",
-    "run_recall",
     "run_results",
     "run_sft",
     "run_tiger",
@@ -65,31 +62,7 @@ def run_tiger(run: Run, seed: int = 0) -> dict:
         model = StreamRec(result.model, tokenizer, beams=run.config.evaluate.beams, device=run.device)
         _keep_trained(run, result, model, splits, part)
 
-    return _row_of(run, tiger_dir(run, seed), tiger_hash(run, seed), work)
-
-
-def run_recall(run: Run):
-    """The splits as STREAM-Rec reads them: with ``recall.n`` recalled items behind every history."""
-    from .recall import recall_all
-
-    dataset, splits = run_data(run)
-    n = run.config.recall.n
-    return recall_all(_rules(run, dataset, splits), splits, n) if n else splits
-
-
-def _rules(run: Run, dataset, splits):
-    from .baselines.rules import SequentialRules
-
-    settings = run.config.recall
-    return SequentialRules.fit(splits, dataset.n_items, settings.window, settings.reach, settings.fade)
-
-
-def _keep_memory(run: Run, part: Path) -> None:
-    """Whoever loads the model recalls as it did in training."""
-    from .recall import Recall
-
-    if run.config.recall.n:
-        Recall(_rules(run, *run_data(run)), run.config.recall.n).save(part / "memory.safetensors")
+    return row_of(run, tiger_dir(run, seed), tiger_hash(run, seed), work)
 
 
 def run_pretrain(run: Run, seed: int = 0) -> dict:
@@ -101,16 +74,15 @@ def run_pretrain(run: Run, seed: int = 0) -> dict:
         from .pretrain import pretrain
         from .recommender import StreamRec
 
-        tokenizer, splits = run_tokenizer(run), run_recall(run)
+        tokenizer, (_, splits) = run_tokenizer(run), run_data(run)
         result = pretrain(splits, tokenizer, run_neighbours(run), run.config, seed, part, run.device)
         settings = {"beams": run.config.evaluate.beams, "device": run.device}
         direct = StreamRec(result.model, tokenizer, **settings)
         thoughts = run.config.pretrain.n_similar * tokenizer.m
         slow = StreamRec(result.model, tokenizer, l=thoughts, think="greedy", **settings)
-        _keep_memory(run, part)
         _keep_trained(run, result, slow, splits, part, direct=direct)
 
-    return _row_of(run, pretrain_dir(run, seed), pretrain_hash(run, seed), work)
+    return row_of(run, pretrain_dir(run, seed), pretrain_hash(run, seed), work)
 
 
 def run_sft(run: Run, seed: int = 0) -> dict:
@@ -129,7 +101,7 @@ def run_sft(run: Run, seed: int = 0) -> dict:
         question = ask_in_many_ways(slow, splits.test.to(run.device), bootstrap=run.config.evaluate.bootstrap)
         _keep_finetuned(run, result, slow, splits, part, {"question": question})
 
-    return _row_of(run, sft_dir(run, seed), sft_hash(run, seed), work)
+    return row_of(run, sft_dir(run, seed), sft_hash(run, seed), work)
 
 
 def run_grpo(run: Run, seed: int = 0) -> dict:
@@ -145,7 +117,7 @@ def run_grpo(run: Run, seed: int = 0) -> dict:
         from .recommender import StreamRec
         from .reinforce import reinforce
 
-        tokenizer, splits = run_tokenizer(run), run_recall(run)
+        tokenizer, (_, splits) = run_tokenizer(run), run_data(run)
         model, reference = Backbone.load(sft_dir(run, seed)), Backbone.load(pretrain_dir(run, seed))
         near = torch.from_numpy(similar_items(run_embeddings(run), run.config.grpo.K))
         result = reinforce(
@@ -153,10 +125,9 @@ def run_grpo(run: Run, seed: int = 0) -> dict:
         )
         l, beams = run.config.sft.l, run.config.evaluate.beams
         slow = StreamRec(result.model, tokenizer, beams, l=l, think="greedy", device=run.device)
-        _keep_memory(run, part)
         _keep_trained(run, result, slow, splits, part, {"l": l, "best_block": result.best["epoch"]})
 
-    return _row_of(run, grpo_dir(run, seed), grpo_hash(run, seed), work)
+    return row_of(run, grpo_dir(run, seed), grpo_hash(run, seed), work)
 
 
 def run_controls(run: Run, seed: int = 0) -> dict[str, dict]:
@@ -170,9 +141,8 @@ def run_controls(run: Run, seed: int = 0) -> dict[str, dict]:
         from .recommender import StreamRec
 
         config = control_config(run.config, name)
-        if name.endswith("tiger"):
-            tokenizer = run_tokenizer(run)
-            splits = run_recall(run) if name == "recalling-tiger" else run_data(run)[1]
+        if name == "deep-tiger":
+            tokenizer, (_, splits) = run_tokenizer(run), run_data(run)
             result = train_tiger(splits, tokenizer, config, seed, part, run.device)
             fast = StreamRec(result.model, tokenizer, beams=config.evaluate.beams, device=run.device)
             _keep_trained(run, result, fast, splits, part)
@@ -181,15 +151,9 @@ def run_controls(run: Run, seed: int = 0) -> dict[str, dict]:
         _keep_finetuned(run, result, slow, splits, part)
 
     return {
-        name: _row_of(run, control_dir(run, name, seed), sft_hash(run, seed), functools.partial(work, name))
+        name: row_of(run, control_dir(run, name, seed), sft_hash(run, seed), functools.partial(work, name))
         for name in CONTROLS
     }
-
-
-def _row_of(run: Run, folder: Path, hash_: str | None, work) -> dict:
-    """Do a stage whose folder keeps a row of results.json; returns the row, with "dir"."""
-    run_stage(run.dir, folder.relative_to(run.dir).as_posix(), hash_, work)
-    return {**read_json(folder / "row.json"), "dir": str(folder)}
 
 
 def _finetuned(run: Run, config, seed: int, part: Path):
@@ -199,7 +163,7 @@ def _finetuned(run: Run, config, seed: int, part: Path):
     from .recommender import StreamRec
     from .sft import finetune
 
-    tokenizer, splits = run_tokenizer(run), run_recall(run)
+    tokenizer, (_, splits) = run_tokenizer(run), run_data(run)
     model = quicken_dropout(Backbone.load(pretrain_dir(run, seed)))
     neighbours = run_neighbours(run)
     result = finetune(model, splits, tokenizer, neighbours, config, seed, part, device=run.device)
@@ -220,7 +184,6 @@ def _keep_finetuned(run: Run, result, slow, splits, part: Path, more: dict | Non
         slow.model, slow.tokenizer, slow.beams, l=slow.l, think="greedy", w=w, device=run.device
     )
     more = {"l": slow.l, "w": w, "weights": weights, **(more or {})}
-    _keep_memory(run, part)
     _keep_trained(run, result, slow, splits, part, more, guided=guided)
 
 
@@ -256,61 +219,6 @@ def _keep_trained(run: Run, result, model, splits, part: Path, more: dict | None
     save_row(part, row, ranks)
 
 
-def run_baselines(run: Run) -> dict[str, dict]:
-    """Rows of the models that only count, and of the oracle on the playground, by name.
-
-    They only count, so one row serves every seed: results.json has it under seed "0".
-    """
-    if not content_hash(run):
-        run_data(run)
-    cache: list = []
-
-    def work(name: str, part: Path) -> None:
-        from .artifacts import save_row
-        from .evaluate import evaluate
-
-        cache.append(cache[0] if cache else run_data(run))
-        dataset, splits = cache[0]
-        begin = time.perf_counter()
-        model = _counting_model(run, name, dataset, splits)
-        seconds = time.perf_counter() - begin
-        valid, test = evaluate(model, splits.valid), evaluate(model, splits.test)
-        row = {
-            "valid": valid.metrics,
-            "test": test.metrics,
-            "train_seconds": seconds,
-            "epochs": 0,
-            "users_per_second": test.users_per_second,
-        }
-        save_row(part, row, {"valid": valid.ranks, "test": test.ranks})
-
-    rows = {}
-    for name in counting_names(run):
-        run_stage(run.dir, f"baselines/{name}", counting_hash(run, name), functools.partial(work, name))
-        rows[name] = read_json(run.dir / "baselines" / name / "row.json")
-    return rows
-
-
-def _counting_model(run: Run, name: str, dataset, splits):
-    if name == ORACLE:
-        return _Oracle(dataset.world)
-    if name == "SequentialRules":
-        return _rules(run, dataset, splits)
-    from .baselines import counting
-
-    return getattr(counting, name).fit(splits, dataset.n_items)
-
-
-class _Oracle:
-    """The playground's best ranking, asked like any model."""
-
-    def __init__(self, world):
-        self.world = world
-
-    def topk(self, prefixes, k: int):
-        return self.world.oracle_topk(prefixes, k)
-
-
 def run_results(run: Run) -> dict:
     """Gather the rows of all models in results.json and table2.md; returns what results.json holds.
 
@@ -318,4 +226,9 @@ def run_results(run: Run) -> dict:
     """
     from .report import write_results
 
+    for stage in MIXED:
+        for seed in run.seeds:
+            _, folder, hash_ = SEEDED[stage]
+            if done(folder(run, seed), hash_(run, seed) or "-"):
+                run_mixture(run, stage, seed)
     return write_results(run)

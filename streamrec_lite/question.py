@@ -2,7 +2,6 @@
 
 The controls are other models with as many training updates as the thinking one:
 
-    recalling-tiger  TIGER that reads what STREAM-Rec recalls (where recall.n > 0)
     deep-tiger       TIGER with a decoder deepened to the steps that thinking adds
     no-thoughts      the same fine-tuning with l = 0
     random-thoughts  the same fine-tuning, the lessons in thinking being any codes
@@ -66,8 +65,6 @@ def ask_in_many_ways(model: StreamRec, prefixes: Prefixes, most: int = 1000, boo
 def control_config(config: Config, name: str) -> Config:
     """The settings of a control: as many updates as pretraining and fine-tuning have together."""
     replace = dataclasses.replace
-    if name == "recalling-tiger":
-        return config
     if name == "deep-tiger":
         m, steps = config.tokenizer.m, config.sft.l + 1 + config.tokenizer.m
         layers = round(config.backbone.num_layers * steps / m)

@@ -11,7 +11,6 @@ from torch import Tensor
 from .backbone import Backbone, history_tokens, item_table
 from .decoding import beam_search
 from .errors import BadInput, did_you_mean
-from .recall import Recall
 from .retrieval import find_candidates, guided_ranking
 from .runtime import pick_device, read_json
 from .schemas import PAD_ITEM, Beams, Prefixes
@@ -58,8 +57,6 @@ class StreamRec:
         max_history: L, the newest items that are read.
         l: thoughts that the thinking decoder writes, where there is one.
         think, n_thoughts: how it thinks unless asked otherwise ("none": the direct decoder answers).
-        recall: the memory of a model that reads recalled items; ``recommend`` asks it. Whoever hands
-            over tensors of histories has them written there already.
         w: weight of the last state's own score of the items (``retrieval``); 0: the paper's decoding.
         device: where to compute; default: where the model is.
     """
@@ -76,14 +73,12 @@ class StreamRec:
         think: str = "none",
         n_thoughts: int = 1,
         w: float = 0.0,
-        recall: Recall | None = None,
         device=None,
     ):
         self.device = torch.device(device or next(model.parameters()).device)
         self.model, self.tokenizer = model.to(self.device), tokenizer.to(self.device)
         self.beams, self.max_history = beams, max_history
         self.l, self.think, self.n_thoughts, self.w = l, think, n_thoughts, w
-        self.recall = recall
         self.item_ids = item_ids or [str(i) for i in range(tokenizer.n_items)]
         self.titles = titles or self.item_ids
         self._row = {item: i for i, item in enumerate(self.item_ids)}
@@ -188,8 +183,7 @@ class StreamRec:
                     raise BadInput(f"item {item!r}", "not in the catalogue", "use ids of the run's data set")
             rows.append([self._row[item] for item in history[-self.max_history :]])
         width = max(map(len, rows), default=1)
-        history = torch.tensor([row + [PAD_ITEM] * (width - len(row)) for row in rows])
-        return history if self.recall is None or not rows else self.recall.append(history)
+        return torch.tensor([row + [PAD_ITEM] * (width - len(row)) for row in rows])
 
     @classmethod
     def load(
@@ -220,7 +214,7 @@ class StreamRec:
             rule = f"its {backbone.vocab_size} tokens are not the tokenizer's {tokenizer.vocab_size}"
             raise BadInput(str(folder), rule, "run `streamrec reproduce` again")
         items = read_json(run_dir / "data" / "items.json")
-        l, w, recalls = 0, 0.0, (folder / "memory.safetensors").exists()
+        l, w = 0, 0.0
         if model == "STREAM-Rec-PT":
             l = config["pretrain"]["n_similar"] * tokenizer.m
         elif model != "TIGER":
@@ -236,6 +230,5 @@ class StreamRec:
             l=l,
             think="none" if model == "TIGER" else "greedy",
             w=w,
-            recall=Recall.load(folder / "memory.safetensors") if recalls else None,
             device=device or pick_device(),
         )

@@ -13,12 +13,16 @@ from .runs import (
     CONTROLS,
     COUNTING,
     FORMAT,
+    MIXED,
     ORACLE,
     SEEDED,
     Run,
     control_dir,
     counting_hash,
     counting_names,
+    mixed_dir,
+    mixed_hash,
+    mixed_name,
     sft_hash,
 )
 from .runtime import derive_seed, describe_machine, read_json, read_tensors, write_json, write_text
@@ -48,6 +52,9 @@ def row_folders(run: Run) -> dict[str, dict[str, tuple[Path, str | None]]]:
     folders = {name: {"0": (run.dir / "baselines" / name, counting_hash(run, name))} for name in COUNTING}
     for model, folder, hash_ in SEEDED.values():
         folders[model] = {str(s): (folder(run, s), hash_(run, s)) for s in run.seeds}
+    for stage in MIXED:
+        rows = {str(s): (mixed_dir(run, stage, s), mixed_hash(run, stage, s)) for s in run.seeds}
+        folders[mixed_name(SEEDED[stage][0])] = rows
     return folders
 
 

@@ -22,7 +22,7 @@ from .stages import done, part_of
 STAGES = ("data", "embeddings", "tokenizer", "tiger", "baselines", "pretrain", "sft", "grpo", "results")
 COUNTING = ("Popularity", "Markov", "SequentialRules")
 ORACLE = "Oracle"
-CONTROLS = ("deep-tiger", "recalling-tiger", "no-thoughts", "random-thoughts")  # see ``question``
+CONTROLS = ("deep-tiger", "no-thoughts", "random-thoughts")  # see ``question``
 FORMAT = 1  # raise it when a stage writes something else for the same settings
 SPECS = ("playground", "amazon-2018:DIR", "amazon-2023:CATEGORY", "FILE.csv", "FILE.parquet")
 
@@ -191,7 +191,6 @@ def tiger_hash(run: Run, seed: int) -> str | None:
 def pretrain_hash(run: Run, seed: int) -> str | None:
     c = run.config.to_dict()
     settings = (c["backbone"], c["pretrain"], c["evaluate"]["beams"], c["data"]["max_history"], seed)
-    settings += (c["recall"],) if run.config.recall.n else ()
     return _after(run, "pretrain", *settings, upstream=tokenizer_hash(run))
 
 
@@ -206,8 +205,7 @@ def grpo_hash(run: Run, seed: int) -> str | None:
 
 
 def counting_hash(run: Run, name: str) -> str | None:
-    settings = [run.config.to_dict()["recall"]] if name == "SequentialRules" else []
-    return _after(run, name, *settings, upstream=content_hash(run))
+    return _after(run, name, upstream=content_hash(run))
 
 
 def tiger_dir(run: Run, seed: int) -> Path:
@@ -237,6 +235,23 @@ SEEDED = {
     "sft": ("STREAM-Rec-SFT", sft_dir, sft_hash),
     "grpo": ("STREAM-Rec-RL", grpo_dir, grpo_hash),
 }
+
+
+MIXED = ("tiger", "sft", "grpo")  # stages whose models are asked together with the rules, too
+
+
+def mixed_name(model: str) -> str:
+    """The row of a model that answers together with the sequential rules (``memory``)."""
+    return f"{model}, with rules"
+
+
+def mixed_hash(run: Run, stage: str, seed: int) -> str | None:
+    rules = counting_hash(run, "SequentialRules")
+    return rules and _after(run, "mixed", rules, upstream=SEEDED[stage][2](run, seed))
+
+
+def mixed_dir(run: Run, stage: str, seed: int) -> Path:
+    return run.dir / "baselines" / "with-rules" / SEEDED[stage][0] / f"seed-{seed}"
 
 
 def counting_names(run: Run) -> tuple[str, ...]:

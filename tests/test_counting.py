@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from streamrec_lite.baselines.counting import Markov, Popularity
+from streamrec_lite.baselines.rules import SequentialRules
 from streamrec_lite.evaluate import evaluate
 from streamrec_lite.schemas import Prefixes, Splits
 
@@ -47,6 +48,17 @@ def test_popularity_by_hand():
     assert ask(model, 0, 7) == [1, 0, 2, 3, 5, 4, 6]  # ties by lower item
     assert ask(model, 0, 9) == [1, 0, 2, 3, 5, 4, 6, -1, -1]
     assert model.topk(prefixes([(0, [1], 0), (1, [2], 0)]), 2).tolist() == [[1, 0], [1, 0]]
+
+
+def test_sequential_rules_by_hand():
+    """Within two steps, each further step worth half: after 1 came 2 twice, 3 once, 1 two steps later..."""
+    model = SequentialRules.fit(split(SEQUENCES), 7, window=2, reach=2, fade=0.5)
+    expected = [[0, 2, 0.5, 0.5], [0, 0.5, 2, 1], [0, 1, 0, 0], [0, 1, 0.5, 0]]
+    assert model.rules.toarray()[:4, :4].tolist() == expected
+    scores = model.scores(prefixes([(0, [2, 0, 1], 0)]))[0]  # 1 votes, 0 votes half, 2 is out of reach
+    assert scores[:4].tolist() == pytest.approx([0, 1.5, 2.25, 1.25], abs=1e-3)
+    assert model.topk(prefixes([(0, [2, 0, 1], 0)]), 9).tolist() == [[2, 1, 3, 0, 5, 4, 6, -1, -1]]
+    assert ask(model, 6, 3) == [1, 0, 2]  # never seen: popularity, of equals the lower item
 
 
 def test_markov_by_hand():

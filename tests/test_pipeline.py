@@ -21,7 +21,9 @@ from streamrec_lite.runs import data_hash, embeddings_hash, input_files, tiger_d
 from streamrec_lite.runtime import read_json
 
 METRICS = {"R@5", "R@10", "N@5", "N@10"}
-TRAINED = ("TIGER", "STREAM-Rec-PT", "STREAM-Rec-SFT")
+TRAINED = ("TIGER", "STREAM-Rec-PT", "STREAM-Rec-SFT", "STREAM-Rec-RL")
+COUNTING = ("Popularity", "Markov", "SequentialRules")
+MIXED = [f"{model}, with rules" for model in ("TIGER", "STREAM-Rec-SFT", "STREAM-Rec-RL")]
 GUIDED = "STREAM-Rec-SFT, state-guided"
 STAGES = ("data", "embeddings", "tokenizer", "tiger", "baselines", "pretrain", "sft", "grpo", "results")
 
@@ -77,7 +79,7 @@ def test_the_run_folder_is_the_contract(finished):
 def test_results_json_is_the_contract(finished):
     results = read_json(finished[0] / "results.json")
     assert results["schema"] == 1 and results["dataset"] == "playground" and results["preset"] == "smoke"
-    assert results["seeds"] == [0] and set(results["models"]) == {"Popularity", "Markov", *TRAINED, GUIDED}
+    assert results["seeds"] == [0] and set(results["models"]) == {*COUNTING, *TRAINED, GUIDED, *MIXED}
     for rows in results["models"].values():
         assert set(rows) == {"0"}
         assert {"train_seconds", "epochs", "users_per_second"} <= set(rows["0"])
@@ -92,7 +94,7 @@ def test_results_json_is_the_contract(finished):
     assert set(row["question"]["n"]) == {"1", "4", "16"} and row["question"]["users"] == 60
     best = max(value["N@10"] for name, value in row["weights"].items() if name != "state")
     assert row["weights"][str(row["w"])]["N@10"] == best
-    for model in ("Popularity", "Markov", "STREAM-Rec-PT", "STREAM-Rec-SFT", GUIDED):
+    for model in (*COUNTING, *TRAINED[1:], GUIDED, *MIXED):
         row, tiger = results["models"][model]["0"]["test"], results["models"]["TIGER"]["0"]["test"]
         versus = results["versus_TIGER"][model]["N@10"]
         assert versus["mean_difference"] == pytest.approx(row["N@10"] - tiger["N@10"], abs=1e-12)
@@ -124,7 +126,7 @@ def test_functions_load_what_is_done(copied):
     assert vectors.shape[0] == 40 and vectors.dtype == np.float32 and tokenizer.n_items == 40
     row = pipeline.run_tiger(run, 0)
     assert Path(row["dir"]) == tiger_dir(run, 0) and row["epochs"] == 3
-    assert set(pipeline.run_baselines(run)) == {"Popularity", "Markov", "Oracle"}
+    assert set(pipeline.run_baselines(run)) == {*COUNTING, "Oracle"}
     assert pipeline.run_results(run) == read_json(copied / "results.json")
 
 

@@ -1,0 +1,104 @@
+"""What trained models are measured against: models that only count, the oracle, and memory beside a model."""
+
+from __future__ import annotations
+
+import functools
+import time
+from pathlib import Path
+
+from .groundwork import row_of, run_data
+from .runs import (
+    ORACLE,
+    SEEDED,
+    Run,
+    content_hash,
+    counting_hash,
+    counting_names,
+    mixed_dir,
+    mixed_hash,
+)
+from .runtime import read_json
+from .stages import run_stage
+
+
+def run_baselines(run: Run) -> dict[str, dict]:
+    """Rows of the models that only count, and of the oracle on the playground, by name.
+
+    They only count, so one row serves every seed: results.json has it under seed "0".
+    """
+    if not content_hash(run):
+        run_data(run)
+    cache: list = []
+
+    def work(name: str, part: Path) -> None:
+        from .artifacts import save_row
+        from .evaluate import evaluate
+
+        cache.append(cache[0] if cache else run_data(run))
+        dataset, splits = cache[0]
+        begin = time.perf_counter()
+        model = _counting_model(name, dataset, splits)
+        seconds = time.perf_counter() - begin
+        valid, test = evaluate(model, splits.valid), evaluate(model, splits.test)
+        row = {
+            "valid": valid.metrics,
+            "test": test.metrics,
+            "train_seconds": seconds,
+            "epochs": 0,
+            "users_per_second": test.users_per_second,
+        }
+        save_row(part, row, {"valid": valid.ranks, "test": test.ranks})
+
+    rows = {}
+    for name in counting_names(run):
+        run_stage(run.dir, f"baselines/{name}", counting_hash(run, name), functools.partial(work, name))
+        rows[name] = read_json(run.dir / "baselines" / name / "row.json")
+    return rows
+
+
+def _counting_model(name: str, dataset, splits):
+    if name == ORACLE:
+        return _Oracle(dataset.world)
+    from .baselines import counting, rules
+
+    if name == "SequentialRules":
+        return rules.SequentialRules.fit(splits, dataset.n_items)
+    return getattr(counting, name).fit(splits, dataset.n_items)
+
+
+class _Oracle:
+    """The playground's best ranking, asked like any model."""
+
+    def __init__(self, world):
+        self.world = world
+
+    def topk(self, prefixes, k: int):
+        return self.world.oracle_topk(prefixes, k)
+
+
+def run_mixture(run: Run, stage: str, seed: int = 0) -> dict:
+    """The row of a stage's model together with the rules: "w", chosen on validation, and all "shares"."""
+
+    def work(part: Path) -> None:
+        from .artifacts import save_row
+        from .baselines.rules import SequentialRules
+        from .evaluate import evaluate
+        from .memory import WithRules, choose_share
+        from .recommender import StreamRec
+
+        dataset, splits = run_data(run)
+        rules = SequentialRules.fit(splits, dataset.n_items)
+        model = StreamRec.load(run.dir, seed, model=SEEDED[stage][0], device=run.device)
+        w, shares = choose_share(model, rules, splits.valid)
+        test = evaluate(WithRules(model, rules, w), splits.test, batch_size=run.config.evaluate.batch_size)
+        trained = read_json(SEEDED[stage][1](run, seed) / "row.json")
+        row = {"valid": shares[str(w)], "test": test.metrics, "users_per_second": test.users_per_second}
+        row |= {
+            "train_seconds": trained["train_seconds"],
+            "epochs": trained["epochs"],
+            "w": w,
+            "shares": shares,
+        }
+        save_row(part, row, {"test": test.ranks})
+
+    return row_of(run, mixed_dir(run, stage, seed), mixed_hash(run, stage, seed), work)
