@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .backbone import Backbone, history_tokens
 from .baselines.tiger import tiger_loss
+from .bench_rl import bench_sampling, bench_update
 from .bench_thinking import bench_annotate, bench_finetuning, bench_thinking
 from .clustering import kmeans, nearest
 from .config import BackboneConfig, DataConfig, EmbeddingConfig, EvalConfig, TrainConfig
@@ -23,8 +24,9 @@ from .embeddings import embed_items
 from .errors import BadInput, did_you_mean
 from .optim import make_optimizer, quicken_dropout
 from .repair import repair_collisions
+from .rivals import as_transformers_t5
 from .runtime import autocast, matmul_rate, pick_device, resolve_precision, seed_everything, write_json
-from .schemas import BOS, PAD, Prefixes
+from .schemas import PAD, Prefixes
 from .semantic_ids import SemanticTokenizer
 from .timing import clock, take_turns
 
@@ -67,28 +69,6 @@ def random_ids(n: int, m: int = 4, K: int = 256, seed: int = 0) -> Tensor:
     numbers = torch.randint(0, K**m, (n + n // 2 + 16,), generator=generator).unique()
     numbers = numbers[torch.randperm(len(numbers), generator=generator)[:n]]
     return torch.stack([numbers // K**j % K for j in reversed(range(m))], dim=1)
-
-
-def as_transformers_t5(model: Backbone):
-    """``T5ForConditionalGeneration`` with the weights of ``model`` and its direct decoder."""
-    from transformers import T5Config, T5ForConditionalGeneration
-
-    sizes = {
-        k: v
-        for k, v in vars(model.config).items()
-        if k not in ("dropout", "softmax", "recency", "decoder_layers")
-    }
-    t5 = T5ForConditionalGeneration(
-        T5Config(
-            vocab_size=model.vocab_size, dropout_rate=model.config.dropout, pad_token_id=PAD,
-            decoder_start_token_id=BOS, eos_token_id=None, **sizes,
-        )
-    )  # fmt: skip
-    state = {"shared.weight": model.shared.weight}
-    state |= {f"encoder.{k}": v for k, v in model.encoder.state_dict().items()}
-    state |= {f"decoder.{k}": v for k, v in model.decoders["direct"].state_dict().items()}
-    t5.load_state_dict(state, strict=False)
-    return t5
 
 
 def text_ids(data) -> Tensor:
@@ -292,4 +272,6 @@ BENCHMARKS = {
     "annotate": bench_annotate,
     "thinking": bench_thinking,
     "finetuning": bench_finetuning,
+    "sampling": bench_sampling,
+    "update": bench_update,
 }

@@ -1,0 +1,102 @@
+"""The benchmarks of reinforcement: sampling rollouts, and one update with all its rewards."""
+
+from __future__ import annotations
+
+import torch
+
+from .backbone import Backbone, history_tokens
+from .config import BackboneConfig, GrpoConfig
+from .grpo import rollout_log_probs, write_rollouts
+from .reinforce import collect, update_losses
+from .rivals import as_transformers_t5
+from .runtime import seed_everything
+from .schemas import PAD, Prefixes
+from .semantic_ids import SemanticTokenizer
+from .timing import clock, take_turns
+
+L, USERS = 4, 32
+
+
+def _setting(splits, codes, device) -> tuple[Backbone, SemanticTokenizer, Prefixes]:
+    """A model with both decoders at the lite preset's sizes, and the users of one update."""
+    seed_everything(0, "bench")
+    tokenizer = SemanticTokenizer.from_codes(codes, 256).to(device)
+    sizes = BackboneConfig(recency=0)  # transformers' T5 has none
+    model = Backbone(sizes, tokenizer.vocab_size, ("direct", "thinking")).to(device).eval()
+    rows = torch.randperm(splits.train.rows, generator=torch.Generator().manual_seed(0))[:USERS]
+    return model, tokenizer, splits.train.take(rows.to(device))
+
+
+def bench_sampling(splits, codes, device) -> dict:
+    """Rollouts, 16 a user, l = 4 thoughts and m codes, tokens/s, against generate(do_sample=True).
+
+    generate samples freely; ours draws answers from the trie, which is more work.
+    """
+    model, tokenizer, users = _setting(splits, codes, device)
+    t5 = as_transformers_t5(model, "thinking").to(device).eval()
+    G, length = GrpoConfig().G, L + tokenizer.m
+    tokens = history_tokens(tokenizer.tokens, users.history)
+
+    @torch.no_grad()
+    def ours():
+        write_rollouts(model, tokenizer, *model.encode(tokens), L, G)
+
+    def theirs():
+        t5.generate(
+            input_ids=tokens, attention_mask=tokens != PAD, do_sample=True, top_k=0,
+            num_return_sequences=G, max_new_tokens=length, min_new_tokens=length,
+        )  # fmt: skip
+
+    written = USERS * G * length
+    speed = take_turns(
+        {"ours": lambda: written / clock(ours, device), "generate": lambda: written / clock(theirs, device)},
+        5,
+    )
+    return {
+        "ours, tokens/s": speed["ours"],
+        "generate, tokens/s": speed["generate"],
+        "ratio": speed["ours"] / speed["generate"],
+    }
+
+
+def _alike(tokenizer, items: torch.Tensor, k: int) -> torch.Tensor:
+    """The k items that share most codes with each item, the first levels weighing most: (B, k)."""
+    weight = 2.0 ** -torch.arange(tokenizer.m, device=items.device)
+    codes = tokenizer.codes.to(items.device)
+    shared = ((codes[items][:, None] == codes) * weight).sum(-1)
+    return shared.scatter(1, items[:, None], -1.0).topk(k, dim=1).indices
+
+
+def bench_update(splits, codes, device) -> dict:
+    """One GRPO update of 32 users x 16 rollouts, all rewards included, in passes of the policy.
+
+    A pass is the policy's own forward and backward on the same tokens. Negatives are items that share
+    codes with the target: like items of similar text they stand on few branches of the trie.
+    """
+    model, tokenizer, users = _setting(splits, codes, device)
+    start, config = model, GrpoConfig()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
+    reference = torch.zeros(users.rows, device=device)
+    near = _alike(tokenizer, users.target, config.K)
+    found = collect(model, start, tokenizer, users, reference, near, L, config)
+
+    def update():
+        found = collect(model, start, tokenizer, users, reference, near, L, config)
+        loss = update_losses(model, tokenizer, users, found, config)["loss"]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        optimizer.step()
+
+    def passes():
+        states, mask = model.encode(history_tokens(tokenizer.tokens, users.history))
+        log_prob, _ = rollout_log_probs(model, tokenizer, states, mask, found.rollouts)
+        optimizer.zero_grad(set_to_none=True)
+        log_prob.mean().backward()
+
+    seconds = take_turns({"update": lambda: clock(update, device), "pass": lambda: clock(passes, device)}, 7)
+    return {
+        "ms an update": 1e3 * seconds["update"],
+        "ms a forward and backward pass": 1e3 * seconds["pass"],
+        "ratio": seconds["update"] / seconds["pass"],
+    }
