@@ -140,7 +140,7 @@ def _one_epoch(task, model, optimizer, average, train: Prefixes, config: TrainCo
     epoch_seed = seed_everything(seed, task.section, "epoch", epoch)
     chosen = task.rows(epoch) if task.rows else torch.arange(train.rows, device=device)
     batches = length_batches(train.length[chosen], config.batch_size, epoch_seed)
-    batches = [chosen[rows] for rows in batches for _ in range(task.passes)]
+    batches = [rows for rows in (chosen[rows] for rows in batches) for _ in range(task.passes)]
     total_steps = config.max_epochs * len(batches)
     begin = time.perf_counter()
     model.train()
