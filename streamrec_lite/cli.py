@@ -86,7 +86,7 @@ def recommend(
     explain: Annotated[
         bool, typer.Option("--explain", help="Show the history, the semantic IDs and the thoughts too.")
     ] = False,
-    model: Annotated[str, typer.Option(help="TIGER, STREAM-Rec-PT or STREAM-Rec-SFT.")] = "TIGER",
+    model: Annotated[str, typer.Option(help="TIGER, STREAM-Rec-PT, -SFT or -RL.")] = "TIGER",
     guided: Annotated[
         bool, typer.Option("--guided", help="STREAM-Rec-SFT: let its last state score the items too.")
     ] = False,
@@ -96,6 +96,14 @@ def recommend(
     from .commands import recommend as ask
 
     ask(run, history.split(), _integer("-k", k), think, explain, model, _integer("--seed", seed), guided)
+
+
+@app.command()
+def tensorboard(run: Annotated[str, typer.Option(help="Folder of a run.")]) -> None:
+    """Copy a run's training logs into event files for TensorBoard."""
+    from .boards import export_logs
+
+    print(f"tensorboard --logdir {export_logs(run)}")
 
 
 @app.command()

@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -389,3 +390,19 @@ def test_sigkill_at_random_moments_ends_with_the_same_metrics(finished, notebook
     for model, rows in expected.items():
         for split in ("valid", "test"):
             assert models[model]["0"][split] == rows["0"][split]
+
+
+def test_logs_become_tensorboards(copied, capsys, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for _ in range(2):  # a second export replaces the first
+        assert cli.run(["tensorboard", "--run", str(copied)]) == 0
+    assert str(copied / "tensorboard") in capsys.readouterr().out
+    events = EventAccumulator(str(copied / "tensorboard" / "grpo" / "seed-0"))
+    events.Reload()
+    seen = [event.step for event in events.Scalars("valid_N@10")]
+    assert seen == [0, 1, 2]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    assert cli.run(["tensorboard", "--run", str(copied)]) == 2
+    assert "[tensorboard]" in capsys.readouterr().err
+    assert cli.run(["tensorboard", "--run", str(copied / "figures")]) == 2
