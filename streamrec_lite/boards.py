@@ -16,7 +16,9 @@ def export_logs(run_dir: str | Path) -> Path:
     run_dir = Path(run_dir)
     logs = [log for log in sorted(run_dir.glob("**/log.jsonl")) if "tokenizer" not in log.parts]
     if not logs:
-        raise BadInput(str(run_dir), "no training log there", "name the folder of a run, e.g. runs/playground")
+        raise BadInput(
+            str(run_dir), "no training log there", "name the folder of a run, e.g. runs/playground"
+        )
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

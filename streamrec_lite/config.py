@@ -155,6 +155,11 @@ class GrpoConfig(TrainConfig):
     order: str = opt(
         "sum", "sum the rewards, then normalise (the paper), or the reverse", among=("sum", "normalise")
     )
+    credit: str = opt(
+        "all",
+        "a token has its rollout's advantage (the paper), or that of what it can change",
+        among=("all", "later"),
+    )
     format: float = opt(1.0, "weight of the format reward (eq. 21)", 0.0, 1e4)
     match: float = opt(1.0, "weight of the exact match reward (eqs 22, 23)", 0.0, 1e4)
     similarity: float = opt(1.0, "weight of the similarity reward (eqs 24, 25)", 0.0, 1e4)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .backbone import Backbone, shift_right
 from .decoding import StepDecoder, answer_log_probs
+from .rewards import ANSWERS
 from .sampling import sample_answers
 from .schemas import ANSWER, FIRST_CODE
 from .thinking import think_ahead
@@ -120,6 +121,20 @@ def combine(parts: dict[str, Tensor], weights: dict[str, float], G: int, order: 
     return total.flatten()
 
 
+def credit(parts: dict[str, Tensor], weights: dict[str, float], l: int, m: int, G: int, order: str, who: str):
+    """The advantage of every token, (R, l + m).
+
+    "all" is the paper's: each token has its rollout's. "later" (ours): an answer's tokens have only what
+    the answer earned (``ANSWERS``), since what thoughts earn was settled before the answer was drawn. In
+    expectation both give the same gradient; "later" has less noise.
+    """
+    whole = combine(parts, weights, G, order)
+    answer = whole
+    if who == "later":
+        answer = combine({name: parts[name] for name in ANSWERS}, weights, G, order)
+    return torch.cat([whole[:, None].expand(-1, l), answer[:, None].expand(-1, m)], dim=1)
+
+
 def k3(log_prob: Tensor, reference: Tensor) -> Tensor:
     """An estimate of KL(pi || ref) from tokens that pi drew: ref/pi - log(ref/pi) - 1, never negative."""
     gap = reference - log_prob
@@ -137,10 +152,9 @@ def grpo_loss(
 
     Args:
         log_prob, old, reference: (R, T) of the policy, of the policy that wrote, of the fine-tuned model.
-        advantage: (R,).
+        advantage: (R, T), of each token.
     """
-    ratio = (log_prob - old).exp()
-    A = advantage[:, None]
+    ratio, A = (log_prob - old).exp(), advantage
     plain, clipped = ratio * A, ratio.clamp(1 - epsilon, 1 + epsilon) * A
     kl = k3(log_prob, reference).mean()
     gain = torch.minimum(plain, clipped).mean()

@@ -18,7 +18,7 @@ from .config import Config, GrpoConfig
 from .decoding import StepDecoder, answer_beams, item_log_probs
 from .dpo import reference_log_probs
 from .errors import BadInput
-from .grpo import Rollouts, combine, grpo_loss, rollout_log_probs, write_rollouts
+from .grpo import Rollouts, combine, credit, grpo_loss, rollout_log_probs, write_rollouts
 from .loop import Task, Trained, train
 from .recommender import StreamRec
 from .rewards import (
@@ -112,7 +112,9 @@ def update_losses(
     """The loss of one update on collected rollouts (eq. 20), and what the log says of it."""
     states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
     log_prob, entropy = rollout_log_probs(model, tokenizer, states, mask, found.rollouts, config.temperature)
-    advantage = combine(found.rewards, weights_of(config), config.G, config.order)
+    rollouts, weights = found.rollouts, weights_of(config)
+    l, m = rollouts.thought.shape[1], rollouts.answer.shape[1]
+    advantage = credit(found.rewards, weights, l, m, config.G, config.order, config.credit)
     losses = grpo_loss(
         log_prob, found.rollouts.log_prob, found.anchor, advantage, config.epsilon, config.beta
     )

@@ -12,6 +12,7 @@ from torch import Tensor
 from .schemas import check_shape
 
 NAMES = ("format", "match", "similarity", "likelihood", "ranking", "reciprocal")
+ANSWERS = ("format", "match")  # what the drawn answer earns; the others are settled by the thoughts
 
 
 def format_reward(item: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from streamrec_lite.backbone import history_tokens
 from streamrec_lite.grpo import (
     advantages,
     combine,
+    credit,
     grpo_loss,
     k3,
     rollout_log_probs,
@@ -45,6 +46,19 @@ def test_sum_then_normalise_and_normalise_then_sum():
     assert combine(parts, weights, G=2, order="normalise").tolist() == pytest.approx([-1, 1])
 
 
+def test_later_credit_gives_answers_only_what_answers_earn():
+    parts = {
+        "format": torch.zeros(4),
+        "match": torch.tensor([0.0, 2.0, 1.0, 1.0]),
+        "likelihood": torch.tensor([3.0, -3.0, 0.0, 4.0]),
+    }
+    weights = dict.fromkeys(parts, 1.0)
+    every = credit(parts, weights, l=2, m=1, G=2, order="sum", who="all")
+    assert every.tolist() == [[1, 1, 1], [-1, -1, -1], [-1, -1, -1], [1, 1, 1]]
+    later = credit(parts, weights, l=2, m=1, G=2, order="sum", who="later")
+    assert later.tolist() == [[1, 1, -1], [-1, -1, 1], [-1, -1, 0], [1, 1, 0]]
+
+
 def test_k3_by_hand():
     found = k3(torch.tensor([-1.0, -1.0, -2.0]), torch.tensor([-1.0, -2.0, -1.0]))
     assert found.tolist() == pytest.approx([0, math.exp(-1) + 1 - 1, math.e - 1 - 1])
@@ -64,7 +78,7 @@ def test_k3_by_hand():
 def test_clip_on_both_sides_and_for_both_signs(ratio, advantage, objective, moves):
     log_prob = torch.tensor([[math.log(ratio)]], requires_grad=True)
     zero = torch.zeros(1, 1)
-    found = grpo_loss(log_prob, zero, log_prob.detach(), torch.tensor([advantage]), epsilon=0.2, beta=0.0)
+    found = grpo_loss(log_prob, zero, log_prob.detach(), torch.tensor([[advantage]]), epsilon=0.2, beta=0.0)
     assert float(found["surrogate"]) == pytest.approx(objective)
     found["loss"].backward()
     assert (float(log_prob.grad) != 0) == moves
@@ -76,7 +90,7 @@ def test_clip_on_both_sides_and_for_both_signs(ratio, advantage, objective, move
 
 def test_the_kl_term_pulls_towards_the_reference():
     log_prob = torch.tensor([[-1.0]], requires_grad=True)
-    found = grpo_loss(log_prob, log_prob.detach(), torch.tensor([[-2.0]]), torch.zeros(1), 0.2, beta=0.5)
+    found = grpo_loss(log_prob, log_prob.detach(), torch.tensor([[-2.0]]), torch.zeros(1, 1), 0.2, beta=0.5)
     found["loss"].backward()
     assert float(found["kl"]) == pytest.approx(math.exp(-1))
     assert float(log_prob.grad) == pytest.approx(0.5 * (1 - math.exp(-1)))  # d k3 = 1 - ref/pi
@@ -144,7 +158,9 @@ def test_the_one_good_answer_is_found_from_a_uniform_policy(seed: int):
         for _ in range(2):
             states, mask = model.encode(tokens)
             log_prob, _ = rollout_log_probs(model, tokenizer, states, mask, rollouts)
-            loss = grpo_loss(log_prob, rollouts.log_prob, rollouts.log_prob, advantage, 0.2, 0.0)["loss"]
+            loss = grpo_loss(log_prob, rollouts.log_prob, rollouts.log_prob, advantage[:, None], 0.2, 0.0)[
+                "loss"
+            ]
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
