@@ -165,6 +165,6 @@ def grpo_loss(
         "surrogate": gain.detach(),
         "kl": kl.detach(),
         "ratio": ratio.detach().mean(),
-        "clip low": low,
-        "clip high": high,
+        "clip_ratio low": low,
+        "clip_ratio high": high,
     }

@@ -139,7 +139,7 @@ def describe_rewards(parts: dict[str, Tensor], config: GrpoConfig) -> dict[str, 
     return log | {
         "reward": total.mean(),
         "reward std": total.std(correction=0),
-        "groups without spread": (spread == 0).float().mean(),
+        "frac_reward_zero_std": (spread == 0).float().mean(),
         "invalid": (parts["format"] < 0).float().mean(),
         "match depth": parts["match"].mean(),
     }

@@ -84,8 +84,8 @@ def test_clip_on_both_sides_and_for_both_signs(ratio, advantage, objective, move
     assert (float(log_prob.grad) != 0) == moves
     if moves:
         assert float(log_prob.grad) == pytest.approx(-ratio * advantage)
-    assert float(found["clip high"]) == (ratio == 1.5 and advantage > 0)
-    assert float(found["clip low"]) == (ratio == 0.5 and advantage < 0)
+    assert float(found["clip_ratio high"]) == (ratio == 1.5 and advantage > 0)
+    assert float(found["clip_ratio low"]) == (ratio == 0.5 and advantage < 0)
 
 
 def test_the_kl_term_pulls_towards_the_reference():

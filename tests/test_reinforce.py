@@ -93,7 +93,7 @@ def test_a_group_without_spread_teaches_nothing(case):
         found = found._replace(rewards={n: torch.full_like(v, 0.1) for n, v in found.rewards.items()})
     losses = update_losses(model, tokenizer, users, found, config)
     losses["loss"].backward()
-    assert float(losses["groups without spread"]) == 1.0
+    assert float(losses["frac_reward_zero_std"]) == 1.0
     assert all(p.grad is None or not p.grad.any() for p in model.parameters())
 
 
@@ -114,7 +114,7 @@ def test_before_the_first_update_ratios_are_one_and_kl_is_zero():
     losses = update_losses(model, tokenizer, users, found, EVERY)
     assert float(losses["ratio"]) == pytest.approx(1.0, abs=1e-5)
     assert float(losses["kl"]) == pytest.approx(0.0, abs=1e-8)
-    assert float(losses["clip low"]) == float(losses["clip high"]) == 0.0
+    assert float(losses["clip_ratio low"]) == float(losses["clip_ratio high"]) == 0.0
 
 
 def start(folder, config, **options):
@@ -130,7 +130,7 @@ def test_it_learns_keeps_its_log_and_writes_rollouts_down(tmp_path):
     assert [row["epoch"] for row in rows] == [0, 1, 2, 3, 4]
     assert result.best["N@10"] >= rows[0]["valid N@10"]
     assert rows[-1]["reward match"] > rows[1]["reward match"]
-    assert {"reward", "kl", "entropy", "groups without spread", "invalid", "weighted match"} <= set(rows[1])
+    assert {"reward", "kl", "entropy", "frac_reward_zero_std", "invalid", "weighted match"} <= set(rows[1])
     sheet = read_json(tmp_path / "rollouts-3.json")
     assert {"user", "target", "thoughts", "item", "match", "reward", "advantage"} <= set(sheet[0])
     assert len(sheet) % 4 == 0 and len(list(tmp_path.glob("rollouts-*.json"))) == 4
