@@ -166,6 +166,9 @@ class GrpoConfig(TrainConfig):
     likelihood: float = opt(1.0, "weight of the thinking likelihood reward (eq. 26)", 0.0, 1e4)
     ranking: float = opt(1.0, "weight of the thinking ranking reward (eq. 27)", 0.0, 1e4)
     reciprocal: float = opt(0.0, "weight of 1/rank in the model's own beam, not in the paper", 0.0, 1e4)
+    direct: float = opt(
+        0.0, "weight of the target's own likelihood after the thoughts, which GRPO leaves out", 0.0, 1e4
+    )
     guard: float = opt(0.05, "training ends where validation N@10 has lost this share of its best", 0.0, 1.0)
 
 

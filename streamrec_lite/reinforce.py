@@ -13,9 +13,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .backbone import Backbone, history_tokens, targets
+from .backbone import Backbone, history_tokens, shift_right, targets
 from .config import Config, GrpoConfig
-from .decoding import StepDecoder, answer_beams, item_log_probs
+from .decoding import StepDecoder, answer_beams, answer_log_probs, item_log_probs
 from .dpo import reference_log_probs
 from .errors import BadInput
 from .grpo import Rollouts, combine, credit, grpo_loss, rollout_log_probs, write_rollouts
@@ -31,7 +31,7 @@ from .rewards import (
     similarity_reward,
 )
 from .runtime import derive_seed, read_tensors, write_json, write_tensors
-from .schemas import Prefixes, Splits
+from .schemas import ANSWER, Prefixes, Splits
 from .sft import check_model
 
 WATCHED = 24  # users whose rollouts are written down before every block
@@ -118,8 +118,29 @@ def update_losses(
     losses = grpo_loss(
         log_prob, found.rollouts.log_prob, found.anchor, advantage, config.epsilon, config.beta
     )
+    if config.direct > 0:
+        answer = target_cost(model, tokenizer, batch, states, mask, rollouts, config)
+        losses |= {"loss": losses["loss"] + config.direct * answer, "answer": answer.detach()}
     spread = {"advantage std": advantage.std(correction=0), "entropy": entropy.detach().mean()}
     return {**losses, **spread, **describe_rewards(found.rewards, config)}
+
+
+def target_cost(
+    model: Backbone, tokenizer, batch: Prefixes, states: Tensor, mask: Tensor | None, rollouts, config
+) -> Tensor:
+    """Mean of -log P(c_j | c_<j, thoughts, history) of the targets, after a quarter of the thoughts written.
+
+    The expected likelihood reward (eq. 26) depends on the weights in two ways: through which thoughts are
+    written, and through what the target's probability is after them. GRPO takes rewards for constants
+    and follows the first way alone; this is the second one (ours).
+    """
+    few = max(1, config.G // 4)
+    thought = rollouts.thought.view(batch.rows, config.G, -1)[:, :few].flatten(0, 1)
+    items = batch.target.repeat_interleave(few)
+    mark = thought.new_full((len(thought), int(model.mark)), ANSWER)
+    written = torch.cat([thought, mark, tokenizer.tokens[items]], dim=1)
+    hidden = model.decode_groups(shift_right(written), states, mask)[:, -tokenizer.m :]
+    return -answer_log_probs(model, tokenizer, hidden, items, config.temperature).mean()
 
 
 def weights_of(config: GrpoConfig) -> dict[str, float]:
