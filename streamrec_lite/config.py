@@ -133,19 +133,19 @@ class SftConfig(TrainConfig):
 
 @dataclass(frozen=True)
 class GrpoConfig(TrainConfig):
-    lr: float = opt(1e-5, "AdamW peak learning rate", 1e-9, 1.0)
+    lr: float = opt(3e-5, "AdamW peak learning rate", 1e-9, 1.0)
     embedding_lr: float = opt(1.0, "how many times faster the embedding table learns", 0.0, 1e4)
     schedule: str = opt("constant", "after the warm-up", among=("cosine", "constant"))
     warmup_steps: int = opt(20, "steps of linear warm-up", 0, 1_000_000)
     weight_decay: float = opt(0.0, "AdamW weight decay", 0.0, 10.0)
     batch_size: int = opt(32, "B: users of a rollout batch", 1, 100_000)
-    max_epochs: int = opt(10, "blocks of updates, each followed by an evaluation", 1, 100_000)
+    max_epochs: int = opt(5, "blocks of updates, each followed by an evaluation", 1, 100_000)
     patience: int = opt(4, "evaluations without a better validation N@10 before the loop stops", 1, 100_000)
     eval_every: int = opt(1, "blocks between evaluations on validation", 1, 100_000)
     precision: str = opt(
         "float32", "ratios of probabilities are too fine for bfloat16", among=("auto", "float32", "bfloat16")
     )
-    updates: int = opt(200, "rollout batches of a block", 1, 1_000_000)
+    updates: int = opt(60, "rollout batches of a block", 1, 1_000_000)
     passes: int = opt(1, "updates on each rollout batch", 1, 100)
     G: int = opt(16, "G: rollouts a user", 1, 1024)
     epsilon: float = opt(0.2, "epsilon of eq. 20: how far a ratio may move", 0.0, 1.0)
@@ -156,7 +156,7 @@ class GrpoConfig(TrainConfig):
         "sum", "sum the rewards, then normalise (the paper), or the reverse", among=("sum", "normalise")
     )
     credit: str = opt(
-        "all",
+        "later",
         "a token has its rollout's advantage (the paper), or that of what it can change",
         among=("all", "later"),
     )
@@ -268,7 +268,7 @@ def preset(name: str = "lite", dataset: str = "playground") -> Config:
                 eval_every=2,
                 epochs_per_round=2,
             ),
-            grpo=replace(config.grpo, max_epochs=3, updates=40),
+            grpo=replace(config.grpo, max_epochs=3, updates=30),
         )
     if name == "paper":  # section 3.1.4
         config = replace(
@@ -278,7 +278,7 @@ def preset(name: str = "lite", dataset: str = "playground") -> Config:
             tiger=replace(config.tiger, lr=1e-3, max_epochs=200, batch_size=256, eval_every=1),
             pretrain=replace(config.pretrain, lr=1e-3, max_epochs=200, batch_size=256, eval_every=1),
             sft=replace(config.sft, lr=1e-3, max_epochs=100, batch_size=256, eval_every=1),
-            grpo=replace(config.grpo, batch_size=128, max_epochs=100, patience=10),
+            grpo=replace(config.grpo, lr=1e-5, batch_size=128, updates=200, max_epochs=100, patience=10),
             evaluate=replace(config.evaluate, batch_size=512),
         )
         if dataset != "playground":
