@@ -12,7 +12,7 @@ import pytest
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 NAMES = ["00_start_here", "01_data", "02_embeddings", "03_semantic_ids", "04_fast_thinking"]
-NAMES += ["05_pretraining", "06_thinking_step_by_step", "07_fine_tuning"]
+NAMES += ["05_pretraining", "06_thinking_step_by_step", "07_fine_tuning", "08_reinforcement"]
 PARAMETERS = {
     "run_dir": "../runs/playground",
     "dataset": "playground",
@@ -134,7 +134,7 @@ SCIENTIFIC = Path(__file__).resolve().parents[2] / "shared" / "data" / "scientif
 @pytest.mark.skipif(not SCIENTIFIC.exists(), reason="the scientific-2018 data set is not here")
 def test_run_on_real_data(tmp_path):
     overrides = ["embeddings.model=tfidf", "tokenizer.m=4", "tokenizer.K=32", "tiger.max_epochs=1"]
-    overrides += ["pretrain.max_epochs=1", "sft.max_epochs=1"]
+    overrides += ["pretrain.max_epochs=1", "sft.max_epochs=1", "grpo.max_epochs=1", "grpo.updates=5"]
     for path in NOTEBOOKS:
         spec = f"amazon-2018:{SCIENTIFIC}"
         answer = execute(path, tmp_path, tmp_path / "notebooks", dataset=spec, overrides=overrides)
