@@ -19,6 +19,7 @@ from .plotting import (
     GREY,
     MARKERS,
     ORANGE,
+    PURPLE,
     RED,
     SKY,
     YELLOW,
@@ -37,8 +38,9 @@ STAGES = {  # name: (x, y, text, colour)
     "history": (0, 0, "users' histories\n(01)", ORANGE),
     "split": (1, 0, "leave-one-out,\nprefixes (01)", ORANGE),
     "model": (3.25, 0.5, "encoder,\ndecoders\n(04, 05)", GREEN),
-    "beam": (4.25, 0.5, "beam search\nin a trie (04)", GREEN),
-    "metrics": (5.25, 0.5, "items, R@10,\nN@10 (04)", YELLOW),
+    "thoughts": (4.25, 0.5, "thoughts\n(06, 07, 08)", PURPLE),
+    "beam": (5.25, 0.5, "beam search\nin a trie (04)", GREEN),
+    "metrics": (6.25, 0.5, "items, R@10,\nN@10 (04)", YELLOW),
 }
 ARROWS = (
     ("text", "vectors"),
@@ -46,7 +48,8 @@ ARROWS = (
     ("ids", "model"),
     ("history", "split"),
     ("split", "model"),
-    ("model", "beam"),
+    ("model", "thoughts"),
+    ("thoughts", "beam"),
     ("beam", "metrics"),
 )
 
@@ -54,7 +57,7 @@ ARROWS = (
 @styled
 def stage_map():
     """The way of the data through the stages, and the notebook that shows each."""
-    figure, axes = picture(9, 2.8)
+    figure, axes = picture(10, 2.7)
     for x, y, text, colour in STAGES.values():
         box = FancyBboxPatch(
             (x * 1.55, y * 1.4),
@@ -73,7 +76,7 @@ def stage_map():
         axes.add_patch(
             FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=14, linewidth=1.3, color="black")
         )
-    axes.set(xlim=(-0.15, 9.5), ylim=(-0.2, 2.3), title="From text and histories to recommendations")
+    axes.set(xlim=(-0.15, 11.05), ylim=(-0.2, 2.3), title="From text and histories to recommendations")
     axes.axis("off")
     return figure
 
