@@ -238,6 +238,9 @@ def test_several_seeds_give_means_and_deviations(copied):
     with pytest.raises(BadInput, match="with --only sft"):
         pipeline.run_results(run)
     pipeline.run_sft(run, 1)
+    with pytest.raises(BadInput, match="with --only grpo"):
+        pipeline.run_results(run)
+    pipeline.run_grpo(run, 1)
     results = pipeline.run_results(run)
     rows = [results["models"]["TIGER"][seed]["test"]["N@10"] for seed in ("0", "1")]
     summary = results["summary"]["TIGER"]["test"]["N@10"]
