@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .errors import BadInput
-from .report import results_done
+from .report import results_done, results_hash
 from .runs import SEEDED, Run, data_hash, stage_folders, training_log
 from .runtime import write_text
 from .stages import done
@@ -24,6 +24,7 @@ NOTEBOOKS = {  # the first one of a stage does its work, a second one looks at w
     "pretrain": ("05_pretraining", "06_thinking_step_by_step"),
     "sft": ("07_fine_tuning",),
     "grpo": ("08_reinforcement",),
+    "results": ("09_results",),  # it reads them, all seeds at once
 }
 
 
@@ -41,7 +42,7 @@ class Conductor:
         source: the folder of the tutorial's notebooks.
         gpus: notebooks of one stage that run at once, each seeing one GPU; 0: one at a time.
         tell: prints a line for the person who waits.
-        without_notebook: what runs the stages that no notebook shows.
+        without_notebook: what runs the stages whose work no notebook does; one may show it afterwards.
     """
 
     def __init__(
@@ -69,17 +70,15 @@ class Conductor:
 
     def conduct(self, stage: str) -> None:
         """Run ``stage`` unless it is done, and its notebook for each seed that it shows."""
-        if stage in self.without_notebook:
-            if is_done(self.run, stage):
-                self.tell(f"{stage}: done before")
-                return
+        worked = stage in self.without_notebook and not is_done(self.run, stage)
+        if worked:
             begin = time.perf_counter()
             self.without_notebook[stage](self.run)
             self.tell(f"{stage}: done in {duration(time.perf_counter() - begin)}")
-            return
-        jobs = self._jobs(stage)
+        jobs = self._jobs(stage) if stage in NOTEBOOKS else []
         if not jobs:
-            self.tell(f"{stage}: done before")
+            if not worked:
+                self.tell(f"{stage}: done before")
             return
         run_jobs(jobs, self._at_work(len(jobs)), self.tell)
         if not is_done(self.run, stage):
@@ -91,6 +90,8 @@ class Conductor:
         run, jobs = self.run, []
         if stage == "data":
             jobs += self._job("start", START, None, [data_hash(run)], None)
+        if stage == "results":
+            return self._job(stage, *NOTEBOOKS[stage], None, [results_hash(run)], None)
         folders = stage_folders(run, stage)
         if stage not in SEEDED:
             hashes, finished = list(folders.values()), is_done(run, stage)

@@ -40,7 +40,7 @@ STAGES = {  # name: (x, y, text, colour)
     "model": (3.25, 0.5, "encoder,\ndecoders\n(04, 05)", GREEN),
     "thoughts": (4.25, 0.5, "thoughts\n(06, 07, 08)", PURPLE),
     "beam": (5.25, 0.5, "beam search\nin a trie (04)", GREEN),
-    "metrics": (6.25, 0.5, "items, R@10,\nN@10 (04)", YELLOW),
+    "metrics": (6.25, 0.5, "items, R@10,\nN@10 (04, 09)", YELLOW),
 }
 ARROWS = (
     ("text", "vectors"),

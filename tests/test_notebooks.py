@@ -12,7 +12,7 @@ import pytest
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 NAMES = ["00_start_here", "01_data", "02_embeddings", "03_semantic_ids", "04_fast_thinking"]
-NAMES += ["05_pretraining", "06_thinking_step_by_step", "07_fine_tuning", "08_reinforcement"]
+NAMES += ["05_pretraining", "06_thinking_step_by_step", "07_fine_tuning", "08_reinforcement", "09_results"]
 PARAMETERS = {
     "run_dir": "../runs/playground",
     "dataset": "playground",

@@ -22,6 +22,7 @@ STAGES = {
     "06_thinking_step_by_step": f"{OPEN}\nprint(pipeline.run_pretrain(run, seed))",
     "07_fine_tuning": f"{OPEN}\nprint(pipeline.run_sft(run, seed), pipeline.run_controls(run, seed))",
     "08_reinforcement": f"{OPEN}\nprint(pipeline.run_grpo(run, seed))",
+    "09_results": f"{OPEN}\nprint(list(pipeline.run_results(run)))",
 }
 TINY = (
     "data.playground_items=40",

@@ -1,0 +1,135 @@
+"""Is this normal? What models reach on data sets that are known, and checks that hold on any."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pandas as pd
+
+from .runs import COUNTING
+
+
+class Range(NamedTuple):
+    """What a test metric is expected to be; ``high`` None: no bound above."""
+
+    low: float
+    high: float | None
+    source: str
+
+
+def exactly(value: float, source: str) -> Range:
+    """Counting draws no random numbers: the value to its four decimals."""
+    return Range(value - 5e-5, value + 5e-5, source)
+
+
+def about(value: float, source: str, width: float = 0.1) -> Range:
+    """Training does: 10 % either way, several times the deviation over seeds."""
+    return Range((1 - width) * value, (1 + width) * value, source)
+
+
+def at_least(value: float, source: str) -> Range:
+    return Range(value, None, source)
+
+
+COUNTED, OURS = "counted, no training", "this package, preset lite"
+RECBOLE = "RecBole, cross-entropy, hidden 64, the same test"
+
+SIZES = {(2500, 600): "playground", (8317, 4344): "scientific-2018"}  # users, items
+KNOWN = {  # data set -> model -> test R@10, N@10
+    "playground": {
+        "Popularity": (exactly(0.0732, COUNTED), exactly(0.0346, COUNTED)),
+        "Markov": (exactly(0.3484, COUNTED), exactly(0.2043, COUNTED)),
+        "SequentialRules": (exactly(0.3664, COUNTED), exactly(0.2134, COUNTED)),
+        "TIGER": (about(0.5888, OURS), about(0.3646, OURS)),
+        "STREAM-Rec-PT": (about(0.5324, OURS), about(0.3223, OURS)),
+        "STREAM-Rec-SFT": (about(0.5912, OURS), about(0.3617, OURS)),
+    },
+    "scientific-2018": {
+        "Popularity": (exactly(0.0231, COUNTED), exactly(0.0162, COUNTED)),
+        "Markov": (exactly(0.0898, COUNTED), exactly(0.0678, COUNTED)),
+        "SequentialRules": (exactly(0.1041, COUNTED), exactly(0.0776, COUNTED)),
+        "SASRec": (about(0.102, RECBOLE), about(0.064, RECBOLE)),
+        "GRU4Rec": (about(0.0735, RECBOLE), about(0.0489, RECBOLE)),
+        "Caser": (about(0.0504, RECBOLE), about(0.0321, RECBOLE)),
+        "BERT4Rec": (at_least(0.0494, RECBOLE), at_least(0.0295, RECBOLE)),
+        "TIGER": (about(0.0934, OURS), about(0.0607, OURS)),
+        "STREAM-Rec-PT": (about(0.0655, OURS), about(0.0404, OURS)),
+        "STREAM-Rec-SFT": (about(0.0938, OURS), about(0.0588, OURS)),
+    },
+}
+RANGED = ("R@10", "N@10")
+
+
+def known_as(results: dict) -> str | None:
+    """The name of the data set in ``KNOWN``, told by its numbers of users and items, or None."""
+    data = results.get("data", {})
+    name = SIZES.get((data.get("users"), data.get("items")))
+    is_playground = results["dataset"] == "playground"
+    return name if (name == "playground") == is_playground else None
+
+
+def verdict(value: float, range_: Range) -> str:
+    """'below', 'in range' or 'above'."""
+    if value < range_.low:
+        return "below"
+    return "above" if range_.high is not None and value > range_.high else "in range"
+
+
+def range_table(results: dict) -> pd.DataFrame:
+    """A row a model and metric whose range is known: value, low, high, verdict, where the range is from.
+
+    Empty for other data. The preset smoke trains for seconds: there only counting models are judged.
+    """
+    rows = []
+    for model, ranges in KNOWN.get(known_as(results), {}).items():
+        if model not in results["summary"] or (results["preset"] == "smoke" and model not in COUNTING):
+            continue
+        for metric, range_ in zip(RANGED, ranges, strict=True):
+            value = results["summary"][model]["test"][metric]["mean"]
+            row = {"model": model, "metric": metric, "value": value, "low": range_.low, "high": range_.high}
+            rows.append({**row, "verdict": verdict(value, range_), "range from": range_.source})
+    return pd.DataFrame(rows)
+
+
+def checks(results: dict, metric: str = "N@10") -> pd.DataFrame:
+    """What holds on nearly any data: check, whether it holds, and the numbers. A failed one is a question.
+
+    Popularity knows nobody, so whoever reads histories should beat it; validation lies before test in
+    time, closer to training, so it is rarely much harder; and nothing beats the oracle but luck.
+    """
+    score = {
+        model: {split: summary[split][metric]["mean"] for split in ("valid", "test")}
+        for model, summary in results["summary"].items()
+    }
+    rows = []
+
+    def check(what: str, holds: bool, detail: str) -> None:
+        rows.append({"check": what, "holds": bool(holds), "numbers": detail})
+
+    if "Popularity" in score:
+        floor = score["Popularity"]["test"]
+        for model in score:
+            if model not in COUNTING or model == "Markov":
+                value = score[model]["test"]
+                check(f"{model} above Popularity", value > floor, f"{value:.4f} against {floor:.4f}")
+    for model, value in score.items():
+        holds = value["test"] <= 1.15 * value["valid"]
+        detail = f"validation {value['valid']:.4f}, test {value['test']:.4f}"
+        check(f"{model}: test at most 15 % above validation", holds, detail)
+    if "oracle" in results:
+        best = results["oracle"]["test"][metric]
+        top = max(score, key=lambda model: score[model]["test"])
+        value = score[top]["test"]
+        check("nobody above the oracle (2 % for luck)", value <= 1.02 * best,
+              f"{top} {value:.4f}, the oracle {best:.4f}")  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def failed(results: dict) -> list[str]:
+    """Everything that is not normal, in words: what to look into first."""
+    ranges = range_table(results)
+    odd = ranges[ranges["verdict"] != "in range"] if len(ranges) else ranges
+    words = [f"{r.model}: {r.metric} {r.value:.4f} is {r.verdict} its range" for r in odd.itertuples()]
+    general = checks(results)
+    broken = general[~general["holds"]]
+    return words + [f"does not hold: {row.check} ({row.numbers})" for row in broken.itertuples()]
