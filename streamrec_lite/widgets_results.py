@@ -73,8 +73,8 @@ class ResultsExplorer(ipw.VBox):
         self.groups = lessons.by_group(values, self.by[self.group.value])
         with self.figure.batch_update():
             sure = self.differences["sure"].astype(bool)
-            self._interval(self.figure.data[0], self.differences[sure], "circle")
-            self._interval(self.figure.data[1], self.differences[~sure], "square-open")
+            self._interval(self.figure.data[0], self.differences[sure], True)
+            self._interval(self.figure.data[1], self.differences[~sure], False)
             for trace in self.figure.data[2:]:
                 self._line(trace)
             order = self.differences.index[::-1].tolist()  # plotly draws the first one at the bottom
@@ -87,11 +87,13 @@ class ResultsExplorer(ipw.VBox):
             )
         self.text.value = html_table(self.differences.round(4).rename_axis("model").reset_index())
 
-    def _interval(self, trace, table, symbol: str) -> None:
-        """Draw a part of the differences as markers with intervals."""
+    def _interval(self, trace, table, filled: bool) -> None:
+        """Draw a part of the differences as markers with intervals, those that may be luck hollow."""
+        better = [difference > 0 for difference in table["difference"]]
         trace.x, trace.y = table["difference"].tolist(), table.index.tolist()
-        colours = [GREEN if d > 0 else RED for d in trace.x] if symbol == "circle" else GREY
-        trace.marker = {"symbol": symbol, "size": 11, "color": colours}
+        symbols = ["triangle-up" if up else "triangle-down" for up in better] if filled else "square-open"
+        colours = [GREEN if up else RED for up in better] if filled else GREY
+        trace.marker = {"symbol": symbols, "size": 11, "color": colours}
         up, down = table["high"] - table["difference"], table["difference"] - table["low"]
         trace.error_x = {"array": up.tolist(), "arrayminus": down.tolist(), "symmetric": False, "color": GREY}
 
