@@ -211,6 +211,12 @@ def by_group(values: dict[str, np.ndarray], groups: Groups, reference: str | Non
     return pd.DataFrame(rows)
 
 
+def wide(table: pd.DataFrame) -> pd.DataFrame:
+    """The means of ``by_group``, a row a model and a column a group, in the order in which they came."""
+    models, names = (table[column].unique() for column in ("model", "group"))
+    return table.pivot(index="model", columns="group", values="mean").loc[models, names]
+
+
 # Agreement
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from tiny_notebooks import COMMAND, OPEN, TINY, environment, write_all, write_notebook
 
-from streamrec_lite import cli, pipeline, reproduction, workers
+from streamrec_lite import cli, lessons_results, pipeline, reproduction, workers
 from streamrec_lite.conductor import Conductor, is_done
 from streamrec_lite.errors import BadInput
 from streamrec_lite.runs import data_hash, embeddings_hash, input_files, tiger_dir, tiger_hash
@@ -68,7 +68,8 @@ def test_the_run_folder_is_the_contract(finished):
     out, told = finished
     for name in ("config.json", "results.json", "table2.md", "embeddings", "tokenizer", "data"):
         assert (out / name).exists()
-    for name in ("00_start_here", "01_data", "02_embeddings", "03_semantic_ids", "04_fast_thinking-seed-0"):
+    names = ["00_start_here", "01_data", "02_embeddings", "03_semantic_ids", "04_fast_thinking-seed-0"]
+    for name in (*names, "09_results"):
         assert (out / "notebooks" / f"{name}.ipynb").is_file()
         assert "<html" in (out / "notebooks" / f"{name}.html").read_text()[:1000]
     assert not list(out.rglob("*.part")) and not list(out.rglob("*.tmp*")) and not list(out.rglob("*.old"))
@@ -231,6 +232,7 @@ def test_several_seeds_give_means_and_deviations(copied):
     assert tiger_hash(run, 0) != tiger_hash(run, 1)
     with pytest.raises(BadInput, match="with --only tiger"):
         pipeline.run_results(run)
+    assert lessons_results.with_all_seeds(opened(copied)).seeds == (0,)  # the only one that is finished
     pipeline.run_tiger(run, 1)
     with pytest.raises(BadInput, match="with --only pretrain"):
         pipeline.run_results(run)
@@ -248,6 +250,11 @@ def test_several_seeds_give_means_and_deviations(copied):
     assert summary["sd"] == pytest.approx(abs(rows[0] - rows[1]) / 2**0.5, abs=1e-15)
     assert "±" in (copied / "table2.md").read_text() and set(results["models"]["Markov"]) == {"0"}
     assert opened(copied).seeds == (0,)  # a notebook opens the run for one seed
+    whole = lessons_results.with_all_seeds(opened(copied))  # and notebook 09 for all
+    assert whole.seeds == (0, 1) and pipeline.run_results(whole) == results
+    counts = {model: len(rows) for model, rows in lessons_results.read_ranks(whole).items()}
+    assert counts["TIGER"] == counts[GUIDED] == 2 and counts["Markov"] == counts["Oracle"] == 1
+    assert set(counts) == {*results["models"], "Oracle"}
     assert read_json(copied / "config.json")["seeds"] == [0, 1]  # and the run keeps both
 
 
@@ -353,6 +360,20 @@ def test_a_changed_notebook_runs_again_and_its_failure_ends_the_run(copied, tmp_
         again(copied)
     assert (copied / "notebooks" / "02_embeddings.failed.ipynb").is_file()
     assert "no more ink" in (copied / "error.log").read_text()
+
+
+def test_results_are_written_and_then_shown_by_their_notebook(copied, tmp_path, monkeypatch):
+    (copied / "results.json").unlink()
+    told = again(copied)[-1]
+    assert told.startswith("results: done in")  # the same results, which the notebook has shown
+    folder = write_all(tmp_path / "other")
+    monkeypatch.setenv("STREAMREC_NOTEBOOKS", str(folder))
+    write_notebook(folder / "09_results.ipynb", "print('read again')")
+    assert again(copied)[-2] == "results: notebook 09_results.ipynb runs"
+    assert "read again" in (copied / "notebooks" / "09_results.html").read_text()
+    assert again(copied)[-1] == "results: done before"
+    assert again(copied, "evaluate.bootstrap=60")[-3].startswith("results: done in")
+    assert len(list((copied / "notebooks").glob("09_*.ipynb"))) == 1
 
 
 def test_two_seeds_run_at_once_each_seeing_its_own_gpu(copied, tmp_path, monkeypatch):
