@@ -83,7 +83,7 @@ class ResultsExplorer(ipw.VBox):
             self.figure.layout.xaxis2.title = self.group.value
             self.figure.layout.yaxis2.update(title=f"test {metric}", rangemode="tozero")
             self.figure.layout.title = (
-                f"{metric}: against {REFERENCE} (filled: not luck), and by {self.group.value}"
+                f"{metric}: against {REFERENCE} (filled: interval excludes 0), by {self.group.value}"
             )
         self.text.value = html_table(self.differences.round(4).rename_axis("model").reset_index())
 
