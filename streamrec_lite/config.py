@@ -173,6 +173,29 @@ class GrpoConfig(TrainConfig):
 
 
 @dataclass(frozen=True)
+class BaselineConfig(TrainConfig):
+    lr: float = opt(1e-3, "AdamW peak learning rate, where no grid chooses it", 1e-8, 1.0)
+    embedding_lr: float = opt(1.0, "how many times faster the embedding table learns", 0.0, 1e4)
+    schedule: str = opt("constant", "after the warm-up", among=("cosine", "constant"))
+    warmup_steps: int = opt(0, "steps of linear warm-up", 0, 1_000_000)
+    weight_decay: float = opt(0.0, "AdamW weight decay", 0.0, 10.0)
+    batch_size: int = opt(256, "training prefixes a step", 1, 1_000_000)
+    max_epochs: int = opt(200, "passes over the training prefixes", 1, 100_000)
+    eval_every: int = opt(1, "epochs between evaluations on validation", 1, 100_000)
+    d: int = opt(64, "d: width of the items' table and of the states", 1, 65536)
+    num_layers: int = opt(2, "layers of the transformers", 1, 64)
+    num_heads: int = opt(2, "attention heads of the transformers", 1, 256)
+    dropout: float = opt(0.5, "dropout, where no grid chooses it", 0.0, 0.99)
+    tune: str = opt(
+        "grid",
+        "choose each model's lr and dropout on validation by a small grid",
+        among=("grid", "none"),
+    )
+    steps: int = opt(2, "ReaRec: K, steps of latent reasoning", 1, 64)
+    reasoning: str = opt("ERL", "ReaRec: how its steps are trained", among=("ERL", "PRL"))
+
+
+@dataclass(frozen=True)
 class EvalConfig:
     beams: int = opt(20, "W: beams a user", 1, 10_000)
     batch_size: int = opt(64, "users ranked at once; 64: a CPU's caches hold their beams", 1, 1_000_000)
@@ -191,6 +214,7 @@ class Config:
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     sft: SftConfig = field(default_factory=SftConfig)
     grpo: GrpoConfig = field(default_factory=GrpoConfig)
+    baselines: BaselineConfig = field(default_factory=BaselineConfig)
     evaluate: EvalConfig = field(default_factory=EvalConfig)
 
     def __post_init__(self):
@@ -251,6 +275,7 @@ def preset(name: str = "lite", dataset: str = "playground") -> Config:
             pretrain=replace(config.pretrain, max_epochs=2, warmup_steps=10, eval_every=1),
             sft=replace(config.sft, max_epochs=2, warmup_steps=10, eval_every=1, epochs_per_round=1, l=2),
             grpo=replace(config.grpo, max_epochs=2, updates=3, batch_size=8, G=4, K=10, warmup_steps=1),
+            baselines=replace(config.baselines, max_epochs=2, d=16, num_layers=1, tune="none"),
             evaluate=replace(config.evaluate, bootstrap=200),
         )
     if name == "lite" and dataset == "playground":  # 600 items: 64 codes a level are enough

@@ -28,7 +28,7 @@ from .runs import (
     tokenizer_hash,
 )
 from .stages import done
-from .yardsticks import run_baselines, run_mixture
+from .yardsticks import run_baselines, run_mixture, run_neural, run_tuning
 
 __all__ = [
     "Run",
@@ -40,11 +40,13 @@ __all__ = [
     "run_grpo",
     "run_mixture",
     "run_neighbours",
+    "run_neural",
     "run_pretrain",
     "run_results",
     "run_sft",
     "run_tiger",
     "run_tokenizer",
+    "run_tuning",
 ]
 
 

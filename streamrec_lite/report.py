@@ -14,6 +14,7 @@ from .runs import (
     COUNTING,
     FORMAT,
     MIXED,
+    NEURAL,
     ORACLE,
     SEEDED,
     Run,
@@ -23,6 +24,8 @@ from .runs import (
     mixed_dir,
     mixed_hash,
     mixed_name,
+    neural_dir,
+    neural_hash,
     sft_hash,
 )
 from .runtime import derive_seed, describe_machine, read_json, read_tensors, write_json, write_text
@@ -50,6 +53,9 @@ def row_folders(run: Run) -> dict[str, dict[str, tuple[Path, str | None]]]:
     Models that only count are the same for every seed and stand under "0".
     """
     folders = {name: {"0": (run.dir / "baselines" / name, counting_hash(run, name))} for name in COUNTING}
+    for name in NEURAL:
+        rows = {str(s): (neural_dir(run, name, s), neural_hash(run, name, s)) for s in run.seeds}
+        folders[name] = rows
     for model, folder, hash_ in SEEDED.values():
         folders[model] = {str(s): (folder(run, s), hash_(run, s)) for s in run.seeds}
     for stage in MIXED:

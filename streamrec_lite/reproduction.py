@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .conductor import Conductor, is_done
 from .errors import BadInput, did_you_mean
-from .pipeline import run_baselines, run_data, run_results
+from .pipeline import run_baselines, run_data, run_neural, run_results
 from .runs import STAGES, Run, make_run, write_config
 from .stages import discard, lock_file, locked
 from .workers import notebooks_folder
@@ -81,11 +81,17 @@ def reproduce(
         if read is not None:
             run_data(run, read)
             del read
-        others = {"baselines": run_baselines, "results": run_results}
+        others = {"baselines": _all_baselines, "results": run_results}
         with Conductor(run, source, gpus, tell, others) as conductor:
             for stage in stages:
                 conductor.conduct(stage)
     return run.dir / "results.json"
+
+
+def _all_baselines(run: Run) -> None:
+    run_baselines(run)
+    for seed in run.seeds:
+        run_neural(run, seed)
 
 
 def clean(run: Run, fresh: bool) -> None:

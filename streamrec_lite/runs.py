@@ -21,6 +21,7 @@ from .stages import done, part_of
 
 STAGES = ("data", "embeddings", "tokenizer", "tiger", "baselines", "pretrain", "sft", "grpo", "results")
 COUNTING = ("Popularity", "Markov", "SequentialRules")
+NEURAL = ("Caser", "GRU4Rec", "SASRec", "BERT4Rec", "ReaRec")
 ORACLE = "Oracle"
 CONTROLS = ("deep-tiger", "no-thoughts", "random-thoughts")  # see ``question``
 FORMAT = 1  # raise it when a stage writes something else for the same settings
@@ -208,6 +209,23 @@ def counting_hash(run: Run, name: str) -> str | None:
     return _after(run, name, upstream=content_hash(run))
 
 
+def tuning_hash(run: Run, name: str) -> str | None:
+    c = run.config.to_dict()
+    return _after(run, f"{name} tuned", c["baselines"], c["data"]["max_history"], upstream=content_hash(run))
+
+
+def neural_hash(run: Run, name: str, seed: int) -> str | None:
+    return _after(run, name, seed, upstream=tuning_hash(run, name))
+
+
+def tuning_dir(run: Run, name: str) -> Path:
+    return run.dir / "baselines" / name / "tuning"
+
+
+def neural_dir(run: Run, name: str, seed: int) -> Path:
+    return run.dir / "baselines" / name / f"seed-{seed}"
+
+
 def tiger_dir(run: Run, seed: int) -> Path:
     return run.dir / "baselines" / "TIGER" / f"seed-{seed}"
 
@@ -264,7 +282,9 @@ def stage_folders(run: Run, stage: str) -> dict[Path, str | None]:
         _, folder, hash_ = SEEDED[stage]
         return {folder(run, seed): hash_(run, seed) for seed in run.seeds}
     if stage == "baselines":
-        return {run.dir / "baselines" / name: counting_hash(run, name) for name in counting_names(run)}
+        counted = {run.dir / "baselines" / name: counting_hash(run, name) for name in counting_names(run)}
+        pairs = [(name, seed) for name in NEURAL for seed in run.seeds]
+        return counted | {neural_dir(run, *pair): neural_hash(run, *pair) for pair in pairs}
     hashes = {"data": data_hash, "embeddings": embeddings_hash, "tokenizer": tokenizer_hash}
     return {run.dir / stage: hashes[stage](run)}
 

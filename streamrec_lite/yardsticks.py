@@ -1,13 +1,17 @@
-"""What trained models are measured against: models that only count, the oracle, and memory beside a model."""
+"""What TIGER and STREAM-Rec are measured against: models that only count, the oracle, the neural baselines,
+and memory beside a model."""
 
 from __future__ import annotations
 
 import functools
+import shutil
+import sys
 import time
 from pathlib import Path
 
 from .groundwork import row_of, run_data
 from .runs import (
+    NEURAL,
     ORACLE,
     SEEDED,
     Run,
@@ -16,8 +20,12 @@ from .runs import (
     counting_names,
     mixed_dir,
     mixed_hash,
+    neural_dir,
+    neural_hash,
+    tuning_dir,
+    tuning_hash,
 )
-from .runtime import read_json
+from .runtime import read_json, write_json
 from .stages import run_stage
 
 
@@ -74,6 +82,72 @@ class _Oracle:
 
     def topk(self, prefixes, k: int):
         return self.world.oracle_topk(prefixes, k)
+
+
+def run_neural(run: Run, seed: int = 0) -> dict[str, dict]:
+    """Rows of Caser, GRU4Rec, SASRec, BERT4Rec and ReaRec, by name, each with its "tuning"."""
+    if not content_hash(run):
+        run_data(run)
+
+    def work(name: str, part: Path) -> None:
+        from .artifacts import save_row
+        from .baselines.neural import EVAL_BATCH, KEPT, train_neural, with_values
+        from .evaluate import evaluate
+        from .runtime import write_tensors
+
+        dataset, splits = run_data(run)
+        tuning, config = run_tuning(run, name), run.config
+        if tuning:
+            config = with_values(config, tuning[0]["lr"], tuning[0]["dropout"])
+            for kept in KEPT if seed == 0 else ():  # the grid was trained with seed 0: this is its best
+                shutil.copy2(tuning_dir(run, name) / f"best-{kept}", part / kept)
+        show = sys.stderr.isatty()
+        result = train_neural(name, splits, dataset.n_items, config, seed, part, run.device, show)
+        write_tensors(part / "model.safetensors", result.model.state_dict())
+        asked = [
+            evaluate(result.model, users.to(run.device), batch_size=EVAL_BATCH)
+            for users in (splits.valid, splits.test)
+        ]
+        row = {
+            "valid": asked[0].metrics,
+            "test": asked[1].metrics,
+            "users_per_second": asked[1].users_per_second,
+            "train_seconds": result.train_seconds,
+            "epochs": result.epochs,
+            "best_epoch": result.best["epoch"],
+            "parameters": sum(p.numel() for p in result.model.parameters()),
+            "precision": result.precision,
+            "lr": config.baselines.lr,
+            "dropout": config.baselines.dropout,
+            "tuning": tuning,
+        }
+        save_row(part, row, {"valid": asked[0].ranks, "test": asked[1].ranks})
+
+    return {
+        name: row_of(
+            run, neural_dir(run, name, seed), neural_hash(run, name, seed), functools.partial(work, name)
+        )
+        for name in NEURAL
+    }
+
+
+def run_tuning(run: Run, name: str) -> list[dict]:
+    """What each point of the grid gave on validation, best first; nothing where the run does not tune."""
+    if run.config.baselines.tune == "none":
+        return []
+
+    def work(part: Path) -> None:
+        from .baselines.neural import tune
+
+        dataset, splits = run_data(run)
+        show = sys.stderr.isatty()
+        write_json(
+            part / "tuning.json", tune(name, splits, dataset.n_items, run.config, part, run.device, show)
+        )
+
+    folder = tuning_dir(run, name)
+    run_stage(run.dir, folder.relative_to(run.dir).as_posix(), tuning_hash(run, name), work)
+    return read_json(folder / "tuning.json")
 
 
 def run_mixture(run: Run, stage: str, seed: int = 0) -> dict:

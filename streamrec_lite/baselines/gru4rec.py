@@ -1,0 +1,32 @@
+"""GRU4Rec (Hidasi et al., 2016): a recurrent network over the history; its last state answers.
+
+The paper ranks the batch's other targets; here the loss is over the whole catalogue (Hidasi and
+Karatzoglou, 2018, show that more negatives help).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..schemas import Prefixes
+from .sequence import ItemModel, start_small
+
+
+class GRU4Rec(ItemModel):
+    """One GRU layer of width 2d, brought back to d to meet the items."""
+
+    def __init__(self, n_items: int, settings, places: int):
+        super().__init__(n_items, settings.d)
+        self.dropout = nn.Dropout(settings.dropout)
+        self.gru = nn.GRU(settings.d, 2 * settings.d, batch_first=True)
+        self.out = nn.Linear(2 * settings.d, settings.d)
+        self.apply(start_small)
+        for name, parameter in self.gru.named_parameters():
+            nn.init.zeros_(parameter) if "bias" in name else nn.init.xavier_uniform_(parameter)
+
+    def state(self, prefixes: Prefixes) -> Tensor:
+        x = self.dropout(self.items(prefixes.history.clamp_min(0)))
+        states, _ = self.gru(x)  # what follows the last item is not read
+        row = torch.arange(prefixes.rows, device=x.device)
+        return self.out(states[row, prefixes.length - 1])

@@ -1,0 +1,104 @@
+"""The neural baselines of Table 2: one loop, one loss, one small grid for each of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import torch
+
+from ..config import BaselineConfig, Config
+from ..loop import Task, Trained, train
+from ..optim import quicken_dropout
+from ..runtime import read_json, seed_everything, write_json
+from ..schemas import Splits
+from .bert4rec import BERT4Rec
+from .caser import Caser
+from .gru4rec import GRU4Rec
+from .rearec import ReaRec
+from .sasrec import SASRec
+from .sequence import ItemModel
+
+MODELS = {"Caser": Caser, "GRU4Rec": GRU4Rec, "SASRec": SASRec, "BERT4Rec": BERT4Rec, "ReaRec": ReaRec}
+GRID = [(lr, dropout) for lr in (0.001, 0.003, 0.005) for dropout in (0.2, 0.5)]  # the paper's lr
+EVAL_BATCH = 512  # users ranked at once
+KEPT = ("checkpoint.safetensors", "best.safetensors", "log.jsonl")  # what ``loop.train`` continues from
+
+
+def build(name: str, splits: Splits, n_items: int, settings: BaselineConfig) -> ItemModel:
+    """A model of ``MODELS`` with fresh weights."""
+    places = splits.test.history.shape[1]
+    n_users = 1 + max(int(part.user.max()) for part in splits)
+    more = {"n_users": n_users} if name == "Caser" else {}
+    return MODELS[name](n_items, settings, places, **more)
+
+
+def train_neural(
+    name: str,
+    splits: Splits,
+    n_items: int,
+    config: Config,
+    seed: int,
+    work_dir: str | Path,
+    device="cpu",
+    progress: bool = True,
+) -> Trained:
+    """Train by ``loop.train``, with the learning rate and the dropout of ``config.baselines``."""
+    device, settings = torch.device(device), config.baselines
+    seed_everything(seed, "baselines", name, "weights")
+    model = quicken_dropout(build(name, splits, n_items, settings)).to(device)
+    task = Task(
+        name=name,
+        section="baselines",
+        loss=lambda model, batch, rows: {"loss": model.loss(batch)},
+        recommender=lambda model: model,
+    )
+    splits = Splits(*(part.to(device) for part in splits))
+    return train(task, model, splits, settings, seed, work_dir, EVAL_BATCH, progress)
+
+
+def with_values(config: Config, lr: float, dropout: float) -> Config:
+    """The settings with another learning rate and dropout for the baselines."""
+    return dataclasses.replace(
+        config, baselines=dataclasses.replace(config.baselines, lr=lr, dropout=dropout)
+    )
+
+
+def tune(
+    name: str,
+    splits: Splits,
+    n_items: int,
+    config: Config,
+    work_dir: str | Path,
+    device="cpu",
+    progress: bool = True,
+) -> list[dict]:
+    """Train each value of ``GRID`` with seed 0, keep the best's ``KEPT`` files, report all.
+
+    Returns a row for each: lr, dropout, "valid N@10", "valid R@10", the epoch it was reached in, epochs and
+    seconds. The best by validation N@10 comes first. A point that diverges is reported with N@10 0. Killed,
+    it continues.
+    """
+    work_dir, rows = Path(work_dir), []
+    for lr, dropout in GRID:
+        folder = work_dir / f"lr-{lr}-dropout-{dropout}"
+        if not (folder / "row.json").exists():
+            values = with_values(config, lr, dropout)
+            row = {"lr": lr, "dropout": dropout}
+            try:
+                result = train_neural(name, splits, n_items, values, 0, folder, device, progress)
+                row |= {"valid N@10": result.best["N@10"], "valid R@10": result.best["R@10"]}
+                row |= {"best epoch": result.best["epoch"], "epochs": result.epochs}
+                row |= {"train_seconds": result.train_seconds}
+            except FloatingPointError as error:
+                row |= {"valid N@10": 0.0, "failed": str(error)}
+            write_json(folder / "row.json", row)
+        rows.append(read_json(folder / "row.json"))
+    rows.sort(key=lambda row: -row["valid N@10"])
+    best = work_dir / f"lr-{rows[0]['lr']}-dropout-{rows[0]['dropout']}"
+    for kept in KEPT:
+        shutil.copy2(best / kept, work_dir / f"best-{kept}")
+    for folder in work_dir.glob("lr-*"):
+        shutil.rmtree(folder)
+    return rows
