@@ -13,7 +13,7 @@ from .sequence import ItemModel, Reader, newest_last, start_small
 
 
 class SASRec(ItemModel):
-    """Args: n_items N; ``settings``: the settings' section ``baselines``; ``places``: L, items of a history."""
+    """Args: n_items N; ``settings``: the section ``baselines``; ``places``: L, longest history."""
 
     def __init__(self, n_items: int, settings, places: int):
         super().__init__(n_items, settings.d)
