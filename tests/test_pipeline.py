@@ -24,6 +24,7 @@ from streamrec_lite.runtime import read_json
 METRICS = {"R@5", "R@10", "N@5", "N@10"}
 TRAINED = ("TIGER", "STREAM-Rec-PT", "STREAM-Rec-SFT", "STREAM-Rec-RL")
 COUNTING = ("Popularity", "Markov", "SequentialRules")
+NEURAL = ("Caser", "GRU4Rec", "SASRec", "BERT4Rec", "ReaRec")
 MIXED = [f"{model}, with rules" for model in ("TIGER", "STREAM-Rec-SFT", "STREAM-Rec-RL")]
 GUIDED = "STREAM-Rec-SFT, state-guided"
 STAGES = ("data", "embeddings", "tokenizer", "tiger", "baselines", "pretrain", "sft", "grpo", "results")
@@ -81,7 +82,8 @@ def test_the_run_folder_is_the_contract(finished):
 def test_results_json_is_the_contract(finished):
     results = read_json(finished[0] / "results.json")
     assert results["schema"] == 1 and results["dataset"] == "playground" and results["preset"] == "smoke"
-    assert results["seeds"] == [0] and set(results["models"]) == {*COUNTING, *TRAINED, GUIDED, *MIXED}
+    assert results["seeds"] == [0]
+    assert set(results["models"]) == {*COUNTING, *NEURAL, *TRAINED, GUIDED, *MIXED}
     for rows in results["models"].values():
         assert set(rows) == {"0"}
         assert {"train_seconds", "epochs", "users_per_second"} <= set(rows["0"])
@@ -96,7 +98,7 @@ def test_results_json_is_the_contract(finished):
     assert set(row["question"]["n"]) == {"1", "4", "16"} and row["question"]["users"] == 60
     best = max(value["N@10"] for name, value in row["weights"].items() if name != "state")
     assert row["weights"][str(row["w"])]["N@10"] == best
-    for model in (*COUNTING, *TRAINED[1:], GUIDED, *MIXED):
+    for model in (*COUNTING, *NEURAL, *TRAINED[1:], GUIDED, *MIXED):
         row, tiger = results["models"][model]["0"]["test"], results["models"]["TIGER"]["0"]["test"]
         versus = results["versus_TIGER"][model]["N@10"]
         assert versus["mean_difference"] == pytest.approx(row["N@10"] - tiger["N@10"], abs=1e-12)
@@ -179,7 +181,8 @@ def test_a_setting_redoes_what_depends_on_it_and_nothing_else(copied):
     assert state("sft.lr=0.002") == ["data", "embeddings", "tokenizer", "tiger", "baselines", "pretrain"]
     assert state("grpo.lr=0.002") == list(STAGES)[:-2]
     assert state("pretrain.pool=9") == ["data", "embeddings", "tokenizer", "tiger", "baselines"]
-    assert state("data.max_history=10") == ["data", "embeddings", "tokenizer", "baselines"]
+    assert state("baselines.lr=0.002") == [stage for stage in STAGES[:-1] if stage != "baselines"]
+    assert state("data.max_history=10") == ["data", "embeddings", "tokenizer"]
     assert state("tokenizer.K=16") == ["data", "embeddings", "baselines"]
     assert state("embeddings.dim=9") == ["data", "baselines"]
     assert state("data.playground_users=61") == []
@@ -256,6 +259,20 @@ def test_several_seeds_give_means_and_deviations(copied):
     assert counts["TIGER"] == counts[GUIDED] == 2 and counts["Markov"] == counts["Oracle"] == 1
     assert set(counts) == {*results["models"], "Oracle"}
     assert read_json(copied / "config.json")["seeds"] == [0, 1]  # and the run keeps both
+
+
+def test_a_grid_chooses_lr_and_dropout_for_every_seed(copied, monkeypatch):
+    from streamrec_lite.baselines import neural
+
+    monkeypatch.setattr(neural, "GRID", [(0.0001, 0.5), (0.01, 0.2)])
+    monkeypatch.setattr("streamrec_lite.yardsticks.NEURAL", ("GRU4Rec",))
+    run = opened(copied, "baselines.tune=grid", seeds=(0, 1))
+    rows = [pipeline.run_neural(run, seed)["GRU4Rec"] for seed in run.seeds]
+    tuning = pipeline.run_tuning(run, "GRU4Rec")
+    assert [row["lr"] for row in tuning] == [0.01, 0.0001]
+    assert all(row["tuning"] == tuning and row["lr"] == 0.01 and row["dropout"] == 0.2 for row in rows)
+    assert rows[0]["valid"]["N@10"] == pytest.approx(tuning[0]["valid N@10"], abs=1e-12)
+    assert rows[0]["train_seconds"] == tuning[0]["train_seconds"]  # seed 0 was trained by the grid
 
 
 def test_own_data_is_kept_in_the_run(tmp_path):

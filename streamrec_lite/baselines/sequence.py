@@ -35,8 +35,8 @@ class ItemModel(nn.Module):
         return F.cross_entropy(self.scores(prefixes).float(), prefixes.target)
 
     def topk(self, prefixes: Prefixes, k: int) -> Tensor:
-        """(B, k) items, best first; -1 where the catalogue has fewer."""
-        best = self.scores(prefixes).topk(min(k, self.items.num_embeddings), dim=1).indices
+        """(B, k) items, best first, without dropout; -1 where the catalogue has fewer."""
+        best = self.eval().scores(prefixes).topk(min(k, self.items.num_embeddings), dim=1).indices
         return F.pad(best, (0, k - best.shape[1]), value=-1)
 
 
@@ -68,16 +68,35 @@ class Reader(nn.Module):
         self.start = nn.Sequential(nn.LayerNorm(d), nn.Dropout(dropout))
         self.blocks = nn.TransformerEncoder(block, layers, enable_nested_tensor=False)
 
-    def forward(self, x: Tensor, filled: Tensor, last: int = 0) -> Tensor:
+    def forward(self, x: Tensor, filled: Tensor, memory: list[Tensor] | None = None) -> Tensor:
         """States (B, L, d) of embedded items ``x`` (B, L, d), newest last, where ``filled`` (B, L).
 
-        ``last``: so many places at the end stand after the history and get no place of their own.
+        ``memory``: a list that gets what each layer read, for ``step``.
         """
         width = x.shape[1]
-        away = (width - 1 - last - torch.arange(width, device=x.device)).clamp_min(0)
-        after = (torch.arange(width, device=x.device) >= width - last)[:, None]
-        x = self.start(x + self.places(away).masked_fill(after, 0.0))
-        return self.blocks(x, mask=self._hidden(filled))
+        away = torch.arange(width - 1, -1, -1, device=x.device)
+        x, hidden = self.start(x + self.places(away)), self._hidden(filled)
+        for layer in self.blocks.layers:
+            if memory is not None:
+                memory.append(x)
+            x = layer(x, src_mask=hidden)
+        return x
+
+    def step(self, x: Tensor, filled: Tensor, memory: list[Tensor]) -> Tensor:
+        """The state (B, 1, d) of one more input ``x`` (B, 1, d), which sees all before it.
+
+        Earlier places never see it, so only this place is computed; ``memory`` grows by what it read.
+        ``filled`` (B, L') covers what is in memory, and this place.
+        """
+        x = self.start(x)
+        for i, layer in enumerate(self.blocks.layers):
+            memory[i] = torch.cat([memory[i], x], dim=1)
+            seen, _ = layer.self_attn(x, memory[i], memory[i], key_padding_mask=~filled, need_weights=False)
+            x = layer.norm1(x + layer.dropout1(seen))
+            x = layer.norm2(
+                x + layer.dropout2(layer.linear2(layer.dropout(layer.activation(layer.linear1(x)))))
+            )
+        return x
 
     def _hidden(self, filled: Tensor) -> Tensor | None:
         """True where a place must not look: (L, L), or (B * heads, L, L) where histories differ in length.
