@@ -294,6 +294,9 @@ def preset(name: str = "lite", dataset: str = "playground") -> Config:
                 epochs_per_round=2,
             ),
             grpo=replace(config.grpo, max_epochs=3, updates=30),
+            baselines=replace(
+                config.baselines, lr=0.003, dropout=0.2, max_epochs=12, eval_every=4, tune="none"
+            ),
         )
     if name == "paper":  # section 3.1.4
         config = replace(
