@@ -227,10 +227,13 @@ def test_ranking_is_without_dropout():
 
 def test_the_grid_keeps_its_best_and_the_seed_continues_from_it(tmp_path, monkeypatch):
     splits = world(lambda h: (h[:, -1] + 3) % 8, rows=128)
-    monkeypatch.setattr(neural, "GRID", [(0.00001, 0.2), (0.005, 0.2)])
+    monkeypatch.setattr(neural, "RATES", (0.00001, 0.005))
+    monkeypatch.setattr(neural, "DROPOUTS", (0.2, 0.9))
     config = config_of(max_epochs=8)
     rows = neural.tune("SASRec", splits, 8, config, tmp_path / "tuning", progress=False)
-    assert [row["lr"] for row in rows] == [0.005, 0.00001]
+    points = {(row["lr"], row["dropout"]) for row in rows}
+    assert points == {(0.00001, 0.2), (0.005, 0.2), (0.005, 0.9)}
+    assert (rows[0]["lr"], rows[0]["dropout"]) == (0.005, 0.2)
     assert rows[0]["valid N@10"] > rows[1]["valid N@10"]
     files = sorted(path.name for path in (tmp_path / "tuning").iterdir())
     assert files == sorted(f"best-{kept}" for kept in neural.KEPT)
@@ -248,7 +251,8 @@ def test_the_grid_keeps_its_best_and_the_seed_continues_from_it(tmp_path, monkey
 
 def test_a_point_that_diverges_does_not_end_the_grid(tmp_path, monkeypatch):
     splits = world(lambda h: h[:, -1], rows=128)
-    monkeypatch.setattr(neural, "GRID", [(0.005, 0.2), (0.003, 0.5)])
+    monkeypatch.setattr(neural, "RATES", (0.005, 0.003))
+    monkeypatch.setattr(neural, "DROPOUTS", (0.2,))
     real = neural.train_neural
 
     def fails(name, splits, n_items, config, *more):

@@ -21,7 +21,8 @@ from .sasrec import SASRec
 from .sequence import ItemModel
 
 MODELS = {"Caser": Caser, "GRU4Rec": GRU4Rec, "SASRec": SASRec, "BERT4Rec": BERT4Rec, "ReaRec": ReaRec}
-GRID = [(lr, dropout) for lr in (0.001, 0.003, 0.005) for dropout in (0.2, 0.5)]  # the paper's lr
+RATES = (0.001, 0.003, 0.005)  # the paper's
+DROPOUTS = (0.2, 0.5)  # the first one while the rate is chosen
 EVAL_BATCH = 512  # users ranked at once
 KEPT = ("checkpoint.safetensors", "best.safetensors", "log.jsonl")  # what ``loop.train`` continues from
 
@@ -74,18 +75,17 @@ def tune(
     device="cpu",
     progress: bool = True,
 ) -> list[dict]:
-    """Train each value of ``GRID`` with seed 0, keep the best's ``KEPT`` files, report all.
+    """Choose the learning rate at the first dropout, then the dropout at that rate, on validation, with seed 0.
 
-    Returns a row for each: lr, dropout, "valid N@10", "valid R@10", the epoch it was reached in, epochs and
-    seconds. The best by validation N@10 comes first. A point that diverges is reported with N@10 0. Killed,
-    it continues.
+    Keeps the best's ``KEPT`` files. Returns a row for each training: lr, dropout, "valid N@10", "valid R@10",
+    the epoch it was reached in, epochs and seconds; the best by validation N@10 comes first. A training that
+    diverges is reported with N@10 0. Killed, it continues.
     """
-    work_dir, rows = Path(work_dir), []
-    for lr, dropout in GRID:
+
+    def point(lr: float, dropout: float) -> dict:
         folder = work_dir / f"lr-{lr}-dropout-{dropout}"
         if not (folder / "row.json").exists():
-            values = with_values(config, lr, dropout)
-            row = {"lr": lr, "dropout": dropout}
+            values, row = with_values(config, lr, dropout), {"lr": lr, "dropout": dropout}
             try:
                 result = train_neural(name, splits, n_items, values, 0, folder, device, progress)
                 row |= {"valid N@10": result.best["N@10"], "valid R@10": result.best["R@10"]}
@@ -94,7 +94,12 @@ def tune(
             except FloatingPointError as error:
                 row |= {"valid N@10": 0.0, "failed": str(error)}
             write_json(folder / "row.json", row)
-        rows.append(read_json(folder / "row.json"))
+        return read_json(folder / "row.json")
+
+    work_dir = Path(work_dir)
+    rows = [point(lr, DROPOUTS[0]) for lr in RATES]
+    best = max(rows, key=lambda row: row["valid N@10"])
+    rows += [point(best["lr"], dropout) for dropout in DROPOUTS[1:]]
     rows.sort(key=lambda row: -row["valid N@10"])
     best = work_dir / f"lr-{rows[0]['lr']}-dropout-{rows[0]['dropout']}"
     for kept in KEPT:
