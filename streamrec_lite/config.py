@@ -293,9 +293,9 @@ def preset(name: str = "lite", dataset: str = "playground") -> Config:
                 eval_every=2,
                 epochs_per_round=2,
             ),
-            grpo=replace(config.grpo, max_epochs=3, updates=30),
+            grpo=replace(config.grpo, max_epochs=3, updates=20),
             baselines=replace(
-                config.baselines, lr=0.003, dropout=0.2, max_epochs=12, eval_every=4, tune="none"
+                config.baselines, lr=0.003, dropout=0.2, max_epochs=10, eval_every=5, tune="none"
             ),
         )
     if name == "paper":  # section 3.1.4

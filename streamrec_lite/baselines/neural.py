@@ -75,9 +75,9 @@ def tune(
     device="cpu",
     progress: bool = True,
 ) -> list[dict]:
-    """Choose the learning rate at the first dropout, then the dropout at that rate, on validation, with seed 0.
+    """Choose the rate at the first dropout, then the dropout at that rate, on validation, with seed 0.
 
-    Keeps the best's ``KEPT`` files. Returns a row for each training: lr, dropout, "valid N@10", "valid R@10",
+    Keeps the best's ``KEPT`` files. Returns a row for each training: lr, dropout, "valid N@10" and R@10,
     the epoch it was reached in, epochs and seconds; the best by validation N@10 comes first. A training that
     diverges is reported with N@10 0. Killed, it continues.
     """
