@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .backbone import Backbone, history_tokens
 from .baselines.tiger import tiger_loss
+from .bench_neural import bench_sasrec
 from .bench_rl import bench_sampling, bench_update
 from .bench_thinking import bench_annotate, bench_finetuning, bench_thinking
 from .clustering import kmeans, nearest
@@ -274,4 +275,5 @@ BENCHMARKS = {
     "finetuning": bench_finetuning,
     "sampling": bench_sampling,
     "update": bench_update,
+    "sasrec": bench_sasrec,
 }

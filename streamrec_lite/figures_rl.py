@@ -46,6 +46,9 @@ def training(rows: list[dict], best: int):
     lines = [*moved.get_lines(), *other.get_lines()]
     moved.legend(lines, [line.get_label() for line in lines])
     whole_numbers(valid, total, parts, moved)
+    for axes in (total, parts, moved, other):
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, high + 0.4 * (high - low))  # room for the legend
     return figure
 
 
