@@ -233,6 +233,9 @@ def test_several_seeds_give_means_and_deviations(copied):
     run = opened(copied, seeds=(0, 1))
     assert read_json(copied / "config.json")["seeds"] == [0, 1]
     assert tiger_hash(run, 0) != tiger_hash(run, 1)
+    with pytest.raises(BadInput, match="with --only baselines"):
+        pipeline.run_results(run)
+    pipeline.run_neural(run, 1)
     with pytest.raises(BadInput, match="with --only tiger"):
         pipeline.run_results(run)
     assert lessons_results.with_all_seeds(opened(copied)).seeds == (0,)  # the only one that is finished
