@@ -30,6 +30,7 @@ def layout(title: str, height: int, **more) -> dict:
         "template": "simple_white",
         "font": FONT,
         "margin": margin,
+        "modebar": {"orientation": "v"},  # beside the title, not over it
         **more,
     }
 

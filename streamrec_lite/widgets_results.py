@@ -55,7 +55,7 @@ class ResultsExplorer(ipw.VBox):
                 marker={"symbol": marker, "size": 9}, row=1, col=2,
             )  # fmt: skip
         figure.add_vline(0, line={"color": BLACK, "width": 1}, row=1, col=1)
-        figure.update_layout(**layout("", 460, legend={"orientation": "h", "y": -0.25}))
+        figure.update_layout(**layout("", 520, legend={"orientation": "h", "y": -0.45}))
         figure.update_xaxes(nticks=5, row=1, col=1)
         figure.update_yaxes(automargin=True, row=1, col=1)
         self.figure, self.text = figure, ipw.HTML()
