@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .metrics import METRIC_NAMES, ndcg_at, recall_at
-from .report import GUIDED, PAPER, REFERENCE, row_folders
+from .report import GUIDED, PAPER, REFERENCE, mean_text, row_folders
 from .runs import ORACLE, Run, counting_names
 from .runtime import read_json, read_tensors
 from .stages import done
@@ -68,7 +68,7 @@ def main_table(results: dict) -> pd.DataFrame:
     oracle, table = results.get("oracle"), {}
     for model, rows in results["models"].items():
         summary, rows = results["summary"][model]["test"], list(rows.values())
-        cells = {name: _mean(**summary[name]) for name in METRIC_NAMES}
+        cells = {name: mean_text(summary[name]) for name in METRIC_NAMES}
         gap = results[f"versus_{REFERENCE}"].get(model, {}).get("N@10")
         minus = "{mean_difference:+.4f} [{low:+.4f}, {high:+.4f}]".format(**gap) if gap else "-"
         cells[f"N@10 - {REFERENCE} [95 %]"] = minus
@@ -82,10 +82,6 @@ def main_table(results: dict) -> pd.DataFrame:
     if oracle:
         table["*oracle*"] = {n: f"{oracle['test'][n]:.4f}" for n in METRIC_NAMES} | {"of oracle": "100 %"}
     return pd.DataFrame(table).T.fillna("-").rename_axis("model")
-
-
-def _mean(mean: float, sd: float | None) -> str:
-    return f"{mean:.4f}" + ("" if sd is None else f" ± {sd:.4f}")
 
 
 def paper_table(results: dict, metric: str = "N@10") -> pd.DataFrame:

@@ -210,7 +210,7 @@ def table2(results: dict) -> str:
 
 def _row(model: str, results: dict, oracle: dict | None) -> list[str]:
     summary, rows = results["summary"][model]["test"], list(results["models"][model].values())
-    cells = [model, *(_mean(summary[name]) for name in METRIC_NAMES)]
+    cells = [model, *(mean_text(summary[name]) for name in METRIC_NAMES)]
     if oracle:
         best = oracle["test"]["N@10"]
         cells.append(f"{100 * summary['N@10']['mean'] / best:.1f} %" if best else "-")
@@ -220,7 +220,8 @@ def _row(model: str, results: dict, oracle: dict | None) -> list[str]:
     return [*cells, f"{sum(row['users_per_second'] for row in rows) / len(rows):,.0f}"]
 
 
-def _mean(value: dict) -> str:
+def mean_text(value: dict) -> str:
+    """A mean, with its deviation over seeds where there is one."""
     deviation = "" if value["sd"] is None else f" ± {value['sd']:.4f}"
     return f"{value['mean']:.4f}{deviation}"
 
