@@ -153,7 +153,7 @@ def bench_training(splits, codes, device) -> dict:
     seed_everything(0, "bench")
     config, train = TrainConfig(), splits.train
     tokenizer = SemanticTokenizer.from_codes(codes, 256).to(device)
-    model = quicken_dropout(Backbone(LARGE, tokenizer.vocab_size)).to(device).train()
+    model = quicken_dropout(Backbone(LARGE, tokenizer.vocab_size), device).to(device).train()
     t5 = as_transformers_t5(Backbone(LARGE, tokenizer.vocab_size)).to(device).train()
     table, optimizer = tokenizer.tokens, make_optimizer(model, config)
     plain = torch.optim.AdamW(t5.parameters(), lr=1e-3)

@@ -166,7 +166,7 @@ def _finetuned(run: Run, config, seed: int, part: Path):
     from .sft import finetune
 
     tokenizer, (_, splits) = run_tokenizer(run), run_data(run)
-    model = quicken_dropout(Backbone.load(pretrain_dir(run, seed)))
+    model = quicken_dropout(Backbone.load(pretrain_dir(run, seed)), run.device)
     neighbours = run_neighbours(run)
     result = finetune(model, splits, tokenizer, neighbours, config, seed, part, device=run.device)
     slow = StreamRec(

@@ -73,7 +73,7 @@ def pretrain(
     device, settings = torch.device(device), config.pretrain
     seed_everything(seed, "pretrain", "weights")
     model = Backbone(config.backbone, tokenizer.vocab_size, ("direct", "thinking"))
-    model = quicken_dropout(model).to(device)
+    model = quicken_dropout(model, device).to(device)
     tokenizer, neighbours = tokenizer.to(device), neighbours.to(device)
 
     def loss(model, batch: Prefixes, rows: Tensor) -> dict[str, Tensor]:

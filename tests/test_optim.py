@@ -90,3 +90,8 @@ def test_quicken_dropout_reaches_every_layer():
     kinds = [type(m) for m in model.modules()]
     assert nn.Dropout not in kinds
     assert kinds.count(ByteDropout) == 2 * 3 + 1 + 2 * 4 + 1  # encoder, then decoder
+
+
+def test_a_gpu_keeps_torchs_own_dropout():
+    model = quicken_dropout(nn.Sequential(nn.Dropout(0.3)), "cuda")
+    assert type(model[0]) is nn.Dropout

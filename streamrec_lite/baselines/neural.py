@@ -48,7 +48,7 @@ def train_neural(
     """Train by ``loop.train``, with the learning rate and the dropout of ``config.baselines``."""
     device, settings = torch.device(device), config.baselines
     seed_everything(seed, "baselines", name, "weights")
-    model = quicken_dropout(build(name, splits, n_items, settings)).to(device)
+    model = quicken_dropout(build(name, splits, n_items, settings), device).to(device)
     task = Task(
         name=name,
         section="baselines",

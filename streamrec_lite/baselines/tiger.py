@@ -40,7 +40,7 @@ def train_tiger(
     """Train TIGER from scratch by ``loop.train``, which says what is written to ``work_dir``."""
     device, settings = torch.device(device), config.tiger
     seed_everything(seed, "tiger", "weights")
-    model = quicken_dropout(Backbone(config.backbone, tokenizer.vocab_size)).to(device)
+    model = quicken_dropout(Backbone(config.backbone, tokenizer.vocab_size), device).to(device)
     tokenizer = tokenizer.to(device)
     task = Task(
         name="TIGER",
