@@ -45,21 +45,24 @@ def root(
 
 @app.command()
 def reproduce(
-    dataset: Annotated[str, typer.Option(help="What to load; `streamrec datasets` lists it.")] = "playground",
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option(help="What to load, see `streamrec datasets`; repeat it. Default: playground."),
+    ] = None,
     preset: Annotated[str, typer.Option(help="smoke, lite or paper.")] = "lite",
     seed: Annotated[list[str] | None, typer.Option(help="A seed; repeat it for several. Default: 0.")] = None,
-    out: Annotated[str | None, typer.Option(help="Folder of the run. Default: runs/DATASET.")] = None,
-    gpus: Annotated[str, typer.Option(help="Seeds that train at once, each on its own GPU.")] = "0",
+    out: Annotated[str | None, typer.Option(help="Folder of the run(s). Default: runs/DATASET.")] = None,
+    gpus: Annotated[str, typer.Option(help="Trainings at once, each on a GPU of its own.")] = "0",
     engine: Annotated[str, typer.Option(help="local; ray comes later.")] = "local",
     only: Annotated[list[str] | None, typer.Option(help="A stage to run; repeat it for several.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="A setting, KEY=VALUE; repeat it.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Discard what the stages wrote first.")] = False,
 ) -> None:
     """Run all stages through their notebooks and print the table. Done stages are skipped."""
-    from .reproduction import reproduce as run_all
+    from .reproduction import reproduce_all
 
-    result = run_all(
-        dataset=dataset,
+    results = reproduce_all(
+        dataset or ["playground"],
         preset=preset,
         seeds=[_integer("--seed", text) for text in seed or ["0"]],
         out=out,
@@ -70,9 +73,10 @@ def reproduce(
         engine=engine,
         tell=lambda line: print(line, flush=True),
     )
-    if not only or "results" in only:
-        print("\n" + result.with_name("table2.md").read_text(encoding="utf-8"))
-    print(f"The run is in {result.parent}")
+    for result in results:
+        if not only or "results" in only:
+            print("\n" + result.with_name("table2.md").read_text(encoding="utf-8"))
+        print(f"The run is in {result.parent}")
 
 
 @app.command()

@@ -9,11 +9,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .errors import BadInput
+from .pipeline import run_results
 from .report import results_done, results_hash
-from .runs import SEEDED, Run, data_hash, stage_folders, training_log
+from .runs import (
+    NEURAL,
+    SEEDED,
+    Run,
+    counting_hash,
+    counting_names,
+    data_hash,
+    neural_dir,
+    neural_hash,
+    stage_folders,
+    training_log,
+)
 from .runtime import write_text
 from .stages import done
-from .workers import Job, StageFailed, Worker, duration, notebook_done, notebook_hash, run_jobs
+from .workers import Job, Progress, StageFailed, Worker, duration, notebook_done, notebook_hash, run_jobs
 
 START = "00_start_here"
 NOTEBOOKS = {  # the first one of a stage does its work, a second one looks at what came out
@@ -38,24 +50,23 @@ def is_done(run: Run, stage: str) -> bool:
 class Conductor:
     """Runs stages of ``run``; a context, at whose end the worker processes end.
 
+    Where a job fails the rest is still done, but for what needs it: the later stages of its seed, or
+    all of them if it served every seed, and the results. The context then ends with ``StageFailed``.
+
     Args:
         source: the folder of the tutorial's notebooks.
-        gpus: notebooks of one stage that run at once, each seeing one GPU; 0: one at a time.
+        gpus: jobs of one stage that run at once, each seeing one GPU; 0: one at a time.
         tell: prints a line for the person who waits.
-        without_notebook: what runs the stages whose work no notebook does; one may show it afterwards.
+        stages: all that will be conducted, for the time left.
     """
 
     def __init__(
-        self,
-        run: Run,
-        source: Path,
-        gpus: int,
-        tell: Callable[[str], None],
-        without_notebook: dict[str, Callable[[Run], object]],
+        self, run: Run, source: Path, gpus: int, tell: Callable[[str], None], stages: list[str] | None = None
     ):
         self.run, self.source, self.gpus, self.tell = run, source, gpus, tell
-        self.without_notebook = without_notebook
         self.workers: list[Worker] = []
+        self.failed: list[tuple[Job, StageFailed]] = []
+        self.progress = Progress(sum(len(self._jobs(stage)) for stage in stages or ()))
 
     def __enter__(self) -> Conductor:
         return self
@@ -63,31 +74,51 @@ class Conductor:
     def __exit__(self, kind, error, trace) -> None:
         for worker in self.workers:
             worker.close()
+        if error is None and self.failed:
+            error = failure = self._summary()
+        else:
+            failure = None
         if isinstance(error, Exception) and not isinstance(error, BadInput):
             text = getattr(error, "trace", "") or "".join(traceback.format_exception(error))
             write_text(self.run.dir / "error.log", text)
             error.add_note(str(self.run.dir / "error.log"))
+        if failure:
+            raise failure
+
+    def _summary(self) -> StageFailed:
+        """One error for all that failed."""
+        lines = [str(error) for _, error in self.failed]
+        trace = "\n".join(f"{error}\n{error.trace}" for _, error in self.failed)
+        if len(lines) == 1:
+            return StageFailed(lines[0], trace)
+        return StageFailed(f"{len(lines)} jobs failed: {'; '.join(lines)}", trace)
 
     def conduct(self, stage: str) -> None:
         """Run ``stage`` unless it is done, and its notebook for each seed that it shows."""
-        worked = stage in self.without_notebook and not is_done(self.run, stage)
+        stopped = {job.seed for job, _ in self.failed}
+        if None in stopped or (stopped and stage == "results"):
+            self.tell(f"{stage}: left out, it needs what failed")
+            return
+        worked = stage == "results" and not is_done(self.run, stage)
         if worked:
             begin = time.perf_counter()
-            self.without_notebook[stage](self.run)
+            run_results(self.run)
             self.tell(f"{stage}: done in {duration(time.perf_counter() - begin)}")
-        jobs = self._jobs(stage) if stage in NOTEBOOKS else []
+        jobs = [job for job in self._jobs(stage) if job.seed is None or job.seed not in stopped]
         if not jobs:
             if not worked:
-                self.tell(f"{stage}: done before")
+                self.tell(f"{stage}: {'left out for what failed' if stopped else 'done before'}")
             return
-        run_jobs(jobs, self._at_work(len(jobs)), self.tell)
-        if not is_done(self.run, stage):
-            name = NOTEBOOKS[stage][0]
-            raise StageFailed(f"notebook {name}.ipynb ended without running its stage, {stage}")
+        failed = run_jobs(jobs, self._at_work(len(jobs)), self.tell, self.progress)
+        self.failed += failed
+        if not failed and not stopped and not is_done(self.run, stage):
+            raise StageFailed(f"{jobs[0].what} ended without running its stage, {stage}")
 
     def _jobs(self, stage: str) -> list[Job]:
-        """The notebooks of a stage that are not done."""
+        """What of a stage is not done."""
         run, jobs = self.run, []
+        if stage == "baselines":
+            return self._baselines()
         if stage == "data":
             jobs += self._job("start", START, None, [data_hash(run)], None)
         if stage == "results":
@@ -105,6 +136,7 @@ class Conductor:
         return jobs
 
     def _job(self, label, name, seed, hashes, log, finished: bool = True) -> list[Job]:
+        """The notebook ``name``, unless it has been executed for these ``hashes`` and its stage is done."""
         run, source = self.run, self.source / f"{name}.ipynb"
         if not source.is_file():
             raise BadInput(str(source), "the notebook is not there", "restore it from the repository")
@@ -112,21 +144,45 @@ class Conductor:
         target = run.dir / "notebooks" / f"{name}{'' if seed is None else f'-seed-{seed}'}.ipynb"
         if finished and notebook_done(target, hash_):
             return []
-        parameters = {
+        request = {"source": str(source), "target": str(target), "hash": hash_}
+        request["parameters"] = self._parameters(seed)
+        page = target.with_suffix(".html")
+        return [Job(label, f"notebook {source.name}", request, log, page, seed)]
+
+    def _baselines(self) -> list[Job]:
+        """The baselines that are not done: those that only count together, each neural one by itself."""
+        run, jobs = self.run, []
+        counted = [(run.dir / "baselines" / name, counting_hash(run, name)) for name in counting_names(run)]
+        if not all(hash_ and done(folder, hash_) for folder, hash_ in counted):
+            request = {"baselines": ["counting"], "parameters": self._parameters(None)}
+            jobs.append(Job("baselines that count", "counting", request))
+        for seed in run.seeds:
+            for name in NEURAL:
+                hash_ = neural_hash(run, name, seed)
+                if not (hash_ and done(neural_dir(run, name, seed), hash_)):
+                    request = {"baselines": [name], "parameters": self._parameters(seed)}
+                    jobs.append(Job(f"{name}, seed {seed}", "training", request, seed=seed))
+        return jobs
+
+    def _parameters(self, seed: int | None) -> dict:
+        """What a notebook, or a baseline's training, needs to open the run."""
+        run = self.run
+        return {
             "run_dir": str(run.dir),
             "dataset": run.config.dataset,
             "preset": run.config.preset,
             "seed": run.seeds[0] if seed is None else seed,
             "overrides": list(run.overrides),
         }
-        return [Job(label, source, target, parameters, hash_, log)]
 
     def _at_work(self, jobs: int) -> list[Worker]:
-        """Enough workers for ``jobs``, started when they are first needed."""
+        """Enough workers for ``jobs``, started when they are first needed; dead ones are replaced."""
+        self.workers = [worker for worker in self.workers if worker.process.poll() is None]
         wanted = min(jobs, max(1, self.gpus))
         listed = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if self.gpus else []
         gpus = [g for g in listed if g] or [str(i) for i in range(self.gpus)]
         while len(self.workers) < wanted:
-            seen = {"CUDA_VISIBLE_DEVICES": gpus[len(self.workers)]} if self.gpus else {}
-            self.workers.append(Worker(self.run.dir / "notebooks", seen))
+            taken = {worker.gpu for worker in self.workers}
+            free = next((gpu for gpu in gpus if gpu not in taken), None)
+            self.workers.append(Worker(self.run.dir / "notebooks", free))
         return self.workers[:wanted]

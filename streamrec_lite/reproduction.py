@@ -7,10 +7,10 @@ from pathlib import Path
 
 from .conductor import Conductor, is_done
 from .errors import BadInput, did_you_mean
-from .pipeline import run_baselines, run_data, run_neural, run_results
-from .runs import STAGES, Run, make_run, write_config
+from .pipeline import run_data
+from .runs import STAGES, Run, check_spec, make_run, write_config
 from .stages import discard, lock_file, locked
-from .workers import notebooks_folder
+from .workers import StageFailed, notebooks_folder
 
 # What --fresh discards: results first, so that none outlive what they were made from.
 DELIVERED = ("results.json", "table2.md", "error.log", "notebooks", "figures", "grpo", "sft", "pretrain")
@@ -62,8 +62,9 @@ def reproduce(
     """Run the stages, each through its notebook where it has one; returns the path of results.json.
 
     What is done is skipped, what was killed continues. ``only``: just these stages, and what they
-    need if that is not done. ``fresh``: discard the run's stages first. ``gpus``: train that many
-    seeds at once, each on a GPU of its own. Raises ``BadInput``, or ``StageFailed`` for a notebook.
+    need if that is not done. ``fresh``: discard the run's stages first. ``gpus``: that many seeds, or
+    baselines, train at once, each on a GPU of its own. Raises ``BadInput``, or ``StageFailed`` in the
+    end for notebooks and trainings that failed, when the rest is done.
     """
     run = make_run(out or default_out(dataset, preset), dataset, preset, overrides, seeds)
     stages = choose_stages(only)
@@ -81,17 +82,45 @@ def reproduce(
         if read is not None:
             run_data(run, read)
             del read
-        others = {"baselines": _all_baselines, "results": run_results}
-        with Conductor(run, source, gpus, tell, others) as conductor:
+        with Conductor(run, source, gpus, tell, stages) as conductor:
             for stage in stages:
                 conductor.conduct(stage)
     return run.dir / "results.json"
 
 
-def _all_baselines(run: Run) -> None:
-    run_baselines(run)
-    for seed in run.seeds:
-        run_neural(run, seed)
+def reproduce_all(
+    datasets: list[str],
+    preset: str = "lite",
+    out: str | Path | None = None,
+    tell: Callable[[str], None] = print,
+    **options,
+) -> list[Path]:
+    """``reproduce`` for each data set in turn; returns the paths of their results.json.
+
+    Where one fails the others are still done; what failed is raised in the end. ``out``: the run's
+    folder, or with several data sets the folder that gets a run for each.
+    """
+    folders = {name: default_out(name, preset) for name in datasets}
+    if len(set(folders.values())) < len(datasets):
+        rule = "each data set needs a run's folder of its own name"
+        raise BadInput(f"--dataset {' '.join(datasets)}", rule, "name each once, or run them one by one")
+    if out is not None:
+        many = len(datasets) > 1
+        folders = {name: Path(out) / folder.name if many else Path(out) for name, folder in folders.items()}
+    for name in datasets:
+        check_spec(name)
+    results, failed = [], []
+    for name, folder in folders.items():
+        if len(datasets) > 1:
+            tell(f"{name}, data set {len(results) + len(failed) + 1} of {len(datasets)}")
+        try:
+            results.append(reproduce(name, preset, out=folder, tell=tell, **options))
+        except StageFailed as error:
+            failed.append(error)
+            tell(f"{name}: FAILED: {error}")
+    if failed:
+        raise failed[0] if len(datasets) == 1 else StageFailed("; ".join(map(str, failed)))
+    return results
 
 
 def clean(run: Run, fresh: bool) -> None:

@@ -1,4 +1,7 @@
-"""The side of `streamrec reproduce` that hands notebooks to worker processes and shows progress."""
+"""The side of `streamrec reproduce` that hands its work to worker processes and shows progress.
+
+A job is a notebook to execute or baselines to train. Where one fails, the others are still done.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ LOG = ".worker.log"
 
 
 class StageFailed(RuntimeError):
-    """A notebook failed: one line that names it and the cell. ``trace`` is the kernel's traceback."""
+    """A job failed: one line that names it, a notebook's with the cell. ``trace`` is the traceback."""
 
     def __init__(self, message: str, trace: str = ""):
         super().__init__(message)
@@ -31,14 +34,22 @@ class StageFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class Job:
-    """A notebook to execute. ``log``: a growing JSONL file whose epochs are shown meanwhile."""
+    """What a worker is asked (see ``papermill_runner``).
+
+    label    what it is, for the person who waits: "TIGER, seed 0"
+    what     how it is done: "notebook 04_fast_thinking.ipynb"
+    request  JSON-able
+    log      a growing JSONL file whose epochs are shown meanwhile
+    page     what there is to look at in the end
+    seed     the seed that cannot go on if this fails
+    """
 
     label: str
-    source: Path
-    target: Path
-    parameters: dict
-    hash: str
+    what: str
+    request: dict
     log: Path | None = None
+    page: Path | None = None
+    seed: int | None = None
 
 
 def notebooks_folder() -> Path:
@@ -88,7 +99,9 @@ def notebook_done(target: Path, hash_: str) -> bool:
 class Worker:
     """A process of ``papermill_runner``; it starts at once and loads papermill meanwhile."""
 
-    def __init__(self, folder: Path, environment: dict[str, str] | None = None):
+    def __init__(self, folder: Path, gpu: str | None = None):
+        """``gpu``: the only one that the process sees; None: it sees what this one sees."""
+        self.gpu, environment = gpu, {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
         folder.mkdir(parents=True, exist_ok=True)
         paths = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
         self.log = (folder / LOG).open("ab")
@@ -97,17 +110,15 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **(environment or {})},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **environment},
             start_new_session=True,  # Ctrl-C is for the parent, which ends the worker
         )
         self.job: Job | None = None
         self.begin = 0.0
 
     def give(self, job: Job) -> None:
-        text = {"source": str(job.source), "target": str(job.target)}
-        text |= {"parameters": job.parameters, "hash": job.hash}
         self.job, self.begin = job, time.perf_counter()
-        self.process.stdin.write(json.dumps(text).encode() + b"\n")
+        self.process.stdin.write(json.dumps(job.request).encode() + b"\n")
         self.process.stdin.flush()
 
     def answer(self, timeout: float) -> dict | None:
@@ -117,7 +128,7 @@ class Worker:
         line = self.process.stdout.readline()
         if not line:
             code = self.process.wait()
-            raise StageFailed(f"notebook {self.job.source.name}: its worker process ended with code {code}")
+            raise StageFailed(f"{self.job.what}: its worker process ended with code {code}")
         return json.loads(line)
 
     def close(self) -> None:
@@ -186,32 +197,59 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def run_jobs(jobs: list[Job], workers: list[Worker], tell: Callable[[str], None]) -> None:
-    """Execute ``jobs``, as many at once as there are ``workers``.
+class Progress:
+    """How far the whole batch is. ``total``: the jobs that were not done when it began."""
 
-    The first failure ends it: ``BadInput`` if a notebook raised that, else ``StageFailed``.
+    def __init__(self, total: int):
+        self.total, self.done, self.begin = total, 0, time.perf_counter()
+
+    def step(self) -> str:
+        """One job more has ended: "3 of 12 in 40.0 s, about 2 min 0 s left at this pace"."""
+        self.done, passed = self.done + 1, time.perf_counter() - self.begin
+        left = passed / self.done * max(0, self.total - self.done)
+        text = f"{self.done} of {max(self.total, self.done)} in {duration(passed)}"
+        return f"{text}, about {duration(left)} left at this pace" if left else text
+
+
+def run_jobs(
+    jobs: list[Job], workers: list[Worker], tell: Callable[[str], None], progress: Progress
+) -> list[tuple[Job, StageFailed]]:
+    """Do ``jobs``, as many at once as there are ``workers``; returns those that failed.
+
+    ``BadInput`` in one ends them all: it would be in the others too. A worker that dies is left out.
     """
-    waiting, idle, busy = list(jobs), list(workers), {}
+    waiting, idle, busy, failed = list(jobs), list(workers), {}, []
     while waiting or busy:
         while waiting and idle:
             worker, job = idle.pop(0), waiting.pop(0)
-            tell(f"{job.label}: notebook {job.source.name} runs")
+            tell(f"{job.label}: {job.what} runs")
             worker.give(job)
             busy[worker] = Tail(job.label, job.log)
         for worker in list(busy):
-            answer = worker.answer(0.25 / len(busy))
+            try:
+                answer = worker.answer(0.25 / len(busy))
+            except StageFailed as error:
+                if not idle and len(busy) == 1:
+                    raise  # nobody is left to go on
+                answer = {"ok": False, "kind": "dead", "message": str(error), "traceback": ""}
             for line in busy[worker].lines(ended=answer is not None):
                 tell(line)
             if answer is None:
                 continue
             del busy[worker]
-            idle.append(worker)
-            if not answer["ok"]:
-                if answer["kind"] == "bad-input":
-                    raise _bad_input(answer["message"])
-                raise StageFailed(answer["message"], answer["traceback"])
-            elapsed = duration(time.perf_counter() - worker.begin)
-            tell(f"{worker.job.label}: done in {elapsed}, see {worker.job.target.with_suffix('.html')}")
+            if answer.get("kind") == "bad-input":
+                raise _bad_input(answer["message"])
+            if answer.get("kind") != "dead":
+                idle.append(worker)
+            job = worker.job
+            if answer["ok"]:
+                page = f", see {job.page}" if job.page else ""
+                took = duration(time.perf_counter() - worker.begin)
+                tell(f"{job.label}: done in {took}{page} ({progress.step()})")
+            else:
+                failed.append((job, StageFailed(answer["message"], answer["traceback"])))
+                tell(f"{job.label}: FAILED ({progress.step()}): {answer['message']}")
+    return failed
 
 
 def _bad_input(line: str) -> BadInput:

@@ -85,11 +85,16 @@ class _Oracle:
 
 
 def run_neural(run: Run, seed: int = 0) -> dict[str, dict]:
-    """Rows of Caser, GRU4Rec, SASRec, BERT4Rec and ReaRec, by name, each with its "tuning"."""
+    """Rows of Caser, GRU4Rec, SASRec, BERT4Rec and ReaRec, by name."""
+    return {name: run_neural_model(run, name, seed) for name in NEURAL}
+
+
+def run_neural_model(run: Run, name: str, seed: int = 0) -> dict:
+    """Tune, train and evaluate the baseline ``name``: its row, with its "tuning"."""
     if not content_hash(run):
         run_data(run)
 
-    def work(name: str, part: Path) -> None:
+    def work(part: Path) -> None:
         from .artifacts import save_row
         from .baselines.neural import EVAL_BATCH, KEPT, train_neural, with_values
         from .evaluate import evaluate
@@ -123,12 +128,7 @@ def run_neural(run: Run, seed: int = 0) -> dict[str, dict]:
         }
         save_row(part, row, {"valid": asked[0].ranks, "test": asked[1].ranks})
 
-    return {
-        name: row_of(
-            run, neural_dir(run, name, seed), neural_hash(run, name, seed), functools.partial(work, name)
-        )
-        for name in NEURAL
-    }
+    return row_of(run, neural_dir(run, name, seed), neural_hash(run, name, seed), work)
 
 
 def run_tuning(run: Run, name: str) -> list[dict]:

@@ -65,7 +65,7 @@ def test_caser_skips_and_does_not_see_beyond_its_window(tmp_path):
     """What stood three places back decides; what stood six places back is outside the window of five."""
     near = world(lambda h: h[:, -3])
     assert trained("Caser", near, tmp_path).best["N@10"] > 0.95
-    model = Caser(8, SMALL, 20, n_users=1).eval()
+    model = Caser(8, SMALL, 20).eval()
     seven = prefixes([[7, 0, 1, 2, 3, 4, 5]], [0])
     other = prefixes([[6, 7, 1, 2, 3, 4, 5]], [0])
     assert WINDOW == 5 and torch.equal(model.state(seven), model.state(other))
@@ -168,6 +168,7 @@ def test_divergence_by_hand():
     logits = torch.stack([p, q]).log()[None]
     assert divergence(logits).item() == pytest.approx((kl(p, q) + kl(q, p)) / 2, abs=1e-6)
     assert divergence(logits[:, :1].expand(1, 3, 2)).item() == pytest.approx(0.0, abs=1e-6)
+    assert divergence(torch.tensor([[[40.0, 0.0], [0.0, 40.0]]])).item() == 1.0  # apart enough, no further
 
 
 def test_progressive_by_hand():

@@ -18,8 +18,16 @@ from tiny_notebooks import COMMAND, OPEN, TINY, environment, write_all, write_no
 from streamrec_lite import cli, lessons_results, pipeline, reproduction, workers
 from streamrec_lite.conductor import Conductor, is_done
 from streamrec_lite.errors import BadInput
-from streamrec_lite.runs import data_hash, embeddings_hash, input_files, tiger_dir, tiger_hash
+from streamrec_lite.runs import (
+    data_hash,
+    embeddings_hash,
+    input_files,
+    pretrain_dir,
+    tiger_dir,
+    tiger_hash,
+)
 from streamrec_lite.runtime import read_json
+from streamrec_lite.stages import done
 
 METRICS = {"R@5", "R@10", "N@5", "N@10"}
 TRAINED = ("TIGER", "STREAM-Rec-PT", "STREAM-Rec-SFT", "STREAM-Rec-RL")
@@ -366,7 +374,7 @@ def test_a_notebook_that_skips_its_stage_is_a_failure(copied, tmp_path):
     shutil.rmtree(copied / "tokenizer")
     with (
         pytest.raises(workers.StageFailed, match="without running its stage, tokenizer"),
-        Conductor(run, folder, 0, lambda line: None, {}) as conductor,
+        Conductor(run, folder, 0, lambda line: None) as conductor,
     ):
         conductor.conduct("tokenizer")
     assert (copied / "error.log").is_file()
@@ -408,10 +416,76 @@ while len(list(here.glob("seed-*"))) < 2:  # both are at work, or this never end
     time.sleep(0.1)"""
     write_notebook(folder / "04_fast_thinking.ipynb", meet, f"{OPEN}\npipeline.run_tiger(run, seed)")
     run = opened(copied, seeds=(0, 1))
-    with Conductor(run, folder, 2, lambda line: None, {}) as conductor:
+    with Conductor(run, folder, 2, lambda line: None) as conductor:
         conductor.conduct("tiger")
     assert sorted((tmp_path / f"seed-{seed}").read_text() for seed in (0, 1)) == ["0", "1"]
     assert is_done(run, "tiger") and len(list((copied / "notebooks").glob("04_*-seed-?.html"))) == 2
+
+
+def test_what_fails_leaves_the_rest_to_be_done(copied, tmp_path):
+    """Seed 0 fails in one stage: seed 1 still goes through this one and the next, the results wait."""
+    folder = write_all(tmp_path / "torn")
+    broken = "if seed == 0:\n    raise RuntimeError('paper jam')"
+    write_notebook(folder / "04_fast_thinking.ipynb", broken, f"{OPEN}\npipeline.run_tiger(run, seed)")
+    run, told = opened(copied, seeds=(0, 1)), []
+    with (
+        pytest.raises(workers.StageFailed, match=r"04_fast_thinking.ipynb, cell In \[\d\].*paper jam"),
+        Conductor(run, folder, 0, told.append, ["tiger", "pretrain", "results"]) as conductor,
+    ):
+        total = conductor.progress.total
+        for stage in ("tiger", "pretrain", "results"):
+            conductor.conduct(stage)
+    assert total == 5  # two seeds of 04, one of 05 and 06, and 09: seed 0 of 05 and 06 was shown before
+    assert done(pretrain_dir(run, 1)) and not is_done(run, "results")
+    assert next(line for line in told if "FAILED" in line).startswith("TIGER, seed 0: FAILED (1 of")
+    assert told[-1] == "results: left out, it needs what failed"
+    assert "paper jam" in (copied / "error.log").read_text()
+
+
+def test_a_baseline_that_fails_is_told_of_and_the_others_are_trained(copied, monkeypatch):
+    from streamrec_lite import papermill_runner
+
+    def torn(run, name, seed):
+        if name == "SASRec":
+            raise FloatingPointError("the loss of SASRec is nan")
+
+    monkeypatch.setattr("streamrec_lite.yardsticks.run_neural_model", torn)
+    run = opened(copied)
+    parameters = {"run_dir": str(run.dir), "dataset": "playground", "preset": "smoke", "seed": 0}
+    parameters["overrides"] = list(run.overrides)
+    assert papermill_runner.train_baselines(["Caser"], parameters)["ok"]
+    answer = papermill_runner.train_baselines(["SASRec"], parameters)
+    assert answer["kind"] == "failed"
+    assert answer["message"] == "SASRec, seed 0: FloatingPointError: the loss of SASRec is nan"
+
+
+def test_progress_by_hand(monkeypatch):
+    times = iter([100.0, 110.0, 130.0])
+    monkeypatch.setattr(workers.time, "perf_counter", lambda: next(times))
+    progress = workers.Progress(2)
+    assert progress.step() == "1 of 2 in 10.0 s, about 10.0 s left at this pace"
+    assert progress.step() == "2 of 2 in 30.0 s"
+
+
+def test_several_data_sets_each_get_a_run(tmp_path, monkeypatch):
+    done_for, told = [], []
+
+    def fake(name, preset, out, tell, **options):
+        if name == "a.csv":
+            raise workers.StageFailed("a.csv is torn")
+        done_for.append((name, out))
+        return out / "results.json"
+
+    monkeypatch.setattr(reproduction, "reproduce", fake)
+    monkeypatch.setattr(reproduction, "check_spec", lambda name: None)
+    with pytest.raises(workers.StageFailed, match="torn"):
+        reproduction.reproduce_all(["a.csv", "playground"], "smoke", tmp_path, told.append)
+    assert done_for == [("playground", tmp_path / "playground-smoke")]
+    assert told[:2] == ["a.csv, data set 1 of 2", "a.csv: FAILED: a.csv is torn"]
+    one = reproduction.reproduce_all(["playground"], "smoke", tmp_path / "x", told.append)
+    assert one == [tmp_path / "x" / "results.json"]
+    with pytest.raises(BadInput, match="own name"):
+        reproduction.reproduce_all(["a.csv", "a.csv"])
 
 
 @pytest.mark.slow

@@ -29,10 +29,7 @@ KEPT = ("checkpoint.safetensors", "best.safetensors", "log.jsonl")  # what ``loo
 
 def build(name: str, splits: Splits, n_items: int, settings: BaselineConfig) -> ItemModel:
     """A model of ``MODELS`` with fresh weights."""
-    places = splits.test.history.shape[1]
-    n_users = 1 + max(int(part.user.max()) for part in splits)
-    more = {"n_users": n_users} if name == "Caser" else {}
-    return MODELS[name](n_items, settings, places, **more)
+    return MODELS[name](n_items, settings, places=splits.test.history.shape[1])
 
 
 def train_neural(

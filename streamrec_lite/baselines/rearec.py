@@ -19,6 +19,7 @@ from ..schemas import PAD_ITEM, Prefixes
 from .sequence import ItemModel, Reader, newest_last, start_small
 
 APART = 0.05  # ERL: weight of the divergence between steps
+FAR = 1.0  # ERL: nats beyond which two steps are apart enough. Unbounded, it can grow for ever
 SOME = 8  # ERL: one user of so many has its divergence computed
 BROAD = 5.0  # PRL: the temperature grows by this factor a step, from the last step backwards
 NOISE = 0.01  # PRL: deviation of what is added to the steps' inputs
@@ -65,12 +66,12 @@ class ReaRec(ItemModel):
 
 
 def divergence(logits: Tensor) -> Tensor:
-    """Mean KL divergence between two steps' predictions, over all ordered pairs: (B, T, N) -> ()."""
+    """Mean KL divergence of two steps' predictions, at most ``FAR``, over ordered pairs: (B, T, N) -> ()."""
     log_p = logits.log_softmax(dim=-1)
     cross = log_p.exp() @ log_p.transpose(1, 2)  # (B, T, T): sum of p_i log p_j
     kl = cross.diagonal(dim1=1, dim2=2)[..., None] - cross
     steps = logits.shape[1]
-    return kl.sum() / (len(kl) * steps * (steps - 1))
+    return kl.clamp_max(FAR).sum() / (len(kl) * steps * (steps - 1))
 
 
 def progressive(logits: Tensor, target: Tensor) -> Tensor:
