@@ -23,9 +23,9 @@ from .runs import (
     stage_folders,
     training_log,
 )
-from .runtime import write_text
+from .runtime import duration, write_text
 from .stages import done
-from .workers import Job, Progress, StageFailed, Worker, duration, notebook_done, notebook_hash, run_jobs
+from .workers import Job, Progress, StageFailed, Worker, notebook_done, notebook_hash, run_jobs
 
 START = "00_start_here"
 NOTEBOOKS = {  # the first one of a stage does its work, a second one looks at what came out

@@ -182,6 +182,9 @@ class BaselineConfig(TrainConfig):
     batch_size: int = opt(256, "training prefixes a step", 1, 1_000_000)
     max_epochs: int = opt(200, "passes over the training prefixes", 1, 100_000)
     eval_every: int = opt(1, "epochs between evaluations on validation", 1, 100_000)
+    ema: float = opt(
+        0.998, "decay a step of the weights' moving average that is evaluated; 0: off", 0.0, 0.99999
+    )
     d: int = opt(64, "d: width of the items' table and of the states", 1, 65536)
     num_layers: int = opt(2, "layers of the transformers", 1, 64)
     num_heads: int = opt(2, "attention heads of the transformers", 1, 256)

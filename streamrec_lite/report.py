@@ -27,8 +27,10 @@ from .runs import (
     neural_dir,
     neural_hash,
     sft_hash,
+    tuning_dir,
+    tuning_hash,
 )
-from .runtime import derive_seed, describe_machine, read_json, read_tensors, write_json, write_text
+from .runtime import derive_seed, describe_machine, duration, read_json, read_tensors, write_json, write_text
 from .stages import done
 
 REFERENCE = "TIGER"
@@ -91,6 +93,7 @@ def write_results(run: Run) -> dict:
         for seed, (folder, hash_) in rows.items():
             _require(folder, hash_, stages.get(model, "baselines"))
             row, kept = read_json(folder / "row.json"), read_tensors(folder / "ranks.safetensors")[0]
+            row["wall_seconds"] = done(folder)["seconds"] + _tuning_seconds(run, model, seed)
             models.setdefault(model, {})[seed] = row
             ranks.setdefault(model, []).append(kept["test"])
             if model in GUIDED:
@@ -123,6 +126,12 @@ def write_results(run: Run) -> dict:
     write_text(run.dir / "table2.md", table2(results))
     write_json(run.dir / "results.json", results)
     return results
+
+
+def _tuning_seconds(run: Run, model: str, seed: str) -> float:
+    """What the grid of a neural baseline took; the run's first seed has it, all seeds use it."""
+    first = model in NEURAL and seed == str(run.seeds[0])
+    return done(tuning_dir(run, model), tuning_hash(run, model) or "-").get("seconds", 0.0) if first else 0.0
 
 
 def _controls(run: Run, ranks: dict[str, list]) -> dict:
@@ -188,19 +197,20 @@ def table2(results: dict) -> str:
     oracle = results.get("oracle")
     seeds = results["seeds"]
     sizes = ", ".join(f"{count:,} {what}" for what, count in results["data"].items())
-    head = ["Model", *METRIC_NAMES, "N@10 minus TIGER's [95 %]", "train", "users/s"]
+    head = ["Model", *METRIC_NAMES, "N@10 minus TIGER's [95 %]", "weights", "train", "wall", "users/s"]
     if oracle:
         head.insert(5, "N@10, share of oracle")
     rows = [_row(model, results, oracle) for model in results["models"]]
     if oracle:
-        cells = ["*oracle*", *(f"{oracle['test'][name]:.4f}" for name in METRIC_NAMES), "100 %", "", "", ""]
+        cells = ["*oracle*", *(f"{oracle['test'][name]:.4f}" for name in METRIC_NAMES), "100 %", *[""] * 5]
         rows.append(cells)
     many = f"mean ± standard deviation over the seeds {', '.join(map(str, seeds))}"
     one = f"seed {seeds[0]}; run several seeds for deviations"
     notes = [
         f"# {results['dataset']}, preset {results['preset']}: test, full ranking",
         f"{sizes}. Models that learn: {many if len(seeds) > 1 else one}. "
-        "Intervals: paired bootstrap over users.",
+        "Intervals: paired bootstrap over users. Weights: what is trained. Train: seconds a seed, without "
+        "evaluations. Wall: all of the model's own stage, all seeds and the choice of settings included.",
     ]
     parts = ["\n\n".join(notes), _markdown(head, rows)]
     if oracle:
@@ -216,8 +226,10 @@ def _row(model: str, results: dict, oracle: dict | None) -> list[str]:
         cells.append(f"{100 * summary['N@10']['mean'] / best:.1f} %" if best else "-")
     test = results[f"versus_{REFERENCE}"].get(model, {}).get("N@10")
     cells.append(f"{test['mean_difference']:+.4f} [{test['low']:+.4f}, {test['high']:+.4f}]" if test else "-")
-    cells.append(f"{sum(row['train_seconds'] for row in rows) / len(rows):,.1f} s")
-    return [*cells, f"{sum(row['users_per_second'] for row in rows) / len(rows):,.0f}"]
+    mean = {key: sum(row[key] for row in rows) / len(rows) for key in ("train_seconds", "users_per_second")}
+    cells.append(f"{rows[0]['parameters']:,}" if "parameters" in rows[0] else "-")
+    cells += [f"{mean['train_seconds']:,.1f} s", duration(sum(row["wall_seconds"] for row in rows))]
+    return [*cells, f"{mean['users_per_second']:,.0f}"]
 
 
 def mean_text(value: dict) -> str:

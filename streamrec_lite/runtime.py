@@ -61,6 +61,14 @@ def describe_machine() -> dict:
     }
 
 
+def duration(seconds: float) -> str:
+    """4.2 s, 3 min 5 s, 2 h 10 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
 @functools.lru_cache
 def matmul_rate(dtype_name: str, device_name: str = "cpu") -> float:
     """FLOP/s of square matrix products, measured now: the best of up to 20 in a quarter second."""

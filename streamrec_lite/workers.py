@@ -20,6 +20,7 @@ from . import __version__
 from .config import fingerprint
 from .errors import BadInput
 from .papermill_runner import METADATA
+from .runtime import duration
 
 LOG = ".worker.log"
 
@@ -187,14 +188,6 @@ class Tail:
         if "seconds_left" in row:
             parts.append(f"at most {duration(row['seconds_left'])} left")
         return f"  {self.label}: {', '.join(parts)}"
-
-
-def duration(seconds: float) -> str:
-    """4.2 s, 3 min 5 s, 2 h 10 min."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 class Progress:

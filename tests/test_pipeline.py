@@ -94,7 +94,7 @@ def test_results_json_is_the_contract(finished):
     assert set(results["models"]) == {*COUNTING, *NEURAL, *TRAINED, GUIDED, *MIXED}
     for rows in results["models"].values():
         assert set(rows) == {"0"}
-        assert {"train_seconds", "epochs", "users_per_second"} <= set(rows["0"])
+        assert {"train_seconds", "epochs", "users_per_second", "wall_seconds"} <= set(rows["0"])
         for split in ("valid", "test"):
             assert set(rows["0"][split]) == METRICS
             assert all(0 <= value <= 1 for value in rows["0"][split].values())
