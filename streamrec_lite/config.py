@@ -301,15 +301,16 @@ def preset(name: str = "lite", dataset: str = "playground") -> Config:
                 config.baselines, lr=0.003, dropout=0.2, max_epochs=10, eval_every=5, tune="none"
             ),
         )
-    if name == "paper":  # section 3.1.4
+    if name == "paper":  # sizes and rates: section 3.1.4; batches and epochs: eight minutes of a large GPU
+        long = {"lr": 1e-3, "batch_size": 1024, "warmup_steps": 150}
         config = replace(
             config,
             data=replace(config.data, playground_items=10_000, playground_users=50_000),
             backbone=BackboneConfig(d_model=256, d_ff=1024, num_layers=4, num_heads=4, d_kv=64),
-            tiger=replace(config.tiger, lr=1e-3, max_epochs=200, batch_size=256, eval_every=1),
-            pretrain=replace(config.pretrain, lr=1e-3, max_epochs=200, batch_size=256, eval_every=1),
-            sft=replace(config.sft, lr=1e-3, max_epochs=100, batch_size=256, eval_every=1),
-            grpo=replace(config.grpo, lr=1e-5, batch_size=128, updates=200, max_epochs=100, patience=10),
+            tiger=replace(config.tiger, max_epochs=36, eval_every=9, **long),
+            pretrain=replace(config.pretrain, max_epochs=18, eval_every=9, **long),
+            sft=replace(config.sft, max_epochs=18, eval_every=6, epochs_per_round=6, **long),
+            grpo=replace(config.grpo, lr=1e-5, batch_size=128, updates=60, max_epochs=4, patience=10),
             evaluate=replace(config.evaluate, batch_size=512),
         )
         if dataset != "playground":
