@@ -81,8 +81,9 @@ def bench_update(splits, codes, device) -> dict:
     found = collect(model, start, tokenizer, users, reference, near, L, config)
 
     def update():
-        found = collect(model, start, tokenizer, users, reference, near, L, config)
-        loss = update_losses(model, tokenizer, users, found, config)["loss"]
+        encoded = model.encode(history_tokens(tokenizer.tokens, users.history))
+        found = collect(model, start, tokenizer, users, reference, near, L, config, encoded)
+        loss = update_losses(model, tokenizer, users, found, config, encoded)["loss"]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
@@ -90,7 +91,7 @@ def bench_update(splits, codes, device) -> dict:
 
     def passes():
         states, mask = model.encode(history_tokens(tokenizer.tokens, users.history))
-        log_prob, _ = rollout_log_probs(model, tokenizer, states, mask, found.rollouts)
+        log_prob, _ = rollout_log_probs(model, tokenizer, states, mask, found.rollouts, entropy=False)
         optimizer.zero_grad(set_to_none=True)
         log_prob.mean().backward()
 

@@ -132,7 +132,9 @@ def answer_log_probs(
     return torch.stack(chosen, dim=1)
 
 
-def item_log_probs(stepper: StepDecoder, tokenizer, hidden: Tensor, items: Tensor) -> Tensor:
+def item_log_probs(
+    stepper: StepDecoder, tokenizer, hidden: Tensor, items: Tensor, floor: Tensor | None = None
+) -> Tensor:
     """log P(item | what was written, history) of n given items for each of the stepper's R sequences.
 
     The steps are shared: the first code of all n items is read off one state. Under the softmax over
@@ -141,6 +143,8 @@ def item_log_probs(stepper: StepDecoder, tokenizer, hidden: Tensor, items: Tenso
     Args:
         hidden: (R, d) what each sequence's newest token gave, BOS or the last thought.
         items: (R, n) item indices; the same for every sequence or not.
+        floor: (R,) what lies below is not of interest. A sum of logarithms only falls from code to
+            code, so an item that has fallen below needs no further step; what it has then is returned.
 
     Returns:
         (R, n) float32.
@@ -153,6 +157,9 @@ def item_log_probs(stepper: StepDecoder, tokenizer, hidden: Tensor, items: Tenso
     total = torch.zeros(len(flat), device=flat.device)
     for level in range(trie.m):
         if level > 0:
+            if floor is not None:
+                kept = total[going] >= floor[going // items.shape[1]]
+                going, at = going[kept], at[kept]
             if model.config.softmax == "trie":
                 kept = ~trie.alone[level][trie.paths[flat[going], level]]
                 going, at = going[kept], at[kept]

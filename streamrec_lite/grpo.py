@@ -69,10 +69,11 @@ def rollout_log_probs(
     mask: Tensor | None,
     rollouts: Rollouts,
     temperature: float = 1.0,
-) -> tuple[Tensor, Tensor]:
+    entropy: bool = True,
+) -> tuple[Tensor, Tensor | None]:
     """log pi(token | tokens before, history) of what was written, teacher-forced: (R, l + m).
 
-    And the entropy of the thoughts' distributions, (R, l), in nats.
+    And the entropy of the thoughts' distributions, (R, l), in nats; None if it is not asked for.
     """
     l, m = rollouts.thought.shape[1], rollouts.answer.shape[1]
     mark = rollouts.thought.new_full((len(rollouts.thought), int(model.mark)), ANSWER)
@@ -86,8 +87,9 @@ def rollout_log_probs(
     said = None if model.repeats else said_before(rollouts.thought, model.vocab_size)
     every = model.thought_log_probs(hidden[:, :l], temperature, said)
     thought = every.gather(-1, (rollouts.thought - FIRST_CODE)[..., None])[..., 0]
-    entropy = -(every.exp() * every.clamp_min(-1e30)).sum(-1)
-    return torch.cat([thought, answered], dim=1), entropy
+    with torch.no_grad():  # it is only looked at
+        spread = -(every.exp() * every.clamp_min(-1e30)).sum(-1) if entropy else None
+    return torch.cat([thought, answered], dim=1), spread
 
 
 def said_before(thought: Tensor, vocab_size: int) -> Tensor:

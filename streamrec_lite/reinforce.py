@@ -62,17 +62,18 @@ def judge(
         "similarity": similarity_reward(rollouts.state, targets(model, tokenizer, batch.target), user),
     }
     if config.ranking > 0 or config.likelihood > 0:
-        items = torch.cat([batch.target[:, None], negatives], dim=1)
-        if config.ranking == 0:
-            items = items[:, :1]
-        scores = item_log_probs(after.copy(), tokenizer, rollouts.hidden, items[user])  # (R, 1 + K)
-        parts["likelihood"] = likelihood_reward(scores[:, 0], reference[user], config.bound)
-        if config.ranking > 0:
-            parts["ranking"] = ranking_reward(scores[:, 0], scores[:, 1:])
+        own = item_log_probs(after.copy(), tokenizer, rollouts.hidden, target[:, None])[:, 0]
+        parts["likelihood"] = likelihood_reward(own, reference[user], config.bound)
+        if config.ranking > 0:  # only who beats the target counts: the others need not be scored to the end
+            others = item_log_probs(after.copy(), tokenizer, rollouts.hidden, negatives[user], own)
+            parts["ranking"] = ranking_reward(own, others)
     if config.reciprocal > 0:
         found = answer_beams(after.copy(), tokenizer.trie, rollouts.hidden, 10, 10)
         parts["reciprocal"] = reciprocal_reward(found.item, target)
     return parts
+
+
+Encoded = tuple[Tensor, Tensor | None]  # states (B, S, d) and mask (B, S)
 
 
 class Collected(NamedTuple):
@@ -93,24 +94,34 @@ def collect(
     negatives: Tensor,
     l: int,
     config: GrpoConfig,
+    encoded: Encoded | None = None,
 ) -> Collected:
     """Let ``model`` write G rollouts for each user of ``batch``, and judge them; see ``judge``.
 
-    ``start``: the fine-tuned model that the KL term refers to.
+    ``start``: the fine-tuned model that the KL term refers to. ``encoded``: what ``model.encode`` made of
+    the histories, where the caller has it.
     """
     tokens, tau = history_tokens(tokenizer.tokens, batch.history), config.temperature
-    states, mask = model.encode(tokens)
+    states, mask = encoded or model.encode(tokens)
     rollouts, after = write_rollouts(model, tokenizer, states, mask, l, config.G, tau)
     rewards = judge(model, tokenizer, batch, rollouts, after, reference, negatives, config)
-    anchor, _ = rollout_log_probs(start, tokenizer, *start.encode(tokens), rollouts, tau)
+    anchor = rollout_log_probs(start, tokenizer, *start.encode(tokens), rollouts, tau, entropy=False)[0]
     return Collected(rollouts, rewards, anchor)
 
 
 def update_losses(
-    model: Backbone, tokenizer, batch: Prefixes, found: Collected, config: GrpoConfig
+    model: Backbone,
+    tokenizer,
+    batch: Prefixes,
+    found: Collected,
+    config: GrpoConfig,
+    encoded: Encoded | None = None,
 ) -> dict[str, Tensor]:
-    """The loss of one update on collected rollouts (eq. 20), and what the log says of it."""
-    states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
+    """The loss of one update on collected rollouts (eq. 20), and what the log says of it.
+
+    ``encoded``: what ``model.encode`` made of the histories, with gradients, where the caller has it.
+    """
+    states, mask = encoded or model.encode(history_tokens(tokenizer.tokens, batch.history))
     log_prob, entropy = rollout_log_probs(model, tokenizer, states, mask, found.rollouts, config.temperature)
     rollouts, weights = found.rollouts, weights_of(config)
     l, m = rollouts.thought.shape[1], rollouts.answer.shape[1]
@@ -202,11 +213,12 @@ def reinforce(
 
     def loss(model: Backbone, batch: Prefixes, rows: Tensor) -> dict[str, Tensor]:
         model.eval()
+        encoded = model.encode(history_tokens(tokenizer.tokens, batch.history))  # once for both
         if held.get("rows") is not rows:
             negatives, l = neighbours[batch.target], config.sft.l
-            found = collect(model, start, tokenizer, batch, table[rows], negatives, l, settings)
+            found = collect(model, start, tokenizer, batch, table[rows], negatives, l, settings, encoded)
             held.update(rows=rows, found=found)
-        return update_losses(model, tokenizer, batch, held["found"], settings)
+        return update_losses(model, tokenizer, batch, held["found"], settings, encoded)
 
     def rows(block: int) -> Tensor:
         generator = torch.Generator().manual_seed(derive_seed(seed, "grpo", "users", block))

@@ -130,6 +130,26 @@ def test_item_log_probs_equal_teacher_forcing():
         torch.testing.assert_close(got[:, j], want, atol=1e-5, rtol=0)
 
 
+@torch.inference_mode()
+def test_a_floor_saves_steps_and_changes_nothing_above_it():
+    model, tokenizer, users = small_world()
+    model.shared.weight.mul_(6.0)  # sharp opinions: most items are below the floor after one code
+    tokens = history_tokens(tokenizer.tokens, users.history)
+    stepper = stepper_of(model, tokens)
+    hidden = stepper.step(torch.full((6,), BOS))
+    items = torch.arange(40).expand(6, 40)
+    full = item_log_probs(stepper.copy(), tokenizer, hidden, items)
+    floor = full.sort(dim=1).values[:, 35]
+    fed: list[int] = []
+    cut = stepper.copy()
+    cut.step = lambda token: fed.append(len(token)) or type(stepper).step(cut, token)
+    got = item_log_probs(cut, tokenizer, hidden, items, floor)
+    above = full >= floor[:, None]
+    torch.testing.assert_close(got[above], full[above], atol=1e-5, rtol=0)
+    assert (got >= full - 1e-5).all() and (got[~above] < floor.repeat_interleave(35)).all()
+    assert sum(fed) < 6 * 20
+
+
 def test_add_up_by_hand():
     item = torch.tensor([[5, 2, 5, -1, 7]])
     score = torch.tensor([[0.1, 0.25, 0.2, 0.9, 0.05]]).log()
