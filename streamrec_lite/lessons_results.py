@@ -111,15 +111,14 @@ def same_order(table: pd.DataFrame, a: str = "ours", b: str = "paper, Scientific
 
 
 def tuning_table(results: dict) -> pd.DataFrame:
-    """What was tried for each model: a row a try, the kept one marked. Empty if no row has "tuning".
+    """What was tried for each model: a row a try, the kept one first. Empty if no row has "tuning".
 
     All seeds of a model share one tuning, which stands in each of their rows.
     """
     tried = []
     for model, rows in results["models"].items():
         tries = next((row["tuning"] for row in rows.values() if row.get("tuning")), [])
-        best = max((t.get("valid N@10", 0.0) for t in tries), default=None)
-        tried += [{"model": model, **t, "kept": t.get("valid N@10") == best} for t in tries]
+        tried += [{"model": model, **t, "kept": i == 0} for i, t in enumerate(tries)]
     return pd.DataFrame(tried)
 
 

@@ -152,11 +152,11 @@ def test_only_the_order_is_compared_with_the_paper():
 def test_tuning_is_shown_where_a_row_has_it():
     assert lessons.tuning_table(results()).empty
     tried = results()
-    tries = [{"lr": 1e-3, "valid N@10": 0.2, "epochs": 4}, {"lr": 3e-3, "valid N@10": 0.3, "epochs": 2}]
+    tries = [{"lr": 3e-3, "valid N@10": 0.3, "epochs": 2}, {"lr": 1e-3, "valid N@10": 0.2, "epochs": 4}]
     tried["models"]["TIGER"]["1"]["tuning"] = tries
     tried["models"]["TIGER"]["0"]["tuning"] = tries  # one tuning serves all seeds: it is shown once
     table = lessons.tuning_table(tried)
-    assert table[["model", "lr", "kept"]].values.tolist() == [["TIGER", 1e-3, False], ["TIGER", 3e-3, True]]
+    assert table[["model", "lr", "kept"]].values.tolist() == [["TIGER", 3e-3, True], ["TIGER", 1e-3, False]]
 
 
 def test_main_rows_leave_variants_out_and_keep_tiger():

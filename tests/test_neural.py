@@ -264,3 +264,10 @@ def test_a_point_that_diverges_does_not_end_the_grid(tmp_path, monkeypatch):
     monkeypatch.setattr(neural, "train_neural", fails)
     rows = neural.tune("GRU4Rec", splits, 8, config_of(max_epochs=1), tmp_path / "t", progress=False)
     assert rows[0]["lr"] == 0.005 and rows[1]["failed"] == "the loss is nan"
+
+
+def test_of_settings_as_good_the_one_that_finds_more_is_chosen():
+    row = lambda n, r: {"valid N@10": n, "valid R@10": r}  # noqa: E731
+    rows = [row(0.0800, 0.118), row(0.0793, 0.125), row(0.0791, 0.130)]
+    assert neural.choose(rows) is rows[1]  # 0.0793 is within one hundredth of the best, 0.0791 is not
+    assert neural.choose([row(0.0, 0.0)]) == row(0.0, 0.0)

@@ -23,6 +23,7 @@ from .sequence import ItemModel
 MODELS = {"Caser": Caser, "GRU4Rec": GRU4Rec, "SASRec": SASRec, "BERT4Rec": BERT4Rec, "ReaRec": ReaRec}
 RATES = (0.001, 0.003, 0.005)  # the paper's
 DROPOUTS = (0.2, 0.5)  # the first one while the rate is chosen
+ALIKE = 0.99  # a validation N@10 of at least this share of the best is as good: less than one standard error
 EVAL_BATCH = 512  # users ranked at once
 KEPT = ("checkpoint.safetensors", "best.safetensors", "log.jsonl")  # what ``loop.train`` continues from
 
@@ -75,8 +76,8 @@ def tune(
     """Choose the rate at the first dropout, then the dropout at that rate, on validation, with seed 0.
 
     Keeps the best's ``KEPT`` files. Returns a row for each training: lr, dropout, "valid N@10" and R@10,
-    the epoch it was reached in, epochs and seconds; the best by validation N@10 comes first. A training that
-    diverges is reported with N@10 0. Killed, it continues.
+    the epoch it was reached in, epochs and seconds; the one that ``choose`` takes comes first. A training
+    that diverges is reported with N@10 0. Killed, it continues.
     """
 
     def point(lr: float, dropout: float) -> dict:
@@ -89,18 +90,25 @@ def tune(
                 row |= {"best epoch": result.best["epoch"], "epochs": result.epochs}
                 row |= {"train_seconds": result.train_seconds}
             except FloatingPointError as error:
-                row |= {"valid N@10": 0.0, "failed": str(error)}
+                row |= {"valid N@10": 0.0, "valid R@10": 0.0, "failed": str(error)}
             write_json(folder / "row.json", row)
         return read_json(folder / "row.json")
 
     work_dir = Path(work_dir)
     rows = [point(lr, DROPOUTS[0]) for lr in RATES]
-    best = max(rows, key=lambda row: row["valid N@10"])
-    rows += [point(best["lr"], dropout) for dropout in DROPOUTS[1:]]
-    rows.sort(key=lambda row: -row["valid N@10"])
+    lr = choose(rows)["lr"]
+    rows += [point(lr, dropout) for dropout in DROPOUTS[1:]]
+    chosen = choose(rows)
+    rows = [chosen, *sorted((row for row in rows if row is not chosen), key=lambda row: -row["valid N@10"])]
     best = work_dir / f"lr-{rows[0]['lr']}-dropout-{rows[0]['dropout']}"
     for kept in KEPT:
         shutil.copy2(best / kept, work_dir / f"best-{kept}")
     for folder in work_dir.glob("lr-*"):
         shutil.rmtree(folder)
     return rows
+
+
+def choose(rows: list[dict]) -> dict:
+    """The row with the best validation N@10; of those as good (``ALIKE``), the one with the best R@10."""
+    enough = ALIKE * max(row["valid N@10"] for row in rows)
+    return max((row for row in rows if row["valid N@10"] >= enough), key=lambda row: row["valid R@10"])
