@@ -84,7 +84,7 @@ class RewardExplorer(ipw.VBox):
 
     def _words(self) -> str:
         columns = ["thoughts", "answer", *self.names[1:], "reward", "advantage"]
-        table = self.rows[columns].round(3).reset_index(drop=True)
+        table = self.rows[columns].round(3).reset_index(drop=True).replace(-0.0, 0.0)
         if self.user.value == ALL:
             return f"<p style='font-size:13px'>The {len(table)} best rollouts:</p>{html_table(table)}"
         target = html.escape(titles(self.dataset, [int(self.rows["target"].iloc[0])], 60)[0])
