@@ -86,5 +86,5 @@ def pretrain(
         loss=loss,
         recommender=lambda model: StreamRec(model, tokenizer, beams=config.evaluate.beams),
     )
-    splits = Splits(*(part.to(device) for part in splits))
+    splits = splits.to(device)
     return train(task, model, splits, settings, seed, work_dir, config.evaluate.batch_size, progress)

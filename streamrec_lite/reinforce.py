@@ -205,7 +205,7 @@ def reinforce(
         rule = f"there are only {neighbours.shape[1]} neighbours an item"
         raise BadInput(f"grpo.K={settings.K}", rule, "give a smaller number")
     model, tokenizer = model.to(device), tokenizer.to(device)
-    splits = Splits(*(part.to(device) for part in splits))
+    splits = splits.to(device)
     neighbours, train_rows = neighbours[:, : settings.K].to(device), splits.train.rows
     table = _reference_table(reference.to(device), tokenizer, splits.train, work_dir)
     start = copy.deepcopy(model).eval().requires_grad_(False)  # the KL term's reference

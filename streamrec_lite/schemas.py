@@ -69,6 +69,9 @@ class Splits(NamedTuple):
     valid: Prefixes
     test: Prefixes
 
+    def to(self, device) -> Splits:
+        return Splits(*(part.to(device) for part in self))
+
 
 class Beams(NamedTuple):
     """The answers of a beam search, best first.

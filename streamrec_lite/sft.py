@@ -250,7 +250,7 @@ def finetune(
     model.mark = settings.mark == "answer"
     model.repeats = settings.repeats == "allowed"
     model, tokenizer = model.to(device), tokenizer.to(device)
-    splits = Splits(*(part.to(device) for part in splits))
+    splits = splits.to(device)
     neighbours = neighbours[:, : settings.pool].to(device)
     path = work_dir / "reference.safetensors"
     if not path.exists():

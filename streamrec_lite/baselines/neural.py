@@ -53,7 +53,7 @@ def train_neural(
         loss=lambda model, batch, rows: {"loss": model.loss(batch)},
         recommender=lambda model: model,
     )
-    splits = Splits(*(part.to(device) for part in splits))
+    splits = splits.to(device)
     return train(task, model, splits, settings, seed, work_dir, EVAL_BATCH, progress)
 
 

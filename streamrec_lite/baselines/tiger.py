@@ -48,5 +48,5 @@ def train_tiger(
         loss=lambda model, batch, rows: {"loss": tiger_loss(model, tokenizer, batch, settings)},
         recommender=lambda model: StreamRec(model, tokenizer, beams=config.evaluate.beams),
     )
-    splits = Splits(*(part.to(device) for part in splits))
+    splits = splits.to(device)
     return train(task, model, splits, settings, seed, work_dir, config.evaluate.batch_size, progress)
