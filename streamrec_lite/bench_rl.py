@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
 from .backbone import Backbone, history_tokens
 from .config import BackboneConfig, GrpoConfig
 from .grpo import rollout_log_probs, write_rollouts
+from .optim import make_optimizer
 from .reinforce import collect, update_losses
 from .rivals import as_transformers_t5
 from .runtime import seed_everything
@@ -75,7 +78,7 @@ def bench_update(splits, codes, device) -> dict:
     """
     model, tokenizer, users = _setting(splits, codes, device)
     start, config = model, GrpoConfig()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
+    optimizer = make_optimizer(model, dataclasses.replace(config, lr=0.0))
     reference = torch.zeros(users.rows, device=device)
     near = _alike(tokenizer, users.target, config.K)
     found = collect(model, start, tokenizer, users, reference, near, L, config)
