@@ -14,12 +14,11 @@ from .report import results_done, results_hash
 from .runs import (
     NEURAL,
     SEEDED,
+    STAGES,
     Run,
-    counting_hash,
     counting_names,
     data_hash,
     neural_dir,
-    neural_hash,
     stage_folders,
     training_log,
 )
@@ -39,6 +38,23 @@ NOTEBOOKS = {  # the first one of a stage does its work, a second one looks at w
     "results": ("09_results",),  # it reads them, all seeds at once
 }
 
+NEEDS = {  # what each stage is made from; the results are made from all
+    "embeddings": "data",
+    "tokenizer": "embeddings",
+    "tiger": "tokenizer",
+    "baselines": "data",
+    "pretrain": "tokenizer",
+    "sft": "pretrain",
+    "grpo": "sft",
+}
+
+
+def upstream(stage: str) -> set[str]:
+    """The stages without which ``stage`` cannot be."""
+    if stage == "results":
+        return set(STAGES[:-1])
+    return {NEEDS[stage]} | upstream(NEEDS[stage]) if stage in NEEDS else set()
+
 
 def is_done(run: Run, stage: str) -> bool:
     """Is the stage done for the run's settings and seeds? Reads markers only."""
@@ -50,8 +66,8 @@ def is_done(run: Run, stage: str) -> bool:
 class Conductor:
     """Runs stages of ``run``; a context, at whose end the worker processes end.
 
-    Where a job fails the rest is still done, but for what needs it: the later stages of its seed, or
-    all of them if it served every seed, and the results. The context then ends with ``StageFailed``.
+    Where a job fails the rest is still done, but for the stages that need its own (of its seed, or of
+    all if it serves them all). The context then ends with ``StageFailed``.
 
     Args:
         source: the folder of the tutorial's notebooks.
@@ -65,7 +81,7 @@ class Conductor:
     ):
         self.run, self.source, self.gpus, self.tell = run, source, gpus, tell
         self.workers: list[Worker] = []
-        self.failed: list[tuple[Job, StageFailed]] = []
+        self.failed: list[tuple[str, Job, StageFailed]] = []  # with the stage
         self.progress = Progress(sum(len(self._jobs(stage)) for stage in stages or ()))
 
     def __enter__(self) -> Conductor:
@@ -74,10 +90,10 @@ class Conductor:
     def __exit__(self, kind, error, trace) -> None:
         for worker in self.workers:
             worker.close()
-        if error is None and self.failed:
-            error = failure = self._summary()
-        else:
-            failure = None
+        failure = (
+            StageFailed.of([failed for *_, failed in self.failed]) if self.failed and not error else None
+        )
+        error = error or failure
         if isinstance(error, Exception) and not isinstance(error, BadInput):
             text = getattr(error, "trace", "") or "".join(traceback.format_exception(error))
             write_text(self.run.dir / "error.log", text)
@@ -85,18 +101,10 @@ class Conductor:
         if failure:
             raise failure
 
-    def _summary(self) -> StageFailed:
-        """One error for all that failed."""
-        lines = [str(error) for _, error in self.failed]
-        trace = "\n".join(f"{error}\n{error.trace}" for _, error in self.failed)
-        if len(lines) == 1:
-            return StageFailed(lines[0], trace)
-        return StageFailed(f"{len(lines)} jobs failed: {'; '.join(lines)}", trace)
-
     def conduct(self, stage: str) -> None:
         """Run ``stage`` unless it is done, and its notebook for each seed that it shows."""
-        stopped = {job.seed for job, _ in self.failed}
-        if None in stopped or (stopped and stage == "results"):
+        torn = {job.seed for failed, job, _ in self.failed if failed in upstream(stage)}
+        if None in torn or (torn and stage == "results"):
             self.tell(f"{stage}: left out, it needs what failed")
             return
         worked = stage == "results" and not is_done(self.run, stage)
@@ -104,14 +112,16 @@ class Conductor:
             begin = time.perf_counter()
             run_results(self.run)
             self.tell(f"{stage}: done in {duration(time.perf_counter() - begin)}")
-        jobs = [job for job in self._jobs(stage) if job.seed is None or job.seed not in stopped]
+        jobs = [job for job in self._jobs(stage) if job.seed not in torn]
+        for seed in sorted(torn):
+            self.tell(f"{stage}, seed {seed}: left out, it needs what failed")
         if not jobs:
-            if not worked:
-                self.tell(f"{stage}: {'left out for what failed' if stopped else 'done before'}")
+            if not worked and not torn:
+                self.tell(f"{stage}: done before")
             return
         failed = run_jobs(jobs, self._at_work(len(jobs)), self.tell, self.progress)
-        self.failed += failed
-        if not failed and not stopped and not is_done(self.run, stage):
+        self.failed += [(stage, *one) for one in failed]
+        if not failed and not torn and not is_done(self.run, stage):
             raise StageFailed(f"{jobs[0].what} ended without running its stage, {stage}")
 
     def _jobs(self, stage: str) -> list[Job]:
@@ -151,16 +161,15 @@ class Conductor:
 
     def _baselines(self) -> list[Job]:
         """The baselines that are not done: those that only count together, each neural one by itself."""
-        run, jobs = self.run, []
-        counted = [(run.dir / "baselines" / name, counting_hash(run, name)) for name in counting_names(run)]
-        if not all(hash_ and done(folder, hash_) for folder, hash_ in counted):
-            request = {"baselines": ["counting"], "parameters": self._parameters(None)}
+        run, jobs, folders = self.run, [], stage_folders(self.run, "baselines")
+        todo = {folder for folder, hash_ in folders.items() if not (hash_ and done(folder, hash_))}
+        if any(run.dir / "baselines" / name in todo for name in counting_names(run)):
+            request = {"baseline": "counting", "parameters": self._parameters(None)}
             jobs.append(Job("baselines that count", "counting", request))
         for seed in run.seeds:
             for name in NEURAL:
-                hash_ = neural_hash(run, name, seed)
-                if not (hash_ and done(neural_dir(run, name, seed), hash_)):
-                    request = {"baselines": [name], "parameters": self._parameters(seed)}
+                if neural_dir(run, name, seed) in todo:
+                    request = {"baseline": name, "parameters": self._parameters(seed)}
                     jobs.append(Job(f"{name}, seed {seed}", "training", request, seed=seed))
         return jobs
 
@@ -176,13 +185,11 @@ class Conductor:
         }
 
     def _at_work(self, jobs: int) -> list[Worker]:
-        """Enough workers for ``jobs``, started when they are first needed; dead ones are replaced."""
-        self.workers = [worker for worker in self.workers if worker.process.poll() is None]
+        """Enough workers for ``jobs``, started when they are first needed."""
         wanted = min(jobs, max(1, self.gpus))
         listed = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if self.gpus else []
         gpus = [g for g in listed if g] or [str(i) for i in range(self.gpus)]
         while len(self.workers) < wanted:
-            taken = {worker.gpu for worker in self.workers}
-            free = next((gpu for gpu in gpus if gpu not in taken), None)
-            self.workers.append(Worker(self.run.dir / "notebooks", free))
+            gpu = gpus[len(self.workers)] if self.gpus else None
+            self.workers.append(Worker(self.run.dir / "notebooks", gpu))
         return self.workers[:wanted]

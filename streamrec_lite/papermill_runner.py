@@ -4,7 +4,7 @@ It reads jobs from its standard input, a JSON object a line, and answers each wi
 
     {"source": "notebooks/01_data.ipynb", "target": "RUN/notebooks/01_data.ipynb",
      "parameters": {...}, "hash": "..."}
-    {"baselines": ["SASRec"], "parameters": {"run_dir": ..., "dataset": ..., "seed": 0, ...}}
+    {"baseline": "SASRec", "parameters": {"run_dir": ..., "dataset": ..., "seed": 0, ...}}
     {"ok": true, "seconds": 4.2}
     {"ok": false, "kind": "bad-input" | "failed", "message": one line, "traceback": text}
 
@@ -132,26 +132,25 @@ def execute(source: Path, target: Path, parameters: dict, hash_: str) -> dict:
         work.unlink(missing_ok=True)
 
 
-def train_baselines(names: list[str], parameters: dict) -> dict:
-    """Train and evaluate ``names`` in the run of a notebook's ``parameters``; returns the answer to the job.
+def train_baseline(name: str, parameters: dict) -> dict:
+    """Train and evaluate ``name`` in the run of a notebook's ``parameters``; returns the answer to the job.
 
     "counting" stands for all that only count.
     """
     from .yardsticks import run_baselines, run_neural_model
 
-    begin = time.perf_counter()
+    begin, p = time.perf_counter(), parameters
     try:
-        p = parameters
         run = open_run(p["run_dir"], p["dataset"], p["preset"], p["overrides"], (p["seed"],))
-        for name in names:
-            run_baselines(run) if name == "counting" else run_neural_model(run, name, p["seed"])
+        run_baselines(run) if name == "counting" else run_neural_model(run, name, p["seed"])
         return {"ok": True, "seconds": round(time.perf_counter() - begin, 2)}
     except BadInput as error:
         return _answer("bad-input", str(error), traceback.format_exc())
     except Exception as error:  # a training that diverged, say: the caller reports it, others go on
         line = (str(error).strip().splitlines() or [""])[-1]
-        what = f"{', '.join(names)}, seed {parameters['seed']}"
-        return _answer("failed", f"{what}: {type(error).__name__}: {line}", traceback.format_exc())
+        return _answer(
+            "failed", f"{name}, seed {p['seed']}: {type(error).__name__}: {line}", traceback.format_exc()
+        )
 
 
 def _publish(notebook, target: Path, hash_: str) -> None:
@@ -218,8 +217,8 @@ def main() -> None:
     logging.getLogger("papermill").setLevel(logging.ERROR)  # parameters have been checked
     for line in sys.stdin:
         job = json.loads(line)
-        if "baselines" in job:
-            answer = train_baselines(job["baselines"], job["parameters"])
+        if "baseline" in job:
+            answer = train_baseline(job["baseline"], job["parameters"])
         else:
             answer = execute(Path(job["source"]), Path(job["target"]), job["parameters"], job["hash"])
         answers.write(json.dumps(answer) + "\n")

@@ -100,26 +100,26 @@ def reproduce_all(
     Where one fails the others are still done; what failed is raised in the end. ``out``: the run's
     folder, or with several data sets the folder that gets a run for each.
     """
-    folders = {name: default_out(name, preset) for name in datasets}
+    folders, many = {name: default_out(name, preset) for name in datasets}, len(datasets) > 1
     if len(set(folders.values())) < len(datasets):
         rule = "each data set needs a run's folder of its own name"
         raise BadInput(f"--dataset {' '.join(datasets)}", rule, "name each once, or run them one by one")
     if out is not None:
-        many = len(datasets) > 1
         folders = {name: Path(out) / folder.name if many else Path(out) for name, folder in folders.items()}
     for name in datasets:
         check_spec(name)
     results, failed = [], []
     for name, folder in folders.items():
-        if len(datasets) > 1:
+        if many:
             tell(f"{name}, data set {len(results) + len(failed) + 1} of {len(datasets)}")
         try:
             results.append(reproduce(name, preset, out=folder, tell=tell, **options))
         except StageFailed as error:
             failed.append(error)
-            tell(f"{name}: FAILED: {error}")
+            if many:
+                tell(f"{name}: FAILED: {error}")
     if failed:
-        raise failed[0] if len(datasets) == 1 else StageFailed("; ".join(map(str, failed)))
+        raise StageFailed.of(failed)
     return results
 
 

@@ -32,6 +32,17 @@ class StageFailed(RuntimeError):
         super().__init__(message)
         self.trace = trace
 
+    @classmethod
+    def of(cls, failures: list[StageFailed]) -> StageFailed:
+        """One error for several, with all that they say."""
+        if len(failures) == 1:
+            return failures[0]
+        trace = "\n".join(f"{failure}\n{failure.trace}" for failure in failures)
+        whole = cls(f"{len(failures)} failures: {'; '.join(map(str, failures))}", trace)
+        for note in [note for failure in failures for note in getattr(failure, "__notes__", [])]:
+            whole.add_note(note)
+        return whole
+
 
 @dataclass(frozen=True)
 class Job:
@@ -98,14 +109,22 @@ def notebook_done(target: Path, hash_: str) -> bool:
 
 
 class Worker:
-    """A process of ``papermill_runner``; it starts at once and loads papermill meanwhile."""
+    """A process of ``papermill_runner``; it starts at once and loads papermill meanwhile.
+
+    ``gpu``: the only one that the process sees; None: it sees what this one sees.
+    """
 
     def __init__(self, folder: Path, gpu: str | None = None):
-        """``gpu``: the only one that the process sees; None: it sees what this one sees."""
-        self.gpu, environment = gpu, {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
         folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.gpu = folder, gpu
+        self.job: Job | None = None
+        self.begin = 0.0
+        self._start()
+
+    def _start(self) -> None:
+        environment = {} if self.gpu is None else {"CUDA_VISIBLE_DEVICES": self.gpu}
         paths = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
-        self.log = (folder / LOG).open("ab")
+        self.log = (self.folder / LOG).open("ab")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "streamrec_lite.papermill_runner"],
             stdin=subprocess.PIPE,
@@ -114,8 +133,6 @@ class Worker:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **environment},
             start_new_session=True,  # Ctrl-C is for the parent, which ends the worker
         )
-        self.job: Job | None = None
-        self.begin = 0.0
 
     def give(self, job: Job) -> None:
         self.job, self.begin = job, time.perf_counter()
@@ -123,13 +140,18 @@ class Worker:
         self.process.stdin.flush()
 
     def answer(self, timeout: float) -> dict | None:
-        """The answer to the job, or None if it is not there after ``timeout`` seconds."""
+        """The answer to the job, or None if it is not there after ``timeout`` seconds.
+
+        A process that died has failed the job, and another one takes its place.
+        """
         if not select.select([self.process.stdout], [], [], timeout)[0]:
             return None
         line = self.process.stdout.readline()
         if not line:
-            code = self.process.wait()
-            raise StageFailed(f"{self.job.what}: its worker process ended with code {code}")
+            message = f"{self.job.what}: its worker process ended with code {self.process.wait()}"
+            self.close()
+            self._start()
+            return {"ok": False, "kind": "failed", "message": message, "traceback": ""}
         return json.loads(line)
 
     def close(self) -> None:
@@ -209,7 +231,7 @@ def run_jobs(
 ) -> list[tuple[Job, StageFailed]]:
     """Do ``jobs``, as many at once as there are ``workers``; returns those that failed.
 
-    ``BadInput`` in one ends them all: it would be in the others too. A worker that dies is left out.
+    ``BadInput`` in one ends them all: it would be in the others too.
     """
     waiting, idle, busy, failed = list(jobs), list(workers), {}, []
     while waiting or busy:
@@ -219,22 +241,16 @@ def run_jobs(
             worker.give(job)
             busy[worker] = Tail(job.label, job.log)
         for worker in list(busy):
-            try:
-                answer = worker.answer(0.25 / len(busy))
-            except StageFailed as error:
-                if not idle and len(busy) == 1:
-                    raise  # nobody is left to go on
-                answer = {"ok": False, "kind": "dead", "message": str(error), "traceback": ""}
+            answer = worker.answer(0.25 / len(busy))
             for line in busy[worker].lines(ended=answer is not None):
                 tell(line)
             if answer is None:
                 continue
             del busy[worker]
+            idle.append(worker)
+            job = worker.job
             if answer.get("kind") == "bad-input":
                 raise _bad_input(answer["message"])
-            if answer.get("kind") != "dead":
-                idle.append(worker)
-            job = worker.job
             if answer["ok"]:
                 page = f", see {job.page}" if job.page else ""
                 took = duration(time.perf_counter() - worker.begin)

@@ -442,7 +442,51 @@ def test_what_fails_leaves_the_rest_to_be_done(copied, tmp_path):
     assert "paper jam" in (copied / "error.log").read_text()
 
 
-def test_a_baseline_that_fails_is_told_of_and_the_others_are_trained(copied, monkeypatch):
+def test_a_baseline_that_fails_stops_no_other_and_no_other_stage(copied, notebooks):
+    run, told = opened(copied), []
+    for name in ("GRU4Rec", "SASRec"):
+        shutil.rmtree(copied / "baselines" / name)
+    (copied / "baselines" / "GRU4Rec").mkdir()
+    (copied / "baselines" / "GRU4Rec" / "seed-0.part").write_text("in the way")
+    (copied / "notebooks" / "05_pretraining-seed-0.html").unlink()
+    with (
+        pytest.raises(workers.StageFailed, match="GRU4Rec, seed 0: NotADirectoryError"),
+        Conductor(run, notebooks, 0, told.append) as conductor,
+    ):
+        for stage in ("baselines", "pretrain", "results"):
+            conductor.conduct(stage)
+    assert done(copied / "baselines" / "SASRec" / "seed-0")
+    assert any(line.startswith("STREAM-Rec-PT, seed 0: done in") for line in told)
+    assert told[-1] == "results: left out, it needs what failed"
+
+
+def test_a_worker_that_dies_has_failed_its_job_and_is_replaced(copied, tmp_path):
+    kill = tmp_path / "kill.ipynb"
+    write_notebook(kill, "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)")
+    worker = workers.Worker(tmp_path)
+    try:
+        request = {"source": str(kill), "target": str(tmp_path / "out.ipynb"), "parameters": {}, "hash": "h"}
+        jobs = [workers.Job("first", "notebook kill.ipynb", request)]
+        jobs.append(
+            workers.Job("second", "counting", {"baseline": "counting", "parameters": parameters_of(copied)})
+        )
+        told: list[str] = []
+        failed = workers.run_jobs(jobs, [worker], told.append, workers.Progress(2))
+    finally:
+        worker.close()
+    assert [str(error) for _, error in failed] == [
+        "notebook kill.ipynb: its worker process ended with code -9"
+    ]
+    assert told[-1].startswith("second: done in")
+
+
+def parameters_of(out: Path) -> dict:
+    run = opened(out)
+    parameters = {"run_dir": str(run.dir), "dataset": "playground", "preset": "smoke", "seed": 0}
+    return parameters | {"overrides": list(run.overrides)}
+
+
+def test_a_failure_of_a_baseline_is_one_line(copied, monkeypatch):
     from streamrec_lite import papermill_runner
 
     def torn(run, name, seed):
@@ -450,11 +494,9 @@ def test_a_baseline_that_fails_is_told_of_and_the_others_are_trained(copied, mon
             raise FloatingPointError("the loss of SASRec is nan")
 
     monkeypatch.setattr("streamrec_lite.yardsticks.run_neural_model", torn)
-    run = opened(copied)
-    parameters = {"run_dir": str(run.dir), "dataset": "playground", "preset": "smoke", "seed": 0}
-    parameters["overrides"] = list(run.overrides)
-    assert papermill_runner.train_baselines(["Caser"], parameters)["ok"]
-    answer = papermill_runner.train_baselines(["SASRec"], parameters)
+    parameters = parameters_of(copied)
+    assert papermill_runner.train_baseline("Caser", parameters)["ok"]
+    answer = papermill_runner.train_baseline("SASRec", parameters)
     assert answer["kind"] == "failed"
     assert answer["message"] == "SASRec, seed 0: FloatingPointError: the loss of SASRec is nan"
 
