@@ -90,16 +90,14 @@ class Conductor:
     def __exit__(self, kind, error, trace) -> None:
         for worker in self.workers:
             worker.close()
-        failure = (
-            StageFailed.of([failed for *_, failed in self.failed]) if self.failed and not error else None
-        )
-        error = error or failure
+        failures = [] if error else [failure for *_, failure in self.failed]
+        error = StageFailed.of(failures) if failures else error
         if isinstance(error, Exception) and not isinstance(error, BadInput):
             text = getattr(error, "trace", "") or "".join(traceback.format_exception(error))
             write_text(self.run.dir / "error.log", text)
             error.add_note(str(self.run.dir / "error.log"))
-        if failure:
-            raise failure
+        if failures:
+            raise error
 
     def conduct(self, stage: str) -> None:
         """Run ``stage`` unless it is done, and its notebook for each seed that it shows."""
