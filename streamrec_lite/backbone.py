@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from .config import BackboneConfig
 from .errors import BadInput, did_you_mean
+from .item_vectors import ItemVectors
 from .runtime import load_weights, read_json, read_tensors, write_json, write_tensors
 from .schemas import BOS, FIRST_CODE, PAD, check_shape
 
@@ -44,6 +45,7 @@ class Backbone(nn.Module):
         decoders: which decoders to build: "direct", "thinking", or both.
         mark: does the thinking decoder read ANSWER after its last thought, and answer from there?
         repeats: may a thought come twice?
+        items: a vector of its own for every item (``ItemVectors``), or None: items are their codes.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Backbone(nn.Module):
         decoders: tuple[str, ...] = ("direct",),
         mark: bool = False,
         repeats: bool = True,
+        items: ItemVectors | None = None,
     ):
         super().__init__()
         from transformers.models.t5.modeling_t5 import T5Stack
@@ -61,7 +64,7 @@ class Backbone(nn.Module):
             if name not in DECODERS:
                 raise BadInput(f"decoder {name!r}", "unknown decoder", did_you_mean(name, DECODERS))
         self.config, self.vocab_size, self.mark = config, vocab_size, mark
-        self.repeats = repeats
+        self.repeats, self.items = repeats, items
         self.shared = nn.Embedding(vocab_size, config.d_model)
         nn.init.normal_(self.shared.weight, std=1.0)  # T5's own start; logits are scaled by d**-0.5
         if config.recency:
@@ -84,7 +87,8 @@ class Backbone(nn.Module):
 
         T5 knows positions only relative to each other, so nothing tells its decoder which item came
         last, and that is what matters most. We depart from it: each token carries an embedding of
-        its distance from the end of the history (``config.recency``; 0 is T5 as it is).
+        its distance from the end of the history (``config.recency``; 0 is T5 as it is). Where items have
+        vectors of their own, each of an item's tokens carries that too.
         """
         check_shape("tokens", tokens, None, None)
         real = tokens != PAD
@@ -94,6 +98,8 @@ class Backbone(nn.Module):
             place = torch.arange(tokens.shape[1], device=tokens.device)
             distance = real.sum(dim=1, keepdim=True) - 1 - place  # 0: the newest token
             x = x + self.recency(distance.clamp(0, self.config.recency - 1))
+        if self.items is not None:
+            x = x + self.items(tokens)
         return self.encoder(inputs_embeds=x, attention_mask=mask).last_hidden_state, mask
 
     def decode(self, inputs: Tensor, states: Tensor, mask: Tensor | None, decoder: str = "direct") -> Tensor:
@@ -194,6 +200,7 @@ class Backbone(nn.Module):
             "decoders": list(self.decoders),
             "mark": self.mark,
             "repeats": self.repeats,
+            "items": None if self.items is None else [len(self.items.keys), self.items.m],
         }
         write_json(folder / "model.json", sizes)
 
@@ -205,6 +212,9 @@ class Backbone(nn.Module):
         try:
             backbone, decoders = BackboneConfig(**sizes["backbone"]), tuple(sizes["decoders"])
             habits = {"mark": sizes.get("mark", False), "repeats": sizes.get("repeats", True)}
+            if sizes.get("items"):
+                n_items, m = sizes["items"]
+                habits["items"] = ItemVectors(n_items, m, backbone.d_model, sizes["vocab_size"])
             model = cls(backbone, sizes["vocab_size"], decoders, **habits)
         except (KeyError, TypeError) as error:
             rule = f"the file must hold backbone, vocab_size and decoders ({error})"
@@ -247,8 +257,9 @@ def history_tokens(table: Tensor, history: Tensor) -> Tensor:
 
 
 def targets(model: Backbone, tokenizer, items: Tensor) -> Tensor:
-    """t of items (...): the mean of their m code embeddings, (..., d)."""
-    return model.shared(tokenizer.tokens[items]).mean(dim=-2)
+    """t of items (...): the mean of their m code embeddings, plus their own vectors, (..., d)."""
+    t = model.shared(tokenizer.tokens[items]).mean(dim=-2)
+    return t if model.items is None else t + model.items.of_items(items)
 
 
 def item_table(model: Backbone, tokenizer) -> Tensor:

@@ -53,6 +53,9 @@ def reproduce(
     seed: Annotated[list[str] | None, typer.Option(help="A seed; repeat it for several. Default: 0.")] = None,
     out: Annotated[str | None, typer.Option(help="Folder of the run(s). Default: runs/DATASET.")] = None,
     gpus: Annotated[str, typer.Option(help="Trainings at once, each on a GPU of its own.")] = "0",
+    jobs: Annotated[
+        str, typer.Option(help="On a CPU: trainings and notebooks at once. Default: two, on two cores.")
+    ] = "0",
     engine: Annotated[str, typer.Option(help="local; ray comes later.")] = "local",
     only: Annotated[list[str] | None, typer.Option(help="A stage to run; repeat it for several.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="A setting, KEY=VALUE; repeat it.")] = None,
@@ -70,6 +73,7 @@ def reproduce(
         only=only or [],
         fresh=fresh,
         gpus=_integer("--gpus", gpus),
+        jobs=_integer("--jobs", jobs),
         engine=engine,
         tell=lambda line: print(line, flush=True),
     )

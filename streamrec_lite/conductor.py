@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from .errors import BadInput
 from .pipeline import run_results
@@ -24,7 +25,7 @@ from .runs import (
 )
 from .runtime import duration, write_text
 from .stages import done
-from .workers import Job, Progress, StageFailed, Worker, notebook_done, notebook_hash, run_jobs
+from .workers import Crew, Job, StageFailed, Worker, notebook_done, notebook_hash
 
 START = "00_start_here"
 NOTEBOOKS = {  # the first one of a stage does its work, a second one looks at what came out
@@ -48,12 +49,38 @@ NEEDS = {  # what each stage is made from; the results are made from all
     "grpo": "sft",
 }
 
+# Of what waits, the first of these goes first: the longest chain, then what anything can be done beside.
+ORDER = (
+    "data",
+    "embeddings",
+    "tokenizer",
+    "tiger",
+    "pretrain",
+    "sft",
+    "grpo",
+    "look",
+    "baselines",
+    "results",
+)
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+
 
 def upstream(stage: str) -> set[str]:
     """The stages without which ``stage`` cannot be."""
     if stage == "results":
         return set(STAGES[:-1])
     return {NEEDS[stage]} | upstream(NEEDS[stage]) if stage in NEEDS else set()
+
+
+class Unit(NamedTuple):
+    """A stage, or a seed of one: what can be done by itself.
+
+    ``look``: the notebook that reads what came out of it.
+    """
+
+    stage: str
+    seed: int | None = None
+    look: bool = False
 
 
 def is_done(run: Run, stage: str) -> bool:
@@ -63,34 +90,39 @@ def is_done(run: Run, stage: str) -> bool:
     return all(hash_ and done(folder, hash_) for folder, hash_ in stage_folders(run, stage).items())
 
 
+def cores() -> int:
+    """How many of the processor's cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class Conductor:
     """Runs stages of ``run``; a context, at whose end the worker processes end.
 
-    Where a job fails the rest is still done, but for the stages that need its own (of its seed, or of
-    all if it serves them all). The context then ends with ``StageFailed``.
+    A stage begins as soon as the ones that it is made from are there, so that those which do not need
+    each other run side by side, as many as there are workers. Where a job fails the rest is still done,
+    but for what needs it (of its seed, or of all if it serves them all). The context then ends with
+    ``StageFailed``.
 
     Args:
         source: the folder of the tutorial's notebooks.
-        gpus: jobs of one stage that run at once, each seeing one GPU; 0: one at a time.
+        gpus: jobs that run at once, each seeing one GPU; 0: see ``jobs``.
+        jobs: without ``gpus``, jobs that run at once, each with its share of the processor's cores.
         tell: prints a line for the person who waits.
-        stages: all that will be conducted, for the time left.
     """
 
-    def __init__(
-        self, run: Run, source: Path, gpus: int, tell: Callable[[str], None], stages: list[str] | None = None
-    ):
-        self.run, self.source, self.gpus, self.tell = run, source, gpus, tell
-        self.workers: list[Worker] = []
-        self.failed: list[tuple[str, Job, StageFailed]] = []  # with the stage
-        self.progress = Progress(sum(len(self._jobs(stage)) for stage in stages or ()))
+    def __init__(self, run: Run, source: Path, gpus: int, tell: Callable[[str], None], jobs: int = 1):
+        self.run, self.source, self.gpus, self.jobs, self.tell = run, source, gpus, jobs, tell
+        self.crew: Crew | None = None
+        self.begun: dict[Job, Unit] = {}  # what a job belongs to
+        self.failed: list[tuple[Unit, StageFailed]] = []
 
     def __enter__(self) -> Conductor:
         return self
 
     def __exit__(self, kind, error, trace) -> None:
-        for worker in self.workers:
-            worker.close()
-        failures = [] if error else [failure for *_, failure in self.failed]
+        if self.crew:
+            self.crew.close()
+        failures = [] if error else [failure for _, failure in self.failed]
         error = StageFailed.of(failures) if failures else error
         if isinstance(error, Exception) and not isinstance(error, BadInput):
             text = getattr(error, "trace", "") or "".join(traceback.format_exception(error))
@@ -99,49 +131,106 @@ class Conductor:
         if failures:
             raise error
 
-    def conduct(self, stage: str) -> None:
-        """Run ``stage`` unless it is done, and its notebook for each seed that it shows."""
-        torn = {job.seed for failed, job, _ in self.failed if failed in upstream(stage)}
-        if None in torn or (torn and stage == "results"):
-            self.tell(f"{stage}: left out, it needs what failed")
-            return
+    def conduct(self, stages: list[str]) -> None:
+        """Run ``stages``, unless done, each with its notebook for each seed that it shows."""
+        waiting = [unit for stage in stages for unit in self._units(stage)]
+        total = sum(len(self._jobs(unit)) for unit in waiting)
+        self.crew = Crew(max(1, self.gpus or self.jobs), self._worker, self.tell, total)
+        quiet = set(stages)  # nothing was to be done
+        while waiting or self.crew.open:
+            for unit in [unit for unit in waiting if self._may_begin(unit, waiting)]:
+                waiting.remove(unit)
+                if self._begin(unit):
+                    quiet.discard(unit.stage)
+                elif unit.stage in quiet and all(unit.stage != other.stage for other in waiting):
+                    self.tell(f"{unit.stage}: done before")
+            for job, failure in self.crew.step():
+                self._ended(job, failure)
+
+    def _units(self, stage: str) -> list[Unit]:
+        seeds = self.run.seeds if stage in SEEDED else (None,)
+        looks = (False, True) if len(NOTEBOOKS.get(stage, ())) > 1 else (False,)
+        return [Unit(stage, seed, look) for seed in seeds for look in looks]
+
+    def _open(self, unit: Unit) -> bool:
+        """Does a job of ``unit`` wait or run?"""
+        return any(self.begun[job] == unit for job in self.crew.open)
+
+    def _may_begin(self, unit: Unit, waiting: list[Unit]) -> bool:
+        """Is what ``unit`` needs there, or will it never be?"""
+        if unit.stage == "results":
+            return len(waiting) == 1 and not self.crew.open
+        if unit.look:
+            need = unit._replace(look=False)
+        elif unit.stage in NEEDS:
+            stage = NEEDS[unit.stage]
+            need = Unit(stage, unit.seed if stage in SEEDED else None)
+        else:
+            return True
+        return self._is_done(need) or not (need in waiting or self._open(need))
+
+    def _is_done(self, unit: Unit) -> bool:
+        if unit.stage not in SEEDED:
+            return is_done(self.run, unit.stage)
+        _, folder, hash_ = SEEDED[unit.stage]
+        hash_ = hash_(self.run, unit.seed)
+        return bool(hash_ and done(folder(self.run, unit.seed), hash_))
+
+    def _begin(self, unit: Unit) -> bool:
+        """Have the unit's jobs done; was there anything to do?"""
+        stage, seed, _ = unit
+        lost = {failed.seed for failed, _ in self.failed if self._loses(unit, failed)}
+        if None in lost or seed in lost or (lost and stage == "results"):
+            what = stage if seed is None else f"{stage}, seed {seed}"
+            self.tell(f"{what}: left out, it needs what failed")
+            return True
         worked = stage == "results" and not is_done(self.run, stage)
         if worked:
             begin = time.perf_counter()
             run_results(self.run)
             self.tell(f"{stage}: done in {duration(time.perf_counter() - begin)}")
-        jobs = [job for job in self._jobs(stage) if job.seed not in torn]
-        for seed in sorted(torn):
-            self.tell(f"{stage}, seed {seed}: left out, it needs what failed")
-        if not jobs:
-            if not worked and not torn:
-                self.tell(f"{stage}: done before")
-            return
-        failed = run_jobs(jobs, self._at_work(len(jobs)), self.tell, self.progress)
-        self.failed += [(stage, *one) for one in failed]
-        if not failed and not torn and not is_done(self.run, stage):
-            raise StageFailed(f"{jobs[0].what} ended without running its stage, {stage}")
+        jobs = self._jobs(unit)
+        self.begun |= {job: unit for job in jobs}
+        self.crew.waiting += jobs
+        self.crew.waiting.sort(key=lambda job: ORDER.index(self._place(self.begun[job])))
+        return worked or bool(jobs)
 
-    def _jobs(self, stage: str) -> list[Job]:
-        """What of a stage is not done."""
-        run, jobs = self.run, []
+    def _place(self, unit: Unit) -> str:
+        return "look" if unit.look else unit.stage
+
+    def _loses(self, unit: Unit, failed: Unit) -> bool:
+        """Can ``unit`` not be done, of the seed at least, since ``failed`` has failed?"""
+        if unit.stage == "results":
+            return True
+        above = upstream(unit.stage) | ({unit.stage} if unit.look else set())
+        return failed.stage in above and not self._is_done(failed)
+
+    def _ended(self, job: Job, failure: StageFailed | None) -> None:
+        unit = self.begun[job]
+        if failure:  # of a baseline: its seed's, or of those that count
+            self.failed.append((Unit(unit.stage, job.seed), failure))
+            return
+        torn = any(failed.stage == unit.stage for failed, _ in self.failed)
+        if not (torn or self._open(unit) or self._is_done(unit)):
+            raise StageFailed(f"{job.what} ended without running its stage, {unit.stage}")
+
+    def _jobs(self, unit: Unit) -> list[Job]:
+        """What of a unit is not done."""
+        run, jobs, (stage, seed, look) = self.run, [], unit
         if stage == "baselines":
             return self._baselines()
         if stage == "data":
             jobs += self._job("start", START, None, [data_hash(run)], None)
         if stage == "results":
             return self._job(stage, *NOTEBOOKS[stage], None, [results_hash(run)], None)
-        folders = stage_folders(run, stage)
+        finished = self._is_done(unit)
         if stage not in SEEDED:
-            hashes, finished = list(folders.values()), is_done(run, stage)
+            hashes = list(stage_folders(run, stage).values())
             return jobs + self._job(stage, *NOTEBOOKS[stage], None, hashes, None, finished)
-        for seed, (folder, hash_) in zip(run.seeds, folders.items(), strict=True):
-            label, finished = f"{SEEDED[stage][0]}, seed {seed}", bool(hash_ and done(folder, hash_))
-            log = None if finished else training_log(run, stage, seed)
-            hashes = [hash_, run.config.sft.controls] if stage == "sft" else [hash_]
-            for name in NOTEBOOKS[stage]:
-                jobs += self._job(label, name, seed, hashes, log, finished)
-        return jobs
+        model, _, hash_ = SEEDED[stage]
+        log = None if finished or look else training_log(run, stage, seed)
+        hashes = [hash_(run, seed), *([run.config.sft.controls] if stage == "sft" else [])]
+        return self._job(f"{model}, seed {seed}", NOTEBOOKS[stage][look], seed, hashes, log, finished)
 
     def _job(self, label, name, seed, hashes, log, finished: bool = True) -> list[Job]:
         """The notebook ``name``, unless it has been executed for these ``hashes`` and its stage is done."""
@@ -182,12 +271,11 @@ class Conductor:
             "overrides": list(run.overrides),
         }
 
-    def _at_work(self, jobs: int) -> list[Worker]:
-        """Enough workers for ``jobs``, started when they are first needed."""
-        wanted = min(jobs, max(1, self.gpus))
-        listed = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if self.gpus else []
-        gpus = [g for g in listed if g] or [str(i) for i in range(self.gpus)]
-        while len(self.workers) < wanted:
-            gpu = gpus[len(self.workers)] if self.gpus else None
-            self.workers.append(Worker(self.run.dir / "notebooks", gpu))
-        return self.workers[:wanted]
+    def _worker(self, number: int) -> Worker:
+        """Start a worker: with a GPU of its own, or with a share of the cores."""
+        share = {} if self.jobs == 1 else {name: str(cores() // self.jobs) for name in THREADS}
+        surroundings = {name: os.environ.get(name, value) for name, value in share.items()}
+        if self.gpus:
+            listed = [g for g in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if g]
+            surroundings = {"CUDA_VISIBLE_DEVICES": (listed or list(map(str, range(self.gpus))))[number]}
+        return Worker(self.run.dir / "notebooks", surroundings)

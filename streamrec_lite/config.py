@@ -115,6 +115,11 @@ class SftConfig(TrainConfig):
         among=("answer", "none"),
     )
     repeats: str = opt("allowed", "may a thought come twice?", among=("never", "allowed"))
+    items: str = opt(
+        "vectors",
+        "an item is its codes and a vector of its own, or its codes",
+        among=("vectors", "codes"),
+    )
     lam: float = opt(0.1, "lambda of eq. 19: weight of L_DPO", 0.0, 1e4)
     mu: float = opt(0.0, "mu of eq. 19: weight of L_Quant", 0.0, 1e4)
     delta: float = opt(0.3, "delta of eq. 19: weight of L_State", 0.0, 1e4)

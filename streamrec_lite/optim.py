@@ -22,7 +22,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     kinds: dict[str, list] = {"matrices": [], "table": [], "others": []}
     for name, parameter in model.named_parameters():
         plain = parameter.ndim < 2 or "relative_attention_bias" in name
-        table = name.startswith(("shared", "recency"))
+        table = name.startswith(("shared", "recency", "items.vectors"))
         kinds["table" if table else "others" if plain else "matrices"].append(parameter)
     groups = [
         {"params": kinds["matrices"], "weight_decay": config.weight_decay, "lr_factor": 1.0},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from .conductor import Conductor, is_done
+from .conductor import Conductor, cores, is_done
 from .errors import BadInput, did_you_mean
 from .pipeline import run_data
 from .runs import STAGES, Run, check_spec, make_run, write_config
@@ -31,12 +31,15 @@ def choose_stages(only: tuple[str, ...] | list[str]) -> list[str]:
     return [stage for stage in STAGES if not only or stage in only]
 
 
-def check_machine(gpus: int, engine: str) -> None:
-    """``BadInput`` for an engine or a number of GPUs that is not there."""
+def check_machine(gpus: int, jobs: int, engine: str) -> None:
+    """``BadInput`` for an engine, or a number of GPUs or cores, that is not there."""
     if engine == "ray":
         raise BadInput("--engine ray", "not available yet", "use --engine local")
     if engine != "local":
         raise BadInput(f"--engine {engine}", "no such engine", did_you_mean(engine, ("local", "ray")))
+    if not 0 <= jobs <= cores():
+        rule = f"the number lies between 1 and the {cores()} cores that there are"
+        raise BadInput(f"--jobs {jobs}", rule, "leave it out to run two at once")
     if gpus < 0:
         raise BadInput(f"--gpus {gpus}", "the number is at least 0", "leave it out to use what is there")
     if gpus:
@@ -56,19 +59,22 @@ def reproduce(
     only: tuple[str, ...] | list[str] = (),
     fresh: bool = False,
     gpus: int = 0,
+    jobs: int = 0,
     engine: str = "local",
     tell: Callable[[str], None] = print,
 ) -> Path:
     """Run the stages, each through its notebook where it has one; returns the path of results.json.
 
     What is done is skipped, what was killed continues. ``only``: just these stages, and what they
-    need if that is not done. ``fresh``: discard the run's stages first. ``gpus``: that many seeds, or
-    baselines, train at once, each on a GPU of its own. Raises ``BadInput``, or ``StageFailed`` in the
-    end for notebooks and trainings that failed, when the rest is done.
+    need if that is not done. ``fresh``: discard the run's stages first. ``gpus``: that many trainings at
+    once, each on a GPU of its own; without, ``jobs`` at once, each with its share of the cores (0: two
+    where there are two, because these models are too small to gain from a second core). Raises
+    ``BadInput``, or ``StageFailed`` in the end for notebooks and trainings that failed, when the rest
+    is done.
     """
     run = make_run(out or default_out(dataset, preset), dataset, preset, overrides, seeds)
     stages = choose_stages(only)
-    check_machine(gpus, engine)
+    check_machine(gpus, jobs, engine)
     source = notebooks_folder()
     read = None
     if fresh or not is_done(run, "data"):
@@ -82,9 +88,8 @@ def reproduce(
         if read is not None:
             run_data(run, read)
             del read
-        with Conductor(run, source, gpus, tell, stages) as conductor:
-            for stage in stages:
-                conductor.conduct(stage)
+        with Conductor(run, source, gpus, tell, jobs or min(2, cores())) as conductor:
+            conductor.conduct(stages)
     return run.dir / "results.json"
 
 

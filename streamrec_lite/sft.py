@@ -20,6 +20,7 @@ from .data.sequences import iterate
 from .decoding import StepDecoder, answer_log_probs
 from .dpo import dpo_loss, reference_log_probs
 from .errors import BadInput
+from .item_vectors import ItemVectors
 from .loop import Stop, Task, Trained, train
 from .recommender import StreamRec
 from .runtime import read_tensors, seed_everything, write_tensors
@@ -250,6 +251,8 @@ def finetune(
     model.mark = settings.mark == "answer"
     model.repeats = settings.repeats == "allowed"
     model, tokenizer = model.to(device), tokenizer.to(device)
+    if settings.items == "vectors" and model.items is None:
+        model.items = ItemVectors.of(tokenizer, model.config.d_model)
     splits = splits.to(device)
     neighbours = neighbours[:, : settings.pool].to(device)
     path = work_dir / "reference.safetensors"

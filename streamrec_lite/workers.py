@@ -44,7 +44,7 @@ class StageFailed(RuntimeError):
         return whole
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Job:
     """What a worker is asked (see ``papermill_runner``).
 
@@ -111,18 +111,17 @@ def notebook_done(target: Path, hash_: str) -> bool:
 class Worker:
     """A process of ``papermill_runner``; it starts at once and loads papermill meanwhile.
 
-    ``gpu``: the only one that the process sees; None: it sees what this one sees.
+    ``surroundings``: what the process's environment shall say, e.g. which GPU it sees.
     """
 
-    def __init__(self, folder: Path, gpu: str | None = None):
+    def __init__(self, folder: Path, surroundings: dict[str, str] | None = None):
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.gpu = folder, gpu
+        self.folder, self.surroundings = folder, surroundings or {}
         self.job: Job | None = None
         self.begin = 0.0
         self._start()
 
     def _start(self) -> None:
-        environment = {} if self.gpu is None else {"CUDA_VISIBLE_DEVICES": self.gpu}
         paths = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
         self.log = (self.folder / LOG).open("ab")
         self.process = subprocess.Popen(
@@ -130,7 +129,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **environment},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **self.surroundings},
             start_new_session=True,  # Ctrl-C is for the parent, which ends the worker
         )
 
@@ -226,39 +225,64 @@ class Progress:
         return f"{text}, about {duration(left)} left at this pace" if left else text
 
 
-def run_jobs(
-    jobs: list[Job], workers: list[Worker], tell: Callable[[str], None], progress: Progress
-) -> list[tuple[Job, StageFailed]]:
-    """Do ``jobs``, as many at once as there are ``workers``; returns those that failed.
+class Crew:
+    """Workers that do jobs side by side. What waits is begun in its order as soon as one is free.
 
-    ``BadInput`` in one ends them all: it would be in the others too.
+    Args:
+        start: starts the worker of a number, from 0; it is called when that one is first needed.
+        count: how many work at once.
     """
-    waiting, idle, busy, failed = list(jobs), list(workers), {}, []
-    while waiting or busy:
-        while waiting and idle:
-            worker, job = idle.pop(0), waiting.pop(0)
-            tell(f"{job.label}: {job.what} runs")
+
+    def __init__(self, count: int, start: Callable[[int], Worker], tell: Callable[[str], None], total: int):
+        self.count, self.start, self.tell = count, start, tell
+        self.progress = Progress(total)
+        self.waiting: list[Job] = []
+        self.idle: list[Worker] = []
+        self.busy: dict[Worker, Tail] = {}
+
+    @property
+    def open(self) -> list[Job]:
+        """The jobs that have not ended."""
+        return self.waiting + [worker.job for worker in self.busy]
+
+    def step(self) -> list[tuple[Job, StageFailed | None]]:
+        """Hand out what waits, look at the workers for a quarter second; returns the jobs that ended.
+
+        ``BadInput`` in one ends them all: it would be in the others too.
+        """
+        while self.waiting and (self.idle or len(self.busy) < self.count):
+            worker = self.idle.pop(0) if self.idle else self.start(len(self.busy))
+            job = self.waiting.pop(0)
+            self.tell(f"{job.label}: {job.what} runs")
             worker.give(job)
-            busy[worker] = Tail(job.label, job.log)
-        for worker in list(busy):
-            answer = worker.answer(0.25 / len(busy))
-            for line in busy[worker].lines(ended=answer is not None):
-                tell(line)
-            if answer is None:
-                continue
-            del busy[worker]
-            idle.append(worker)
-            job = worker.job
-            if answer.get("kind") == "bad-input":
-                raise _bad_input(answer["message"])
-            if answer["ok"]:
-                page = f", see {job.page}" if job.page else ""
-                took = duration(time.perf_counter() - worker.begin)
-                tell(f"{job.label}: done in {took}{page} ({progress.step()})")
-            else:
-                failed.append((job, StageFailed(answer["message"], answer["traceback"])))
-                tell(f"{job.label}: FAILED ({progress.step()}): {answer['message']}")
-    return failed
+            self.busy[worker] = Tail(job.label, job.log)
+        ended = []
+        for worker in list(self.busy):
+            answer = worker.answer(0.25 / len(self.busy))
+            for line in self.busy[worker].lines(ended=answer is not None):
+                self.tell(line)
+            if answer is not None:
+                del self.busy[worker]
+                self.idle.append(worker)
+                ended.append((worker.job, self._end(worker, answer)))
+        return ended
+
+    def _end(self, worker: Worker, answer: dict) -> StageFailed | None:
+        job = worker.job
+        if answer.get("kind") == "bad-input":
+            raise _bad_input(answer["message"])
+        if not answer["ok"]:
+            self.tell(f"{job.label}: FAILED ({self.progress.step()}): {answer['message']}")
+            return StageFailed(answer["message"], answer["traceback"])
+        page = f", see {job.page}" if job.page else ""
+        took = duration(time.perf_counter() - worker.begin)
+        self.tell(f"{job.label}: done in {took}{page} ({self.progress.step()})")
+        return None
+
+    def close(self) -> None:
+        """End all workers at once."""
+        for worker in [*self.idle, *self.busy]:
+            worker.close()
 
 
 def _bad_input(line: str) -> BadInput:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from tiny_notebooks import COMMAND, OPEN, TINY, environment, write_all, write_notebook
 
-from streamrec_lite import cli, lessons_results, pipeline, reproduction, workers
+from streamrec_lite import cli, conductor, lessons_results, pipeline, reproduction, workers
 from streamrec_lite.conductor import Conductor, is_done
 from streamrec_lite.errors import BadInput
 from streamrec_lite.runs import (
@@ -350,6 +350,8 @@ def test_bad_data_leaves_nothing_behind(tmp_path, notebooks, monkeypatch):
         ({"engine": "ray"}, "not available yet; use --engine local"),
         ({"engine": "slurm"}, "no such engine"),
         ({"gpus": -1}, "at least 0"),
+        ({"jobs": -1}, "between 1 and the"),
+        ({"jobs": 4096}, "between 1 and the"),
         ({"gpus": 4096}, "this machine has"),
         ({"seeds": [1, 1]}, "each once"),
         ({"seeds": [-1]}, "from 0 to"),
@@ -376,7 +378,7 @@ def test_a_notebook_that_skips_its_stage_is_a_failure(copied, tmp_path):
         pytest.raises(workers.StageFailed, match="without running its stage, tokenizer"),
         Conductor(run, folder, 0, lambda line: None) as conductor,
     ):
-        conductor.conduct("tokenizer")
+        conductor.conduct(["tokenizer"])
     assert (copied / "error.log").is_file()
 
 
@@ -417,9 +419,32 @@ while len(list(here.glob("seed-*"))) < 2:  # both are at work, or this never end
     write_notebook(folder / "04_fast_thinking.ipynb", meet, f"{OPEN}\npipeline.run_tiger(run, seed)")
     run = opened(copied, seeds=(0, 1))
     with Conductor(run, folder, 2, lambda line: None) as conductor:
-        conductor.conduct("tiger")
+        conductor.conduct(["tiger"])
     assert sorted((tmp_path / f"seed-{seed}").read_text() for seed in (0, 1)) == ["0", "1"]
     assert is_done(run, "tiger") and len(list((copied / "notebooks").glob("04_*-seed-?.html"))) == 2
+
+
+def test_stages_that_do_not_need_each_other_run_side_by_side(copied, tmp_path):
+    """Two jobs, each with half the cores: the second stage begins while the first one waits for it."""
+    folder = write_all(tmp_path / "beside")
+    sign = tmp_path / "seen"
+    wait = f"""import os, pathlib, time
+begin = time.time()
+while not pathlib.Path({str(sign)!r}).exists():
+    assert time.time() - begin < 100, "the other stage does not begin"
+    time.sleep(0.1)"""
+    note = f"import os, pathlib\npathlib.Path({str(sign)!r}).write_text(os.environ['OMP_NUM_THREADS'])"
+    write_notebook(folder / "04_fast_thinking.ipynb", wait, f"{OPEN}\npipeline.run_tiger(run, seed)")
+    write_notebook(folder / "05_pretraining.ipynb", note, f"{OPEN}\npipeline.run_pretrain(run, seed)")
+    run = opened(copied, seeds=(1,))
+    with pytest.MonkeyPatch.context() as patch:
+        for name in conductor.THREADS:
+            patch.delenv(name, raising=False)
+        patch.setattr(conductor, "cores", lambda: 6)
+        with Conductor(run, folder, 0, lambda line: None, jobs=2) as both:
+            both.conduct(["tiger", "pretrain"])
+    assert sign.read_text() == "3"
+    assert is_done(run, "tiger") and is_done(run, "pretrain")
 
 
 def test_what_fails_leaves_the_rest_to_be_done(copied, tmp_path):
@@ -430,12 +455,12 @@ def test_what_fails_leaves_the_rest_to_be_done(copied, tmp_path):
     run, told = opened(copied, seeds=(0, 1)), []
     with (
         pytest.raises(workers.StageFailed, match=r"04_fast_thinking.ipynb, cell In \[\d\].*paper jam"),
-        Conductor(run, folder, 0, told.append, ["tiger", "pretrain", "results"]) as conductor,
+        Conductor(run, folder, 0, told.append) as conductor,
     ):
-        total = conductor.progress.total
-        for stage in ("tiger", "pretrain", "results"):
-            conductor.conduct(stage)
-    assert total == 5  # two seeds of 04, one of 05 and 06, and 09: seed 0 of 05 and 06 was shown before
+        conductor.conduct(["tiger", "pretrain", "results"])
+    assert (
+        conductor.crew.progress.total == 5
+    )  # two seeds of 04, one of 05 and 06, and 09: seed 0 of 05 and 06 was shown before
     assert done(pretrain_dir(run, 1)) and not is_done(run, "results")
     assert next(line for line in told if "FAILED" in line).startswith("TIGER, seed 0: FAILED (1 of")
     assert told[-1] == "results: left out, it needs what failed"
@@ -453,8 +478,7 @@ def test_a_baseline_that_fails_stops_no_other_and_no_other_stage(copied, noteboo
         pytest.raises(workers.StageFailed, match="GRU4Rec, seed 0: NotADirectoryError"),
         Conductor(run, notebooks, 0, told.append) as conductor,
     ):
-        for stage in ("baselines", "pretrain", "results"):
-            conductor.conduct(stage)
+        conductor.conduct(["baselines", "pretrain", "results"])
     assert done(copied / "baselines" / "SASRec" / "seed-0")
     assert any(line.startswith("STREAM-Rec-PT, seed 0: done in") for line in told)
     assert told[-1] == "results: left out, it needs what failed"
@@ -463,20 +487,20 @@ def test_a_baseline_that_fails_stops_no_other_and_no_other_stage(copied, noteboo
 def test_a_worker_that_dies_has_failed_its_job_and_is_replaced(copied, tmp_path):
     kill = tmp_path / "kill.ipynb"
     write_notebook(kill, "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)")
-    worker = workers.Worker(tmp_path)
+    told: list[str] = []
+    crew = workers.Crew(1, lambda number: workers.Worker(tmp_path), told.append, 2)
     try:
         request = {"source": str(kill), "target": str(tmp_path / "out.ipynb"), "parameters": {}, "hash": "h"}
-        jobs = [workers.Job("first", "notebook kill.ipynb", request)]
-        jobs.append(
+        crew.waiting = [workers.Job("first", "notebook kill.ipynb", request)]
+        crew.waiting.append(
             workers.Job("second", "counting", {"baseline": "counting", "parameters": parameters_of(copied)})
         )
-        told: list[str] = []
-        failed = workers.run_jobs(jobs, [worker], told.append, workers.Progress(2))
+        failed = []
+        while crew.open:
+            failed += [failure for _, failure in crew.step() if failure]
     finally:
-        worker.close()
-    assert [str(error) for _, error in failed] == [
-        "notebook kill.ipynb: its worker process ended with code -9"
-    ]
+        crew.close()
+    assert [str(error) for error in failed] == ["notebook kill.ipynb: its worker process ended with code -9"]
     assert told[-1].startswith("second: done in")
 
 

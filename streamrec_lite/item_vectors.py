@@ -1,0 +1,60 @@
+"""A vector of its own for every item, beside those of its codes (ours; the paper has codes only).
+
+Items of similar text share codes, so what is true of one item alone, say that it is bought after a
+certain other one, has no place in a model that knows codes only. Counting knows nothing else, and wins
+where a shop's habits are not in its texts. The vectors start at zero: a model that gets them is at first
+the same model.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .errors import BadInput
+
+
+class ItemVectors(nn.Module):
+    """N vectors, found by an item's number or by the m code tokens that are its ID.
+
+    Args:
+        n_items, m, d: sizes.
+        vocab_size: V. Tokens are read as an m-digit number with V digits, the key to find an item by.
+    """
+
+    def __init__(self, n_items: int, m: int, d: int, vocab_size: int):
+        super().__init__()
+        if vocab_size**m >= 2**63:
+            rule = f"an ID of {m} codes among {vocab_size} tokens must fit into 63 bits"
+            raise BadInput(f"m={m}, V={vocab_size}", rule, "use fewer codes, or sft.items=codes")
+        self.m, self.vocab_size = m, vocab_size
+        self.vectors = nn.Embedding(n_items + 1, d, padding_idx=n_items)  # the last row: no item, always 0
+        nn.init.zeros_(self.vectors.weight)
+        self.register_buffer("keys", torch.zeros(n_items, dtype=torch.int64))  # rising
+        self.register_buffer("item", torch.zeros(n_items, dtype=torch.int64))  # the item of each key
+
+    @classmethod
+    def of(cls, tokenizer, d: int) -> ItemVectors:
+        """Zero vectors for the catalogue of ``tokenizer``."""
+        made = cls(tokenizer.n_items, tokenizer.m, d, tokenizer.vocab_size).to(tokenizer.tokens.device)
+        keys, item = made._key(tokenizer.tokens[: tokenizer.n_items]).sort()
+        made.keys.copy_(keys)
+        made.item.copy_(item)
+        return made
+
+    def of_items(self, items: Tensor) -> Tensor:
+        """Items (...) -> their vectors (..., d)."""
+        return self.vectors(items)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """History tokens (B, L*m) -> for each token the vector of its item (B, L*m, d); PAD: zero."""
+        key = self._key(tokens.view(len(tokens), -1, self.m))  # (B, L)
+        place = torch.searchsorted(self.keys, key).clamp_max(len(self.keys) - 1)
+        known = self.keys[place] == key
+        item = torch.where(known, self.item[place], len(self.keys))
+        return self.vectors(item).repeat_interleave(self.m, dim=1)
+
+    def _key(self, tokens: Tensor) -> Tensor:
+        """(..., m) -> (...): different IDs, different numbers."""
+        place = self.vocab_size ** torch.arange(self.m - 1, -1, -1, device=tokens.device)
+        return (tokens * place).sum(dim=-1)
