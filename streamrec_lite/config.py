@@ -92,6 +92,10 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class PretrainConfig(TrainConfig):
+    schedule: str = opt("constant", "after the warm-up", among=("cosine", "constant"))
+    ema: float = opt(
+        0.998, "decay a step of the weights' moving average that is evaluated; 0: off", 0.0, 0.99999
+    )
     max_epochs: int = opt(12, "passes over the training prefixes", 1, 100_000)
     eval_every: int = opt(3, "epochs between evaluations on validation", 1, 100_000)
     n_similar: int = opt(2, "items of similar text that are written before the target (eq. 9)", 1, 16)
@@ -175,6 +179,9 @@ class GrpoConfig(TrainConfig):
         0.0, "weight of the target's own likelihood after the thoughts, which GRPO leaves out", 0.0, 1e4
     )
     guard: float = opt(0.05, "training ends where validation N@10 has lost this share of its best", 0.0, 1.0)
+    sure: float = opt(
+        2.0, "a block's weights are kept where validation N@10 gains so many of its standard errors", 0.0
+    )
 
 
 @dataclass(frozen=True)
@@ -295,7 +302,7 @@ def preset(name: str = "lite", dataset: str = "playground") -> Config:
             pretrain=replace(config.pretrain, max_epochs=5, warmup_steps=200, eval_every=5),
             sft=replace(
                 config.sft,
-                lr=5e-4,
+                lr=1e-3,
                 max_epochs=4,
                 warmup_steps=100,
                 eval_every=2,

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from .config import TrainConfig
 from .data.sequences import length_batches
 from .evaluate import Recommender, evaluate
+from .metrics import gain_in_errors, ndcg_at
 from .optim import Average, learning_rate, make_optimizer, set_learning_rate
 from .runtime import (
     RunLog,
@@ -43,6 +44,8 @@ class Task(NamedTuple):
     passes      optimiser steps in a row on each batch; ``loss`` is asked anew for each
     guard       >= 0: the model must not get worse. It is evaluated before the first epoch, so that its
                 first weights may stay the best, and training ends where N@10 has lost that share
+    sure        with a guard: later weights are better than the first ones only where validation N@10
+                gains at least so many standard errors (``gain_in_errors``)
     """
 
     name: str
@@ -53,6 +56,7 @@ class Task(NamedTuple):
     rows: Callable[[int], Tensor] | None = None
     passes: int = 1
     guard: float = -1.0
+    sure: float = 0.0
 
 
 class Stop(Exception):
@@ -99,13 +103,17 @@ def train(
     def look(epoch: int) -> dict:
         """Evaluate on validation, and keep the weights if they are the best so far."""
         result = evaluate(recommender, splits.valid, batch_size=eval_batch)
-        if result.metrics["N@10"] > state["best"].get("N@10", -1.0):
+        row = {f"valid {name}": value for name, value in result.metrics.items()}
+        if task.guard >= 0:
+            row["gain in errors"] = _gain(result.ranks, work_dir / "start-ranks.safetensors", epoch)
+        sure = row.get("gain in errors", 0.0) >= task.sure or epoch == 0
+        if sure and result.metrics["N@10"] > state["best"].get("N@10", -1.0):
             state["best"], state["stale"] = {"epoch": epoch, **result.metrics}, 0
             write_tensors(work_dir / "best.safetensors", average.model.state_dict(), state["best"])
         else:
             state["stale"] += 1
         state["last"] = result.metrics["N@10"]
-        return {f"valid {name}": value for name, value in result.metrics.items()}
+        return row
 
     if task.guard >= 0 and not state["best"]:
         log.write(epoch=0, **look(0))
@@ -178,6 +186,14 @@ def _one_epoch(task, model, optimizer, average, train: Prefixes, config: TrainCo
         "seconds": end - start,
         "seconds_left": (config.max_epochs - epoch) * state["train_seconds"] / epoch,
     }
+
+
+def _gain(ranks: Tensor, path: Path, epoch: int) -> float:
+    """The gain of N@10 over epoch 0, whose ranks are kept at ``path``, in its standard errors."""
+    if epoch == 0:
+        write_tensors(path, {"ranks": ranks})
+        return 0.0
+    return gain_in_errors(ndcg_at(ranks, 10), ndcg_at(read_tensors(path)[0]["ranks"], 10))
 
 
 def _check_guard(task: Task, state: dict) -> None:

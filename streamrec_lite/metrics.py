@@ -83,6 +83,16 @@ def paired_bootstrap(a, b, resamples: int = 2000, seed: int = 0) -> dict:
     }
 
 
+def gain_in_errors(a: Tensor, b: Tensor) -> float:
+    """By how many of its standard errors the mean of a - b lies above 0: (n,) values a user, the same users.
+
+    0 where a and b are equal, whatever the users; infinite where all users differ by the same amount.
+    """
+    difference = (a - b).double()
+    gain, error = difference.mean(), difference.std() / len(difference) ** 0.5
+    return float(gain / error) if gain != 0 else 0.0
+
+
 def mean_and_deviation(rows: list[dict[str, float]]) -> dict[str, dict[str, float | None]]:
     """Mean and sample standard deviation over seeds, a key at a time.
 

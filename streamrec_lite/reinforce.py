@@ -191,9 +191,10 @@ def reinforce(
 ) -> Trained:
     """Reinforce the fine-tuned ``model`` by ``loop.train``, where a block of updates is an epoch.
 
-    ``model`` is changed in place; what comes back has the best validation N@10 of all blocks, the
-    fine-tuned model included. Before every block the rollouts of a few users are written to
-    ``work_dir/rollouts-BLOCK.json``.
+    ``model`` is changed in place. What comes back has the best validation N@10 of all blocks that are
+    better than the fine-tuned model by more than luck (``grpo.sure``: of several blocks one always looks
+    better), or is the fine-tuned model as it was. Before every block the rollouts of a few users are
+    written to ``work_dir/rollouts-BLOCK.json``.
 
     Args:
         reference: pi_ref, the pretrained model with its direct decoder.
@@ -238,7 +239,8 @@ def reinforce(
     def recommender(model: Backbone) -> StreamRec:
         return StreamRec(model, tokenizer, config.evaluate.beams, l=config.sft.l, think="greedy")
 
-    task = Task("Reinforcement", "grpo", loss, recommender, prepare, rows, settings.passes, settings.guard)
+    habits = {"passes": settings.passes, "guard": settings.guard, "sure": settings.sure}
+    task = Task("Reinforcement", "grpo", loss, recommender, prepare, rows, **habits)
     return train(task, model, splits, settings, seed, work_dir, config.evaluate.batch_size, progress)
 
 
