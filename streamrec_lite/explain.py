@@ -21,9 +21,11 @@ from .annotator import STRATEGIES, annotate, informativeness
 from .backbone import Backbone, history_tokens
 from .clustering import nearest
 from .data.sequences import iterate
+from .decoding import StepDecoder
+from .runtime import derive_seed
 from .schemas import BOS, Prefixes
 from .slow_motion import token_name
-from .thinking import write_thoughts
+from .thinking import think_ahead, write_thoughts
 from .walkthrough import titles
 
 
@@ -65,10 +67,14 @@ def follow(model: Backbone, tokenizer, prefixes: Prefixes, thought: Tensor, batc
         moved = model.states(model.decode(inputs, states, mask, "thinking"))  # (b, l + 1, d)
         t = table[batch.target.cpu()].to(device)[:, None]
         s[here], r[here] = moved.cpu(), model.residual_head(t - moved[:, :-1]).cpu()
-    target = prefixes.target.cpu()
+    return _measured(thought.cpu(), s, r, table, prefixes.target.cpu())
+
+
+def _measured(thought: Tensor, s: Tensor, r: Tensor, table: Tensor, target: Tensor) -> Walk:
+    """The ``Walk`` of states s_0..s_l: gaps and ranks are measured here."""
     norm = (table[target][:, None] - s).norm(dim=-1)
-    rank = torch.stack([_ranks(s[:, i], table, target) for i in range(l + 1)], dim=1)
-    return Walk(thought.cpu(), s, r, norm, rank, target)
+    rank = torch.stack([_ranks(s[:, i], table, target) for i in range(s.shape[1])], dim=1)
+    return Walk(thought, s, r, norm, rank, target)
 
 
 def _ranks(s: Tensor, table: Tensor, target: Tensor, chunk: int = 256) -> Tensor:
@@ -93,6 +99,32 @@ def own(model: Backbone, tokenizer, prefixes: Prefixes, l: int, batch_size: int 
     """
     thought = write_thoughts(model, tokenizer, prefixes.to(model.shared.weight.device), l, batch_size)
     return follow(model, tokenizer, prefixes, thought, batch_size)
+
+
+@torch.inference_mode()
+def own_together(
+    model: Backbone, tokenizer, prefixes: Prefixes, l: int, n: int = 16, batch_size: int = 64, seed: int = 0
+) -> Walk:
+    """What the model thinks by itself in n trains of thought, drawn independently: states are their means.
+
+    It is eq. 3's sum for the states. One train of thought is one guess and may mislead; ``thought`` holds
+    the first of them.
+    """
+    model.eval()
+    torch.manual_seed(derive_seed(seed, "own together"))
+    device = model.shared.weight.device
+    table = backbone.item_table(model, tokenizer)
+    B, d = prefixes.rows, table.shape[1]
+    thought, s, r = torch.zeros(B, l, dtype=torch.long), torch.zeros(B, l + 1, d), torch.zeros(B, l, d)
+    for rows, batch in iterate(prefixes.to(device), batch_size):
+        here = rows.cpu()
+        states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
+        found = think_ahead(StepDecoder(model, states, mask, "thinking"), l, "sample", n)
+        moved = model.states(found.hidden.flatten(0, 1)).view(len(here), n, l + 1, d).mean(dim=1)
+        gap = table[batch.target][:, None] - moved[:, :-1]
+        thought[here], s[here] = found.token[:, 0].cpu(), moved.cpu()
+        r[here] = model.residual_head(gap).cpu()
+    return _measured(thought, s, r, table.cpu(), prefixes.target.cpu())
 
 
 # One example

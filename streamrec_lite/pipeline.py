@@ -143,9 +143,10 @@ def run_controls(run: Run, seed: int = 0) -> dict[str, dict]:
         from .recommender import StreamRec
 
         config = control_config(run.config, name)
-        if name == "deep-tiger":
+        if name in ("deep-tiger", "item-tiger"):
             tokenizer, (_, splits) = run_tokenizer(run), run_data(run)
-            result = train_tiger(splits, tokenizer, config, seed, part, run.device)
+            items = name == "item-tiger"
+            result = train_tiger(splits, tokenizer, config, seed, part, run.device, items=items)
             fast = StreamRec(result.model, tokenizer, beams=config.evaluate.beams, device=run.device)
             _keep_trained(run, result, fast, splits, part)
             return

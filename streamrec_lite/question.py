@@ -3,6 +3,7 @@
 The controls are other models with as many training updates as the thinking one:
 
     deep-tiger       TIGER with a decoder deepened to the steps that thinking adds
+    item-tiger       TIGER whose items have vectors of their own, as fine-tuning gives them
     no-thoughts      the same fine-tuning with l = 0
     random-thoughts  the same fine-tuning, the lessons in thinking being any codes
 """
@@ -65,11 +66,14 @@ def ask_in_many_ways(model: StreamRec, prefixes: Prefixes, most: int = 1000, boo
 def control_config(config: Config, name: str) -> Config:
     """The settings of a control: as many updates as pretraining and fine-tuning have together."""
     replace = dataclasses.replace
+    if name in ("deep-tiger", "item-tiger"):
+        epochs = config.pretrain.max_epochs + config.sft.max_epochs
+        config = replace(config, tiger=replace(config.tiger, max_epochs=epochs))
+    if name == "item-tiger":
+        return config
     if name == "deep-tiger":
         m, steps = config.tokenizer.m, config.sft.l + 1 + config.tokenizer.m
         layers = round(config.backbone.num_layers * steps / m)
-        epochs = config.pretrain.max_epochs + config.sft.max_epochs
-        backbone = replace(config.backbone, decoder_layers=layers)
-        return replace(config, backbone=backbone, tiger=replace(config.tiger, max_epochs=epochs))
+        return replace(config, backbone=replace(config.backbone, decoder_layers=layers))
     changes = {"no-thoughts": {"l": 0}, "random-thoughts": {"annotator": "random"}}[name]
     return replace(config, sft=replace(config.sft, **changes))

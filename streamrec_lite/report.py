@@ -143,7 +143,7 @@ def _controls(run: Run, ranks: dict[str, list]) -> dict:
             found[name] = {seed: read_json(folder / "row.json") for seed, folder in folders.items()}
             kept = [read_tensors(folder / "ranks.safetensors")[0] for folder in folders.values()]
             ranks[name] = [part["test"] for part in kept]
-            if name != "deep-tiger":
+            if name not in ("deep-tiger", "item-tiger"):
                 ranks[f"{name}, state-guided"] = [part["guided test"] for part in kept]
     return found
 

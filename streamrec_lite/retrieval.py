@@ -20,7 +20,7 @@ from .metrics import metrics, rank_of_target
 from .schemas import Beams, Prefixes
 from .thinking import Thoughts, add_up, think_ahead, train_weights
 
-WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0)
+WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
 ALONE = 1e6  # a weight beside which the answer's own log-probability is nothing
 
 

@@ -23,7 +23,7 @@ STAGES = ("data", "embeddings", "tokenizer", "tiger", "baselines", "pretrain", "
 COUNTING = ("Popularity", "Markov", "SequentialRules")
 NEURAL = ("Caser", "GRU4Rec", "SASRec", "BERT4Rec", "ReaRec")
 ORACLE = "Oracle"
-CONTROLS = ("deep-tiger", "no-thoughts", "random-thoughts")  # see ``question``
+CONTROLS = ("deep-tiger", "item-tiger", "no-thoughts", "random-thoughts")  # see ``question``
 FORMAT = 1  # raise it when a stage writes something else for the same settings
 SPECS = ("playground", "amazon-2018:DIR", "amazon-2023:CATEGORY", "FILE.csv", "FILE.parquet")
 

@@ -14,8 +14,10 @@ from tiny_world import small_world
 from streamrec_lite import explain
 from streamrec_lite.annotator import STRATEGIES, annotate, informativeness
 from streamrec_lite.backbone import history_tokens, targets
+from streamrec_lite.data.sequences import iterate
 from streamrec_lite.decoding import StepDecoder
 from streamrec_lite.recommender import StreamRec
+from streamrec_lite.runtime import derive_seed
 from streamrec_lite.schemas import FIRST_CODE
 from streamrec_lite.slow_motion import token_name
 from streamrec_lite.thinking import think_ahead
@@ -82,6 +84,26 @@ def test_targets_have_no_part_in_own_thoughts():
     known = explain.annotated(model, ids, users, 4)
     assert torch.equal(mine.norm[:, 0], known.norm[:, 0])  # nothing is written yet
     assert not torch.equal(known.thought, explain.annotated(model, ids, other, 4).thought)
+
+
+@torch.inference_mode()
+def test_trains_together_are_the_mean_of_their_states():
+    model, ids, users = small_world()
+    walk = explain.own_together(model, ids, users, 3, n=4, batch_size=2, seed=5)
+    again = explain.own_together(model, ids, users, 3, n=4, batch_size=2, seed=5)
+    assert torch.equal(walk.s, again.s) and torch.equal(walk.thought, again.thought)
+    one = explain.own(model, ids, users, 3)
+    torch.testing.assert_close(walk.s[:, 0], one.s[:, 0], atol=1e-5, rtol=0)  # nothing is drawn yet
+    assert not torch.allclose(walk.s[:, 3], one.s[:, 3], atol=1e-5)
+    torch.manual_seed(derive_seed(5, "own together"))
+    rows, batch = next(iterate(users, 2))
+    states, mask = model.encode(history_tokens(ids.tokens, batch.history))
+    drawn = think_ahead(StepDecoder(model, states, mask, "thinking"), 3, "sample", 4)
+    mean = torch.stack([model.states(drawn.hidden[:, j]) for j in range(4)]).mean(dim=0)
+    torch.testing.assert_close(walk.s[rows], mean, atol=1e-5, rtol=0)
+    table = explain.item_table(model, ids)
+    scores = walk.s[0, 3] @ table.T
+    assert int(walk.rank[0, 3]) == 1 + int((scores > scores[users.target[0]]).sum())
 
 
 def test_step_table_says_what_the_walk_holds():

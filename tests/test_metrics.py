@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from streamrec_lite.metrics import (
+    gain_in_errors,
     mean_and_deviation,
     metrics,
     ndcg_at,
@@ -147,3 +148,12 @@ def test_mean_and_deviation_by_hand():
     assert mean_and_deviation([{"R@5": 0.25}]) == {"R@5": {"mean": 0.25, "sd": None}}
     with pytest.raises(ValueError, match="same keys"):
         mean_and_deviation([{"a": 1.0}, {"b": 1.0}])
+
+
+def test_gain_in_errors_by_hand():
+    a, b = torch.tensor([1.0, 0.0, 1.0, 0.0]), torch.tensor([0.0, 0.0, 0.0, 0.0])
+    # the differences 1, 0, 1, 0 have the mean 1/2, the deviation sqrt(1/3), the error sqrt(1/12)
+    assert gain_in_errors(a, b) == pytest.approx(0.5 * math.sqrt(12))
+    assert gain_in_errors(b, a) == pytest.approx(-0.5 * math.sqrt(12))
+    assert gain_in_errors(a, a) == 0.0
+    assert gain_in_errors(a + 1, a) == math.inf

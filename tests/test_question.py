@@ -49,9 +49,11 @@ def test_controls_have_the_thinking_models_updates_and_steps():
     deep = control_config(config, "deep-tiger")
     assert deep.tiger.max_epochs == config.pretrain.max_epochs + config.sft.max_epochs
     assert deep.backbone.decoder_layers == 4  # 2 layers, 4 steps -> 4 thoughts, ANSWER and 4 codes: 2 * 9 / 4
+    items = control_config(config, "item-tiger")
+    assert items.tiger.max_epochs == deep.tiger.max_epochs and items.backbone == config.backbone
     assert control_config(config, "no-thoughts").sft.l == 0
     assert control_config(config, "random-thoughts").sft.annotator == "random"
-    assert len(CONTROLS) == 3
+    assert len(CONTROLS) == 4
 
 
 def test_a_deeper_decoder_leaves_the_encoder_as_it_is():

@@ -154,6 +154,25 @@ def test_a_run_that_gets_worse_ends_with_what_it_began_with(tmp_path, monkeypatc
         assert torch.equal(value, before[name]), name
 
 
+@pytest.mark.parametrize("hits, kept", [(3, 0), (4, 1)])
+def test_a_block_is_kept_only_where_it_gains_more_than_luck(tmp_path, monkeypatch, hits, kept):
+    """12 users, none hit at first. Three (four) hits gain 1.92 (2.35) of their standard errors."""
+    real, asked = loop.evaluate, []
+
+    def better(*args, **options):
+        found = real(*args, **options)
+        ranks = (torch.arange(len(found.ranks)) < (hits if asked else 0)).long()
+        asked.append(1)
+        return found._replace(ranks=ranks, metrics={**found.metrics, "N@10": float(ranks.double().mean())})
+
+    monkeypatch.setattr(loop, "evaluate", better)
+    result, splits = start(tmp_path, settings(max_epochs=1, updates=1, sure=2.0))
+    n = splits.valid.rows
+    row = loop.RunLog(tmp_path / "log.jsonl").rows()[1]
+    assert row["gain in errors"] == pytest.approx((hits * (n - 1) / (n - hits)) ** 0.5)
+    assert result.best["epoch"] == kept
+
+
 def test_resumed_equals_uninterrupted(tmp_path, monkeypatch):
     config = settings(max_epochs=3, guard=1.0)
     whole, _ = start(tmp_path / "whole", config)

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..backbone import Backbone, history_tokens, shift_right
 from ..config import Config, TrainConfig
 from ..decoding import answer_log_probs
+from ..item_vectors import ItemVectors
 from ..loop import Task, Trained, train
 from ..optim import quicken_dropout
 from ..recommender import StreamRec
@@ -36,12 +37,18 @@ def train_tiger(
     work_dir: str | Path,
     device="cpu",
     progress: bool = True,
+    items: bool = False,
 ) -> Trained:
-    """Train TIGER from scratch by ``loop.train``, which says what is written to ``work_dir``."""
+    """Train TIGER from scratch by ``loop.train``, which says what is written to ``work_dir``.
+
+    ``items``: give every item a vector of its own too, which TIGER does not have: a control.
+    """
     device, settings = torch.device(device), config.tiger
     seed_everything(seed, "tiger", "weights")
     model = quicken_dropout(Backbone(config.backbone, tokenizer.vocab_size), device).to(device)
     tokenizer = tokenizer.to(device)
+    if items:
+        model.items = ItemVectors.of(tokenizer, config.backbone.d_model)
     task = Task(
         name="TIGER",
         section="tiger",

@@ -1,0 +1,89 @@
+"""Vectors of items: found by ID or by number, zero at first, learned, kept."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny_world import small_world
+
+from streamrec_lite.backbone import Backbone, history_tokens, item_table, targets
+from streamrec_lite.config import TrainConfig
+from streamrec_lite.errors import BadInput
+from streamrec_lite.item_vectors import ItemVectors
+from streamrec_lite.optim import make_optimizer
+from streamrec_lite.schemas import PAD
+
+
+def with_vectors():
+    model, tokenizer, users = small_world()
+    model.items = ItemVectors.of(tokenizer, model.config.d_model)
+    return model, tokenizer, users
+
+
+def test_each_token_carries_its_items_vector_and_padding_none():
+    model, tokenizer, users = with_vectors()
+    torch.nn.init.normal_(model.items.vectors.weight[:-1])
+    found = model.items(history_tokens(tokenizer.tokens, users.history)).view(*users.history.shape, 3, 16)
+    for row in range(6):
+        for place, item in enumerate(users.history[row].tolist()):
+            want = model.items.vectors.weight[item] if item >= 0 else torch.zeros(16)
+            assert torch.equal(found[row, place], want.expand(3, 16))
+
+
+def test_tokens_that_name_no_item_have_no_vector():
+    model, tokenizer, _ = with_vectors()
+    torch.nn.init.normal_(model.items.vectors.weight[:-1])
+    known = {tuple(row) for row in tokenizer.tokens.tolist()}
+    every = torch.cartesian_prod(*(torch.arange(3 + 6 * j, 9 + 6 * j) for j in range(3)))
+    named = model.items(every).abs().sum(dim=(1, 2)) > 0
+    assert named.tolist() == [tuple(row) in known for row in every.tolist()]
+    assert not model.items(torch.full((1, 3), PAD)).any()
+
+
+def test_at_first_the_model_is_the_same_and_then_t_moves_by_the_vector():
+    plain, tokenizer, users = small_world()
+    model, _, _ = with_vectors()
+    tokens = history_tokens(tokenizer.tokens, users.history)
+    assert torch.equal(model.encode(tokens)[0], plain.encode(tokens)[0])
+    before = item_table(model, tokenizer)
+    assert torch.equal(before, item_table(plain, tokenizer))
+    with torch.no_grad():
+        model.items.vectors.weight[7] = 2.0
+    assert torch.equal(
+        targets(model, tokenizer, torch.tensor([7, 8])), before[7:9] + torch.tensor([[2.0], [0]])
+    )
+
+
+def test_gradients_reach_the_items_read_and_the_target_and_never_the_padding():
+    model, tokenizer, users = with_vectors()
+    states, _ = model.encode(history_tokens(tokenizer.tokens, users.history))
+    (states.sum() + targets(model, tokenizer, users.target).sum()).backward()
+    touched = model.items.vectors.weight.grad.abs().sum(1) > 0
+    read = set(users.history[users.history >= 0].tolist()) | set(users.target.tolist())
+    assert set(touched.nonzero().flatten().tolist()) == read
+
+
+def test_vectors_learn_as_fast_as_the_table_without_weight_decay():
+    model, _, _ = with_vectors()
+    groups = make_optimizer(model, TrainConfig(lr=1e-3, embedding_lr=20.0)).param_groups
+    own = next(g for g in groups if any(p is model.items.vectors.weight for p in g["params"]))
+    assert own["lr_factor"] == 20.0 and own["weight_decay"] == 0.0
+
+
+def test_saved_and_loaded_with_the_model(tmp_path):
+    model, tokenizer, users = with_vectors()
+    torch.nn.init.normal_(model.items.vectors.weight[:-1])
+    model.save(tmp_path)
+    again = Backbone.load(tmp_path)
+    tokens = history_tokens(tokenizer.tokens, users.history)
+    assert torch.equal(again.encode(tokens)[0], model.encode(tokens)[0])
+    assert torch.equal(item_table(again, tokenizer), item_table(model, tokenizer))
+    sizes = (tmp_path / "model.json").read_text()
+    (tmp_path / "model.json").write_text(sizes.replace("40", "41"))  # another catalogue's
+    with pytest.raises(BadInput):
+        Backbone.load(tmp_path)
+
+
+def test_ids_too_long_for_a_key_are_refused():
+    with pytest.raises(BadInput, match="63 bits"):
+        ItemVectors(10, 8, 4, 1027)
