@@ -96,7 +96,7 @@ def recommend(
     ] = False,
     model: Annotated[str, typer.Option(help="TIGER, STREAM-Rec-PT, -SFT or -RL.")] = "TIGER",
     guided: Annotated[
-        bool, typer.Option("--guided", help="STREAM-Rec-SFT: let its last state score the items too.")
+        bool, typer.Option("--guided", help="STREAM-Rec-SFT or -RL: let the last state score the items too.")
     ] = False,
     seed: Annotated[str, typer.Option(help="The seed it was trained with.")] = "0",
 ) -> None:

@@ -138,6 +138,7 @@ def log_table(rows: list[dict], tokens: int) -> pd.DataFrame:
     """
     table = pd.DataFrame(rows).set_index("epoch").rename_axis("block")
     table["rollout tokens/s"] = (table["samples_per_second"] * tokens).round()
-    wanted = ["valid N@10", "reward", "reward std", "frac_reward_zero_std", "match depth", "invalid"]
-    wanted += ["kl", "entropy", "clip_ratio low", "clip_ratio high", "rollout tokens/s"]
+    wanted = ["valid N@10", "gain in errors", "reward", "reward std", "frac_reward_zero_std"]
+    wanted += ["match depth", "invalid", "kl", "entropy", "clip_ratio low", "clip_ratio high"]
+    wanted += ["rollout tokens/s"]
     return table[[name for name in wanted if name in table]]

@@ -22,6 +22,7 @@ from .data.sequences import iterate
 from .decoding import StepDecoder, answer_beams, item_log_probs
 from .metrics import metrics, rank_of_target
 from .recommender import StreamRec
+from .retrieval import find_candidates
 from .schemas import BOS, Prefixes
 from .thinking import think_ahead
 
@@ -32,14 +33,28 @@ class Opinions(NamedTuple):
     """C items for each of B users, and what both say of them; -1 where there are fewer."""
 
     item: Tensor  # (B, C) int64
-    model: Tensor  # (B, C) P_model, given the model's own greedy thoughts
+    model: Tensor  # (B, C) P_model, given the model's own greedy thoughts; state-guided: their softmax
     rules: Tensor  # (B, C) P_rules
 
 
 @torch.inference_mode()
 def opinions(model: StreamRec, rules: SequentialRules, prefixes: Prefixes) -> Opinions:
-    """The W best items of the model's beam and the W best of the rules, with both probabilities."""
+    """The W best items of the model's beam and the W best of the rules, with both probabilities.
+
+    A model with a weight for its state (``StreamRec.w``) answers state-guided, over the same items and
+    those that its state likes best.
+    """
     backbone, tokenizer, device = model.model.eval(), model.tokenizer, model.device
+    scores = rules.scores(prefixes).to(device)
+    scores = scores / scores.sum(dim=1, keepdim=True)
+    wanted = scores.topk(min(model.beams, scores.shape[1]), dim=1).indices
+    if model.w > 0:
+        tokens = history_tokens(tokenizer.tokens, prefixes.history.to(device))
+        found, _ = find_candidates(
+            backbone, tokenizer, tokens, model.l, "greedy", beams=model.beams, more=wanted
+        )
+        total = (found.log_prob + model.w * found.state).masked_fill(found.item < 0, -torch.inf)
+        return Opinions(found.item, total.double().softmax(1), scores.gather(1, found.item.clamp_min(0)))
     states, mask = backbone.encode(history_tokens(tokenizer.tokens, prefixes.history.to(device)))
     if model.think == "none":
         stepper = StepDecoder(backbone, states, mask, "direct")
@@ -49,9 +64,6 @@ def opinions(model: StreamRec, rules: SequentialRules, prefixes: Prefixes) -> Op
         hidden = think_ahead(stepper, model.l, "greedy").answer[:, 0]
     again = stepper.copy()
     found = answer_beams(stepper, tokenizer.trie, hidden, model.beams, model.beams)
-    scores = rules.scores(prefixes).to(device)
-    scores = scores / scores.sum(dim=1, keepdim=True)
-    wanted = scores.topk(min(model.beams, scores.shape[1]), dim=1).indices
     log_prob = item_log_probs(again, tokenizer, hidden, wanted)
     twice = (wanted[..., None] == found.item[:, None]).any(dim=-1)
     item = torch.cat([found.item, wanted.masked_fill(twice, -1)], dim=1)

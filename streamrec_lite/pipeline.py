@@ -101,13 +101,13 @@ def run_sft(run: Run, seed: int = 0) -> dict:
 
         slow, result, splits = _finetuned(run, run.config, seed, part)
         question = ask_in_many_ways(slow, splits.test.to(run.device), bootstrap=run.config.evaluate.bootstrap)
-        _keep_finetuned(run, result, slow, splits, part, {"question": question})
+        _keep_guided(run, result, slow, splits, part, {"question": question})
 
     return row_of(run, sft_dir(run, seed), sft_hash(run, seed), work)
 
 
 def run_grpo(run: Run, seed: int = 0) -> dict:
-    """Stage 3: the row of STREAM-Rec-RL (see ``run_tiger``), with how many thoughts it writes ("l")."""
+    """Stage 3: the row of STREAM-Rec-RL, which says what that of ``run_sft`` says, but for the "question"."""
     if not done(sft_dir(run, seed), sft_hash(run, seed) or "-"):
         run_sft(run, seed)
 
@@ -127,7 +127,7 @@ def run_grpo(run: Run, seed: int = 0) -> dict:
         )
         l, beams = run.config.sft.l, run.config.evaluate.beams
         slow = StreamRec(result.model, tokenizer, beams, l=l, think="greedy", device=run.device)
-        _keep_trained(run, result, slow, splits, part, {"l": l, "best_block": result.best["epoch"]})
+        _keep_guided(run, result, slow, splits, part, {"best_block": result.best["epoch"]})
 
     return row_of(run, grpo_dir(run, seed), grpo_hash(run, seed), work)
 
@@ -151,7 +151,7 @@ def run_controls(run: Run, seed: int = 0) -> dict[str, dict]:
             _keep_trained(run, result, fast, splits, part)
             return
         slow, result, splits = _finetuned(run, config, seed, part)
-        _keep_finetuned(run, result, slow, splits, part)
+        _keep_guided(run, result, slow, splits, part)
 
     return {
         name: row_of(run, control_dir(run, name, seed), sft_hash(run, seed), functools.partial(work, name))
@@ -176,7 +176,7 @@ def _finetuned(run: Run, config, seed: int, part: Path):
     return slow, result, splits
 
 
-def _keep_finetuned(run: Run, result, slow, splits, part: Path, more: dict | None = None) -> None:
+def _keep_guided(run: Run, result, slow, splits, part: Path, more: dict | None = None) -> None:
     """Choose the state's weight on validation, and keep both ways to answer."""
     from .recommender import StreamRec
     from .retrieval import choose_weight

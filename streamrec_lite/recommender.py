@@ -197,9 +197,9 @@ class StreamRec:
         config = read_json(run_dir / "config.json")
         if model not in FOLDERS:
             raise BadInput(f"model {model!r}", "unknown model", did_you_mean(model, tuple(FOLDERS)))
-        if guided and model != "STREAM-Rec-SFT":
+        if guided and model not in ("STREAM-Rec-SFT", "STREAM-Rec-RL"):
             rule = "state-guided scoring needs states that were trained to score items"
-            raise BadInput(f"model {model!r}", rule, "name STREAM-Rec-SFT, or leave it out")
+            raise BadInput(f"model {model!r}", rule, "name STREAM-Rec-SFT or -RL, or leave it out")
         folder = run_dir / FOLDERS[model] / f"seed-{seed}"
         if not (folder / "model.json").exists():
             places = {name: run_dir.glob(f"{at}/seed-*/model.json") for name, at in FOLDERS.items()}

@@ -34,7 +34,7 @@ from .runtime import derive_seed, describe_machine, duration, read_json, read_te
 from .stages import done
 
 REFERENCE = "TIGER"
-GUIDED = {"STREAM-Rec-SFT": "STREAM-Rec-SFT, state-guided"}  # models whose states score items too
+GUIDED = {m: f"{m}, state-guided" for m in ("STREAM-Rec-SFT", "STREAM-Rec-RL")}  # states score items too
 
 # Table 2 of the paper: R@5, R@10, N@5, N@10 on Instruments, then on Scientific (Amazon 2023).
 PAPER = {

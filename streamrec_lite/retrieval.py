@@ -42,6 +42,7 @@ def find_candidates(
     n: int = 1,
     beams: int = 20,
     table: Tensor | None = None,
+    more: Tensor | None = None,
 ) -> tuple[Candidates, Thoughts]:
     """The W items that the beam finds and the W that the state likes best, with both their scores.
 
@@ -50,6 +51,7 @@ def find_candidates(
     Args:
         tokens: history tokens (B, S); l, mode, n as in ``think_and_answer``.
         table: ``item_table``, where the caller has it.
+        more: (B, C) items that shall be among the candidates too.
     """
     table = item_table(model, tokenizer) if table is None else table
     states, mask = model.encode(tokens)
@@ -63,9 +65,11 @@ def find_candidates(
     s = model.states(thoughts.hidden.flatten(0, 1))[:, -1].view(B, trains, -1)
     s = (s * weight.exp()[..., None]).sum(dim=1)
     liked = (s @ table.T).log_softmax(dim=-1)  # (B, N)
-    wanted = liked.topk(min(beams, liked.shape[1]), dim=1).indices.repeat_interleave(trains, dim=0)
+    wanted = liked.topk(min(beams, liked.shape[1]), dim=1).indices
+    wanted = (wanted if more is None else torch.cat([wanted, more], dim=1)).repeat_interleave(trains, dim=0)
     log_prob = item_log_probs(again, tokenizer, last, wanted)
     twice = (wanted[..., None] == found.item[:, None]).any(dim=-1)
+    twice |= (wanted[..., None] == wanted[:, None]).tril(-1).any(dim=-1)
     item = torch.cat([found.item, wanted.masked_fill(twice, -1)], dim=1).view(B, trains, -1)
     score = torch.cat([found.score, log_prob], dim=1).view(B, trains, -1) + weight[..., None]
     every = add_up(item.flatten(1), score.flatten(1), item.shape[2] * trains)

@@ -259,8 +259,8 @@ MIXED = ("tiger", "sft", "grpo")  # stages whose models are asked together with 
 
 
 def mixed_name(model: str) -> str:
-    """The row of a model that answers together with the sequential rules (``memory``)."""
-    return f"{model}, with rules"
+    """The row of a model that answers, in its best way, together with the sequential rules (``memory``)."""
+    return f"{model}, with rules" if model == "TIGER" else f"{model}, state-guided, with rules"
 
 
 def mixed_hash(run: Run, stage: str, seed: int) -> str | None:

@@ -162,7 +162,8 @@ def run_mixture(run: Run, stage: str, seed: int = 0) -> dict:
 
         dataset, splits = run_data(run)
         rules = SequentialRules.fit(splits, dataset.n_items)
-        model = StreamRec.load(run.dir, seed, model=SEEDED[stage][0], device=run.device)
+        guided = stage != "tiger"
+        model = StreamRec.load(run.dir, seed, SEEDED[stage][0], guided, run.device)
         w, shares = choose_share(model, rules, splits.valid)
         test = evaluate(WithRules(model, rules, w), splits.test, batch_size=run.config.evaluate.batch_size)
         trained = read_json(SEEDED[stage][1](run, seed) / "row.json")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from tiny_world import small_world
@@ -12,6 +14,7 @@ from streamrec_lite.decoding import answer_log_probs
 from streamrec_lite.evaluate import evaluate
 from streamrec_lite.memory import SHARES, Opinions, WithRules, choose_share, mixed, opinions
 from streamrec_lite.recommender import StreamRec
+from streamrec_lite.retrieval import find_candidates
 from streamrec_lite.schemas import Splits
 
 
@@ -33,10 +36,10 @@ def test_mixed_by_hand():
     assert mixed(found, 0.5, 2).tolist() == [[5, 3]]  # 0.35 and 0.3
 
 
-@pytest.mark.parametrize("think", ["none", "greedy"])
-def test_both_say_what_they_say_alone(world, think):
+@pytest.mark.parametrize("think, w", [("none", 0.0), ("greedy", 0.0), ("greedy", 0.7)])
+def test_both_say_what_they_say_alone(world, think, w):
     model, tokenizer, users, rules = world
-    asked = StreamRec(model, tokenizer, beams=40, l=2, think=think)  # a beam that misses nothing
+    asked = StreamRec(model, tokenizer, beams=40, l=2, think=think, w=w)  # a beam that misses nothing
     found = opinions(asked, rules, users)
     assert torch.equal(mixed(found, 0.0, 8), asked.topk(users, 8))
     assert torch.equal(mixed(found, 1.0, 8), rules.topk(users, 8))
@@ -69,3 +72,21 @@ def test_the_share_is_the_best_on_validation_and_the_smallest_of_equals(world):
     best = max(value["N@10"] for value in scores.values())
     assert w == min(share for share in SHARES if scores[str(share)]["N@10"] == best)
     assert evaluate(WithRules(asked, rules, w), users).metrics == scores[str(w)]
+
+
+def test_a_state_guided_models_probabilities_are_the_softmax_of_its_scores(world):
+    model, tokenizer, users, rules = world
+    asked = StreamRec(model, tokenizer, beams=4, l=2, think="greedy", w=0.7)
+    found = opinions(asked, rules, users)
+    assert torch.allclose(found.model.sum(1), torch.ones(users.rows, dtype=torch.float64))
+    tokens = history_tokens(tokenizer.tokens, users.history)
+    every, _ = find_candidates(model, tokenizer, tokens, 2, "greedy", beams=40)
+    total = every.log_prob + 0.7 * every.state
+    for row in range(users.rows):
+        score = dict(zip(every.item[row].tolist(), total[row].tolist(), strict=True))
+        pairs = zip(found.item[row].tolist(), found.model[row].tolist(), strict=True)
+        there = [(i, p) for i, p in pairs if i >= 0]
+        mass = sum(math.exp(score[i]) for i, _ in there)
+        assert [p for _, p in there] == pytest.approx([math.exp(score[i]) / mass for i, _ in there], abs=1e-5)
+        rules_best = rules.scores(users)[row].topk(4).indices.tolist()
+        assert len(dict(there)) == len(there) and set(rules_best) <= set(dict(there))

@@ -33,8 +33,9 @@ METRICS = {"R@5", "R@10", "N@5", "N@10"}
 TRAINED = ("TIGER", "STREAM-Rec-PT", "STREAM-Rec-SFT", "STREAM-Rec-RL")
 COUNTING = ("Popularity", "Markov", "SequentialRules")
 NEURAL = ("Caser", "GRU4Rec", "SASRec", "BERT4Rec", "ReaRec")
-MIXED = [f"{model}, with rules" for model in ("TIGER", "STREAM-Rec-SFT", "STREAM-Rec-RL")]
 GUIDED = "STREAM-Rec-SFT, state-guided"
+BOTH = (GUIDED, "STREAM-Rec-RL, state-guided")
+MIXED = [f"{model}, with rules" for model in ("TIGER", *BOTH)]
 STAGES = ("data", "embeddings", "tokenizer", "tiger", "baselines", "pretrain", "sft", "grpo", "results")
 
 
@@ -91,7 +92,7 @@ def test_results_json_is_the_contract(finished):
     results = read_json(finished[0] / "results.json")
     assert results["schema"] == 1 and results["dataset"] == "playground" and results["preset"] == "smoke"
     assert results["seeds"] == [0]
-    assert set(results["models"]) == {*COUNTING, *NEURAL, *TRAINED, GUIDED, *MIXED}
+    assert set(results["models"]) == {*COUNTING, *NEURAL, *TRAINED, *BOTH, *MIXED}
     for rows in results["models"].values():
         assert set(rows) == {"0"}
         assert {"train_seconds", "epochs", "users_per_second", "wall_seconds"} <= set(rows["0"])
@@ -106,7 +107,7 @@ def test_results_json_is_the_contract(finished):
     assert set(row["question"]["n"]) == {"1", "4", "16"} and row["question"]["users"] == 60
     best = max(value["N@10"] for name, value in row["weights"].items() if name != "state")
     assert row["weights"][str(row["w"])]["N@10"] == best
-    for model in (*COUNTING, *NEURAL, *TRAINED[1:], GUIDED, *MIXED):
+    for model in (*COUNTING, *NEURAL, *TRAINED[1:], *BOTH, *MIXED):
         row, tiger = results["models"][model]["0"]["test"], results["models"]["TIGER"]["0"]["test"]
         versus = results["versus_TIGER"][model]["N@10"]
         assert versus["mean_difference"] == pytest.approx(row["N@10"] - tiger["N@10"], abs=1e-12)
