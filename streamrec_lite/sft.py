@@ -24,7 +24,7 @@ from .item_vectors import ItemVectors
 from .loop import Stop, Task, Trained, train
 from .recommender import StreamRec
 from .runtime import read_tensors, seed_everything, write_tensors
-from .schemas import ANSWER, FIRST_CODE, Prefixes, Splits
+from .schemas import ANSWER, BOS, FIRST_CODE, Prefixes, Splits
 from .thinking import think_ahead
 
 
@@ -103,11 +103,12 @@ def finetune_loss(
     t = targets(model, tokenizer, batch.target).float()
     parts["state"] = _state_part(model, tokenizer, batch, s, t, config)
     parts["align"] = (s - t.detach()[:, None]).square().mean()
-    if own:  # the lesson, for the other half
+    if own:  # the lesson, for the other half: states after annotated thoughts come near t, too
         thought, t = thought[-half:], t[-half:]
-        real = None if mask is None else mask[-half:]
-        hidden = model.decode(shift_right(thought), states[-half:], real, "thinking")  # (B/2, l, d)
+        real, inputs = None if mask is None else mask[-half:], F.pad(thought, (1, 0), value=BOS)
+        hidden = model.decode(inputs, states[-half:], real, "thinking")  # (B/2, l + 1, d)
         s = model.states(hidden)
+        parts["align"] = parts["align"] + (s - t.detach()[:, None]).square().mean()
     if l:
         said = None
         if not model.repeats:
