@@ -99,7 +99,7 @@ def test_a_uniform_model_by_hand():
             "thoughts": math.log(12),  # 3 levels of 4 codes
             "dpo": dpo,
             "state": math.log(12),  # 12 items
-            "align": 0.25,  # states start with length state_scale = 0.5 a component
+            "align": 0.5 if read == "own" else 0.25,  # states start with length 0.5 a component; own: twice
             "quant": 16 * 0.25 * 1.25,  # r = -s of 16 components, o = 0
         }
         for name, value in want.items():
