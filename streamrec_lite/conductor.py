@@ -82,6 +82,11 @@ class Unit(NamedTuple):
     seed: int | None = None
     look: bool = False
 
+    @property
+    def turn(self) -> int:
+        """Its place in ``ORDER``."""
+        return ORDER.index("look" if self.look else self.stage)
+
 
 def is_done(run: Run, stage: str) -> bool:
     """Is the stage done for the run's settings and seeds? Reads markers only."""
@@ -192,11 +197,8 @@ class Conductor:
         jobs = self._jobs(unit)
         self.begun |= {job: unit for job in jobs}
         self.crew.waiting += jobs
-        self.crew.waiting.sort(key=lambda job: ORDER.index(self._place(self.begun[job])))
+        self.crew.waiting.sort(key=lambda job: self.begun[job].turn)
         return worked or bool(jobs)
-
-    def _place(self, unit: Unit) -> str:
-        return "look" if unit.look else unit.stage
 
     def _loses(self, unit: Unit, failed: Unit) -> bool:
         """Can ``unit`` not be done, of the seed at least, since ``failed`` has failed?"""

@@ -45,17 +45,17 @@ def opinions(model: StreamRec, rules: SequentialRules, prefixes: Prefixes) -> Op
     those that its state likes best.
     """
     backbone, tokenizer, device = model.model.eval(), model.tokenizer, model.device
+    tokens = history_tokens(tokenizer.tokens, prefixes.history.to(device))
     scores = rules.scores(prefixes).to(device)
     scores = scores / scores.sum(dim=1, keepdim=True)
     wanted = scores.topk(min(model.beams, scores.shape[1]), dim=1).indices
     if model.w > 0:
-        tokens = history_tokens(tokenizer.tokens, prefixes.history.to(device))
         found, _ = find_candidates(
             backbone, tokenizer, tokens, model.l, "greedy", beams=model.beams, more=wanted
         )
         total = (found.log_prob + model.w * found.state).masked_fill(found.item < 0, -torch.inf)
         return Opinions(found.item, total.double().softmax(1), scores.gather(1, found.item.clamp_min(0)))
-    states, mask = backbone.encode(history_tokens(tokenizer.tokens, prefixes.history.to(device)))
+    states, mask = backbone.encode(tokens)
     if model.think == "none":
         stepper = StepDecoder(backbone, states, mask, "direct")
         hidden = stepper.step(torch.full((prefixes.rows,), BOS, device=device))
