@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .attention import attend, split_heads
 from .config import BackboneConfig
 from .errors import BadInput, did_you_mean
 from .item_vectors import ItemVectors
@@ -112,21 +113,37 @@ class Backbone(nn.Module):
         )
         return out.last_hidden_state
 
+    def cross(self, states: Tensor, decoder: str) -> list[tuple[Tensor, Tensor]]:
+        """What cross-attention reads, a layer: keys (B, H, d_kv, S) and values (B, H, S, d_kv)."""
+        heads, found = self.config.num_heads, []
+        for block in self.decoders[decoder].block:
+            attention = block.layer[1].EncDecAttention
+            keys = split_heads(attention.k(states), heads).transpose(2, 3)
+            found.append((keys.contiguous(), split_heads(attention.v(states), heads).contiguous()))
+        return found
+
     def decode_groups(
-        self, inputs: Tensor, states: Tensor, mask: Tensor | None, decoder: str = "thinking"
+        self,
+        inputs: Tensor,
+        cross: list[tuple[Tensor, Tensor]],
+        mask: Tensor | None,
+        decoder: str = "thinking",
     ) -> Tensor:
         """``decode`` for G sequences a user: inputs (B*G, T), a user's side by side -> (B*G, T, d).
 
-        The G sequences are queries against one set of the user's keys and values, states (B, S, d);
-        ``decode`` would project and keep a copy of it for each.
+        The G sequences are queries against one set of the user's keys and values, ``cross``; ``decode``
+        would project and keep a copy of it for each.
         """
-        stack, users = self.decoders[decoder], len(states)
+        stack, users = self.decoders[decoder], len(cross[0][0])
         x, bias = stack.dropout(self.shared(inputs)), None
         seen = None if mask is None else mask[:, None, None, :]
-        for block in stack.block:
+        for block, (keys, values) in zip(stack.block, cross, strict=True):
             x, bias, _ = block.layer[0](x, position_bias=bias)
-            together = x.view(users, -1, x.shape[-1])  # (B, G*T, d)
-            x = block.layer[1](together, key_value_states=states, attention_mask=seen)[0].view(x.shape)
+            layer = block.layer[1]
+            query = layer.EncDecAttention.q(layer.layer_norm(x)).view(users, -1, keys.shape[1] * keys.shape[2])
+            mixed = attend(split_heads(query, keys.shape[1]), keys, values, seen, layer.dropout)
+            mixed = mixed.transpose(1, 2).reshape(*x.shape[:2], -1)
+            x = x + layer.dropout(layer.EncDecAttention.o(mixed))
             x = block.layer[2](x)
         return stack.dropout(stack.final_layer_norm(x))
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .attention import Seats, attend, split_heads
 from .backbone import Backbone
 from .errors import BadInput
 from .schemas import BOS, FIRST_CODE, Beams
@@ -32,19 +33,26 @@ class StepDecoder:
         states: encoder states (B, S, d).
         mask: (B, S), True = real, or None.
         decoder: "direct" or "thinking".
+        cross: what ``model.cross`` made of the states, where the caller has it.
     """
 
-    def __init__(self, model: Backbone, states: Tensor, mask: Tensor | None, decoder: str = "direct"):
+    def __init__(
+        self,
+        model: Backbone,
+        states: Tensor,
+        mask: Tensor | None,
+        decoder: str = "direct",
+        cross: list[tuple[Tensor, Tensor]] | None = None,
+    ):
         self.model, self.stack = model, model.decoders[decoder]
         self.heads, self.d_kv = model.config.num_heads, model.config.d_kv
         self.mask = None if mask is None else mask[:, None, None, :]  # (B, 1, 1, S)
-        self.cross = []  # a layer: keys and values (B, H, S, d_kv), shared by all sequences of a user
-        for block in self.stack.block:
-            attention = block.layer[1].EncDecAttention
-            self.cross.append((self._split(attention.k(states)), self._split(attention.v(states))))
+        self.cross = cross or model.cross(states, decoder)  # shared by all sequences of a user
         self.keys: list[list[Tensor]] = [[] for _ in self.stack.block]  # [layer][position] (A, H, d_kv)
         self.values: list[list[Tensor]] = [[] for _ in self.stack.block]
-        self._seat(torch.arange(len(states), device=states.device), len(states))
+        self.seats = Seats(torch.arange(len(states), device=states.device), len(states))
+        self.past: list[tuple[Tensor, Tensor]] = []  # a layer: what ``share`` put aside
+        self.forks = self.seats  # whose past it is
 
     def copy(self) -> StepDecoder:
         """Another decoder that has written the same; what one writes next, the other does not see."""
@@ -52,24 +60,28 @@ class StepDecoder:
         other.keys, other.values = [list(x) for x in self.keys], [list(x) for x in self.values]
         return other
 
-    def _split(self, x: Tensor) -> Tensor:
-        """(B, T, H*d_kv) -> (B, H, T, d_kv)."""
-        return x.view(*x.shape[:2], self.heads, self.d_kv).transpose(1, 2)
-
-    def _seat(self, user: Tensor, users: int) -> None:
-        """Give every sequence a place in the table (user, w) that cross-attention works on."""
-        self.user, self.users = user, users  # (A,) ascending: whose sequence it is
-        count = torch.bincount(user, minlength=users)
-        self.width = int(count.max())
-        first = count.cumsum(0) - count
-        self.place = user * self.width + torch.arange(len(user), device=user.device) - first[user]
-
     def select(self, parent: Tensor) -> None:
         """Let the sequences be continuations of the present ones: ``parent`` (A',), users ascending."""
         for cache in (*self.keys, *self.values):
             for t, x in enumerate(cache):
                 cache[t] = x.index_select(0, parent)
-        self._seat(self.user[parent], self.users)
+        same = self.forks is self.seats
+        self.seats = self.seats.select(parent)
+        self.forks = self.seats if same or not self.past else self.forks.select(parent)
+
+    def share(self) -> None:
+        """Put aside what is written: every continuation of a sequence then looks at one copy of it.
+
+        Once; before many continuations of several tokens.
+        """
+        if self.past or len(self.keys[0]) < 2:  # a single token is as quickly copied
+            return
+        pairs = zip(self.keys, self.values, strict=True)  # (A, H, d_kv, T) and (A, H, T, d_kv)
+        self.past = [(torch.stack(keys, dim=-1), torch.stack(values, dim=2)) for keys, values in pairs]
+        self.keys, self.values = [[] for _ in self.keys], [[] for _ in self.values]
+        if len(self.seats.owner) != self.seats.owners:  # several sequences a user: each has its own past
+            everyone = torch.arange(len(self.seats.owner), device=self.seats.owner.device)
+            self.forks = Seats(everyone, len(everyone))
 
     def step(self, tokens: Tensor) -> Tensor:
         """Feed tokens (A,), one a sequence -> hidden states (A, d) that predict the next."""
@@ -84,7 +96,7 @@ class StepDecoder:
     def _position_bias(self, device) -> Tensor:
         """Bias of the newest position towards positions 0..t: (H, t+1)."""
         attention = self.stack.block[0].layer[0].SelfAttention
-        t = len(self.keys[0])
+        t = len(self.keys[0]) + (self.past[0][1].shape[2] if self.past else 0)
         return attention.compute_bias(1, t + 1, device=device, past_seen_tokens=t)[0, :, 0]
 
     def _self_attention(self, i: int, layer, x: Tensor, bias: Tensor) -> Tensor:
@@ -92,28 +104,32 @@ class StepDecoder:
         shape = (len(x), self.heads, self.d_kv)
         y = layer.layer_norm(x)
         self.values[i].append(attention.v(y).view(shape))
-        if len(self.values[i]) == 1:  # a softmax over one position: its weight is one
+        if len(self.values[i]) == 1 and not self.past:  # a softmax over one position: its weight is one
             self.keys[i].append(attention.k(y).view(shape))
             return attention.o(self.values[i][0].flatten(1))
-        query = attention.q(y).view(shape)
+        query = attention.q(y)
         self.keys[i].append(attention.k(y).view(shape))
         # a handful of positions: products summed position by position beat many tiny matmuls
-        scores = torch.stack([(query * key).sum(-1) for key in self.keys[i]], dim=-1) + bias
-        weights = scores.float().softmax(-1).type_as(query)  # (A, H, t+1)
-        mixed = sum(weights[..., t, None] * value for t, value in enumerate(self.values[i]))
-        return attention.o(mixed.flatten(1))
+        scores = torch.stack([(query.view(shape) * key).sum(-1) for key in self.keys[i]], dim=-1)
+        before = 0
+        if self.past:
+            seated = split_heads(self.forks.spread(query), self.heads) @ self.past[i][0]  # (R, H, W, T)
+            before = seated.shape[-1]
+            seated = self.forks.collect(seated.transpose(1, 2).flatten(2)).view(len(x), self.heads, before)
+            scores = torch.cat([seated, scores], dim=-1)
+        weights = (scores + bias).float().softmax(-1).type_as(query)  # (A, H, t+1)
+        mixed = sum(weights[..., before + t, None] * value for t, value in enumerate(self.values[i]))
+        mixed = mixed.flatten(1)
+        if self.past:
+            seated = split_heads(self.forks.spread(weights[..., :before].flatten(1)), self.heads)
+            mixed = mixed + self.forks.collect((seated @ self.past[i][1]).transpose(1, 2).flatten(2))
+        return attention.o(mixed)
 
     def _cross_attention(self, i: int, layer, x: Tensor) -> Tensor:
         attention = layer.EncDecAttention
-        keys, values = self.cross[i]
-        query = attention.q(layer.layer_norm(x))
-        seats = self.users * self.width
-        if len(x) < seats:  # users with fewer sequences leave seats empty
-            query = query.new_zeros(seats, query.shape[1]).index_copy_(0, self.place, query)
-        query = self._split(query.view(self.users, self.width, -1))  # (B, H, W, d_kv)
-        mixed = F.scaled_dot_product_attention(query, keys, values, attn_mask=self.mask, scale=1.0)
-        mixed = mixed.transpose(1, 2).reshape(seats, -1)
-        return attention.o(mixed if len(x) == seats else mixed.index_select(0, self.place))
+        query = split_heads(self.seats.spread(attention.q(layer.layer_norm(x))), self.heads)
+        mixed = attend(query, *self.cross[i], self.mask, lambda weights: weights)
+        return attention.o(self.seats.collect(mixed.transpose(1, 2).flatten(2)))
 
 
 def answer_log_probs(
@@ -155,6 +171,7 @@ def item_log_probs(
     at = going // items.shape[1]  # the state that each one's next code is read off
     node = torch.zeros(len(hidden), dtype=torch.long, device=flat.device)  # where each state stands
     total = torch.zeros(len(flat), device=flat.device)
+    stepper.share()
     for level in range(trie.m):
         if level > 0:
             if floor is not None:
@@ -233,6 +250,7 @@ def answer_beams(stepper: StepDecoder, trie, hidden: Tensor, beams: int, k: int)
     score = torch.zeros((rows, 1), device=device)
     going = torch.ones((rows, 1), dtype=torch.bool, device=device)  # beams that need the decoder
     parent = torch.arange(rows, device=device)[:, None]  # the sequence of the stepper that each continues
+    stepper.share()
     for level in range(trie.m):
         codes, child, real = trie.families(level, node)  # (R, W, F) each
         gain = torch.zeros(real.shape, device=device).masked_fill_(~real, -torch.inf)

@@ -78,7 +78,7 @@ def rollout_log_probs(
     l, m = rollouts.thought.shape[1], rollouts.answer.shape[1]
     mark = rollouts.thought.new_full((len(rollouts.thought), int(model.mark)), ANSWER)
     written = torch.cat([rollouts.thought, mark, rollouts.answer], dim=1)
-    hidden = model.decode_groups(shift_right(written), states, mask)
+    hidden = model.decode_groups(shift_right(written), model.cross(states, "thinking"), mask)
     if model.config.softmax == "trie":
         answered = answer_log_probs(model, tokenizer, hidden[:, -m:], rollouts.item, temperature)
     else:

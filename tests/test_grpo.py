@@ -129,7 +129,7 @@ def test_groups_are_decoded_as_if_each_sequence_had_its_own_encoder():
     model, tokenizer, users = small_world()
     states, mask = model.encode(history_tokens(tokenizer.tokens, users.history))
     inputs = torch.randint(0, model.vocab_size, (18, 5))
-    together = model.decode_groups(inputs, states, mask)
+    together = model.decode_groups(inputs, model.cross(states, "thinking"), mask)
     apart = model.decode(inputs, states.repeat_interleave(3, 0), mask.repeat_interleave(3, 0), "thinking")
     assert torch.allclose(together, apart, atol=1e-5)
 
