@@ -39,7 +39,7 @@ def attend(
 
 
 class Seats:
-    """A sequences and their owners (A,), ascending, as places in a table (R, W); W is the most that one has."""
+    """Owners of A sequences, ascending (A,), as places in a table (R, W): W is the most that one has."""
 
     def __init__(self, owner: Tensor, owners: int):
         self.owner, self.owners = owner, owners

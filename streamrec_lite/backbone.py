@@ -128,19 +128,23 @@ class Backbone(nn.Module):
         cross: list[tuple[Tensor, Tensor]],
         mask: Tensor | None,
         decoder: str = "thinking",
+        bias: Tensor | None = None,
     ) -> Tensor:
         """``decode`` for G sequences a user: inputs (B*G, T), a user's side by side -> (B*G, T, d).
 
         The G sequences are queries against one set of the user's keys and values, ``cross``; ``decode``
-        would project and keep a copy of it for each.
+        would project and keep a copy of it for each. ``bias`` (B*G or 1, H, T, T): the position bias, -inf
+        where a token must not look; left out, it is T5's.
         """
         stack, users = self.decoders[decoder], len(cross[0][0])
-        x, bias = stack.dropout(self.shared(inputs)), None
+        x = stack.dropout(self.shared(inputs))
         seen = None if mask is None else mask[:, None, None, :]
         for block, (keys, values) in zip(stack.block, cross, strict=True):
             x, bias, _ = block.layer[0](x, position_bias=bias)
             layer = block.layer[1]
-            query = layer.EncDecAttention.q(layer.layer_norm(x)).view(users, -1, keys.shape[1] * keys.shape[2])
+            query = layer.EncDecAttention.q(layer.layer_norm(x)).view(
+                users, -1, keys.shape[1] * keys.shape[2]
+            )
             mixed = attend(split_heads(query, keys.shape[1]), keys, values, seen, layer.dropout)
             mixed = mixed.transpose(1, 2).reshape(*x.shape[:2], -1)
             x = x + layer.dropout(layer.EncDecAttention.o(mixed))

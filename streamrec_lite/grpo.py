@@ -18,7 +18,7 @@ from .decoding import StepDecoder, answer_log_probs
 from .rewards import ANSWERS
 from .sampling import sample_answers
 from .schemas import ANSWER, FIRST_CODE
-from .thinking import think_ahead
+from .thinking import said_before, think_ahead
 
 
 class Rollouts(NamedTuple):
@@ -90,12 +90,6 @@ def rollout_log_probs(
     with torch.no_grad():  # it is only looked at
         spread = -(every.exp() * every.clamp_min(-1e30)).sum(-1) if entropy else None
     return torch.cat([thought, answered], dim=1), spread
-
-
-def said_before(thought: Tensor, vocab_size: int) -> Tensor:
-    """Which codes stand earlier among a row's thoughts: (R, l) -> (R, l, m*K) bool."""
-    once = torch.nn.functional.one_hot(thought - FIRST_CODE, vocab_size - FIRST_CODE)
-    return (once.cumsum(1) - once).bool()
 
 
 def advantages(rewards: Tensor, floor: float = 1e-3) -> Tensor:

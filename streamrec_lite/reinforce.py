@@ -150,7 +150,9 @@ def target_cost(
     items = batch.target.repeat_interleave(few)
     mark = thought.new_full((len(thought), int(model.mark)), ANSWER)
     written = torch.cat([thought, mark, tokenizer.tokens[items]], dim=1)
-    hidden = model.decode_groups(shift_right(written), model.cross(states, "thinking"), mask)[:, -tokenizer.m :]
+    hidden = model.decode_groups(shift_right(written), model.cross(states, "thinking"), mask)[
+        :, -tokenizer.m :
+    ]
     return -answer_log_probs(model, tokenizer, hidden, items, config.temperature).mean()
 
 

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from .annotator import annotate, informativeness
 from .backbone import Backbone, history_tokens, item_table, shift_right, targets
+from .branches import decode_branches
 from .config import Config, SftConfig
 from .data.sequences import iterate
 from .decoding import StepDecoder, answer_log_probs
@@ -24,8 +25,8 @@ from .item_vectors import ItemVectors
 from .loop import Stop, Task, Trained, train
 from .recommender import StreamRec
 from .runtime import read_tensors, seed_everything, write_tensors
-from .schemas import ANSWER, BOS, FIRST_CODE, Prefixes, Splits
-from .thinking import think_ahead
+from .schemas import ANSWER, FIRST_CODE, Prefixes, Splits
+from .thinking import said_before, think_ahead
 
 
 def state_loss(states: Tensor, t: Tensor, positive: Tensor, twin: Tensor | None = None) -> Tensor:
@@ -82,50 +83,68 @@ def finetune_loss(
         reference: (B, 2) log pi_ref of the targets and of ``rejected``.
     """
     states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
-    B, half, l = batch.rows, -(-batch.rows // 2), thought.shape[1]
-    own, parts = config.read == "own" and l > 0, {}
-    read = _write(model, states, mask, l, config.write) if own else thought
-    items, thoughts, seen, real = batch.target, read, states, mask
-    if config.lam > 0:  # below all users the first half once more, now with the dispreferred items
-        items, thoughts = torch.cat([items, rejected[:half]]), torch.cat([read, read[:half]])
-        seen = torch.cat([states, states[:half]])
-        real = None if mask is None else torch.cat([mask, mask[:half]])
-    mark = thoughts.new_full((len(thoughts), int(model.mark)), ANSWER)
-    written = torch.cat([thoughts, mark, tokenizer.tokens[items]], dim=1)
-    hidden = model.decode(shift_right(written), seen, real, "thinking")  # (B or B + B/2, l + m, d)
-    log_prob = answer_log_probs(model, tokenizer, hidden[:, -tokenizer.m :], items, config.temperature)
-    hidden = hidden[:B]
-    parts["answer"] = -log_prob[:B].mean()
-    if config.lam > 0:
-        chosen, other = log_prob[:half].sum(1), log_prob[B:].sum(1)
-        parts["dpo"] = dpo_loss(chosen, other, *reference[:half].T, config.dpo_beta).mean()
-    s = model.states(hidden[:, : l + 1])  # s_0..s_l
+    cross = model.cross(states, "thinking")
+    l, m, parts = thought.shape[1], tokenizer.m, {}
+    own = config.read == "own" and l > 0
+    read = _write(model, states, mask, cross, l, config.write) if own else thought
+    compared, taught = _shares(batch.rows, config.lam > 0, own)
+    inputs = _inputs(model, tokenizer, read, batch.target)
+    branches = []
+    if compared:
+        branches.append((inputs.shape[1] - m + 1, tokenizer.tokens[rejected[:compared]][:, :-1]))
+    if taught:
+        branches.append((1, thought[compared:]))
+    hidden, more = decode_branches(model, inputs, branches, cross, mask)
+    answer, items = hidden[:, -m:], batch.target
+    if compared:
+        answer, items = torch.cat([answer, more[0]]), torch.cat([items, rejected[:compared]])
+    log_prob = answer_log_probs(model, tokenizer, answer, items, config.temperature)
+    parts["answer"] = -log_prob[: batch.rows].mean()
+    if compared:
+        chosen, beaten = log_prob[:compared].sum(1), log_prob[batch.rows :].sum(1)
+        parts["dpo"] = dpo_loss(chosen, beaten, *reference[:compared].T, config.dpo_beta).mean()
+    hidden = hidden[:, : l + 1]
+    s = model.states(hidden)  # s_0..s_l
     t = targets(model, tokenizer, batch.target).float()
     parts["state"] = _state_part(model, tokenizer, batch, s, t, config)
     parts["align"] = (s - t.detach()[:, None]).square().mean()
-    if own:  # the lesson, for the other half: states after annotated thoughts come near t, too
-        thought, t = thought[-half:], t[-half:]
-        real, inputs = None if mask is None else mask[-half:], F.pad(thought, (1, 0), value=BOS)
-        hidden = model.decode(inputs, states[-half:], real, "thinking")  # (B/2, l + 1, d)
+    if taught:  # states after annotated thoughts come near t, too
+        thought, hidden, t = thought[compared:], more[-1], t[compared:]
         s = model.states(hidden)
         parts["align"] = parts["align"] + (s - t.detach()[:, None]).square().mean()
-    if l:
-        said = None
-        if not model.repeats:
-            said = F.one_hot(thought - FIRST_CODE, model.vocab_size - FIRST_CODE).cumsum(1).bool()
-            said = torch.cat([torch.zeros_like(said[:, :1]), said[:, :-1]], dim=1)
-        guess = model.thought_log_probs(hidden[:, :l], config.temperature, said)
-        parts["thoughts"] = -guess.gather(-1, (thought - FIRST_CODE)[..., None]).mean()
-    if l and config.mu > 0:
-        residual = model.residual_head(t[:, None] - s[:, :l])  # r_1..r_l
-        parts["quant"] = quantisation_loss(residual, model.shared(thought).float(), config.quant_beta)
+    if l and (taught or not own):
+        parts |= _thought_parts(model, hidden[:, :l], thought, t[:, None] - s[:, :l], config)
     return {"loss": sum(_weight(config, name) * value for name, value in parts.items()), **parts}
 
 
+def _shares(rows: int, preferences: bool, lessons: bool) -> tuple[int, int]:
+    """How many users of a batch read the dispreferred item, too, and how many have a lesson."""
+    if preferences and lessons:
+        return rows - rows // 2, rows // 2
+    return rows * preferences, rows * lessons
+
+
+def _inputs(model: Backbone, tokenizer, thought: Tensor, items: Tensor) -> Tensor:
+    """What the decoder reads: BOS, thoughts, ANSWER where the model marks it, the codes but the last."""
+    mark = thought.new_full((len(thought), int(model.mark)), ANSWER)
+    return shift_right(torch.cat([thought, mark, tokenizer.tokens[items]], dim=1))
+
+
+def _thought_parts(model: Backbone, hidden: Tensor, thought: Tensor, gap: Tensor, config: SftConfig) -> dict:
+    """L_SFT of the thoughts and L_Quant: hidden (B, l, d), thought (B, l), t - s_0..s_{l-1} (B, l, d)."""
+    said = None if model.repeats else said_before(thought, model.vocab_size)
+    guess = model.thought_log_probs(hidden, config.temperature, said)
+    parts = {"thoughts": -guess.gather(-1, (thought - FIRST_CODE)[..., None]).mean()}
+    if config.mu > 0:
+        residual = model.residual_head(gap)  # r_1..r_l
+        parts["quant"] = quantisation_loss(residual, model.shared(thought).float(), config.quant_beta)
+    return parts
+
+
 @torch.no_grad()
-def _write(model: Backbone, states: Tensor, mask: Tensor | None, l: int, mode: str) -> Tensor:
+def _write(model: Backbone, states: Tensor, mask: Tensor | None, cross: list, l: int, mode: str) -> Tensor:
     """The model's own thoughts: (B, l)."""
-    stepper = StepDecoder(model, states.detach(), mask, "thinking")
+    stepper = StepDecoder(model, states, mask, "thinking", cross)
     return think_ahead(stepper, l, mode, finish=False).token[:, 0]
 
 

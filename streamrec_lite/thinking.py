@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .backbone import Backbone, history_tokens
 from .data.sequences import iterate
@@ -101,6 +102,12 @@ def think_ahead(
     if stepper.model.mark and finish:
         answer = stepper.step(torch.full_like(token.flatten(), ANSWER)).view_as(hidden)
     return Thoughts(path, score, each, trail, answer)
+
+
+def said_before(thought: Tensor, vocab_size: int) -> Tensor:
+    """Which codes stand earlier among a row's thoughts: (R, l) -> (R, l, m*K) bool."""
+    once = F.one_hot(thought - FIRST_CODE, vocab_size - FIRST_CODE)
+    return (once.cumsum(1) - once).bool()
 
 
 @torch.inference_mode()

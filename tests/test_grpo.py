@@ -16,7 +16,6 @@ from streamrec_lite.grpo import (
     grpo_loss,
     k3,
     rollout_log_probs,
-    said_before,
     write_rollouts,
 )
 from streamrec_lite.rewards import match_reward
@@ -118,11 +117,6 @@ def test_what_was_drawn_has_the_probability_of_a_teacher_forced_pass(softmax, ma
     assert torch.equal(tokenizer.tokens[rollouts.item[named]], rollouts.answer[named])
     if not repeats:
         assert all(len(set(row)) == 3 for row in rollouts.thought.tolist())
-
-
-def test_said_before_by_hand():
-    thought = torch.tensor([[3, 4, 3]])
-    assert said_before(thought, 6).int().tolist() == [[[0, 0, 0], [1, 0, 0], [1, 1, 0]]]
 
 
 def test_groups_are_decoded_as_if_each_sequence_had_its_own_encoder():

@@ -93,7 +93,9 @@ def test_a_uniform_model_by_hand():
     for read in ("own", "annotated"):
         config = SftConfig(read=read, dpo_beta=0.5, **ALL)
         parts = finetune_loss(model, tokenizer, batch, thought, rejected, reference, config)
-        dpo = math.log(1 + math.exp(-0.5))  # the first half of the batch is user 0, whose margin is 0 - (-1)
+        dpo = math.log(1 + math.exp(-0.5))  # user 0: the margin is 2 - 1
+        if read == "annotated":  # user 1 has no lesson then, but preferences, too: the margin is 2 - 4
+            dpo = (dpo + math.log(1 + math.exp(1.0))) / 2
         want = {
             "answer": math.log(12) / 3,
             "thoughts": math.log(12),  # 3 levels of 4 codes
@@ -134,7 +136,7 @@ def test_two_users_one_after_the_other_give_the_batch():
         o = model.shared(thought[u])
         sums["answer"] += -log_prob[0].mean() / 2
         sums["thoughts"] += -sum(guess[i, thought[u, i] - FIRST_CODE] for i in range(2)) / 4
-        sums["dpo"] += (1 + (-0.3 * margin).exp()).log() if u == 0 else 0.0  # the first half
+        sums["dpo"] += (1 + (-0.3 * margin).exp()).log() / 2
         sums["align"] += (s - t[u]).square().mean() / 2
         sums["quant"] += 1.25 * (r - o).square().sum() / 4
         for j in range(3):

@@ -12,7 +12,7 @@ from streamrec_lite.backbone import history_tokens, shift_right
 from streamrec_lite.decoding import StepDecoder, answer_log_probs, item_log_probs
 from streamrec_lite.errors import BadInput
 from streamrec_lite.schemas import BOS, FIRST_CODE
-from streamrec_lite.thinking import add_up, think_ahead, think_and_answer
+from streamrec_lite.thinking import add_up, said_before, think_ahead, think_and_answer
 
 
 def stepper_of(model, tokens):
@@ -168,3 +168,8 @@ def test_ways_of_thinking_that_cannot_be(mode, n, word):
     model, tokenizer, users = small_world()
     with pytest.raises(BadInput, match=word), torch.inference_mode():
         think_ahead(stepper_of(model, history_tokens(tokenizer.tokens, users.history)), 2, mode, n)
+
+
+def test_said_before_by_hand():
+    thought = torch.tensor([[3, 4, 3]])
+    assert said_before(thought, 6).int().tolist() == [[[0, 0, 0], [1, 0, 0], [1, 1, 0]]]
