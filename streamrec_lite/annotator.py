@@ -39,7 +39,7 @@ def annotate(
     l: int,
     strategy: str = "residual",
     neighbours: Tensor | None = None,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     seed: int = 0,
 ) -> Traces:
     """Traces of all ``prefixes``, batched, with the key-value cache, without gradients.

@@ -41,7 +41,7 @@ def annotate_from_the_start(model: Backbone, tokenizer, prefixes: Prefixes, l: i
     """The thoughts of ``annotate``, the plain way: the decoder runs from BOS at every step."""
     codes, table = model.shared.weight[FIRST_CODE:], item_table(model, tokenizer)
     thoughts = torch.empty(prefixes.rows, l, dtype=torch.long, device=prefixes.target.device)
-    for rows, batch in iterate(prefixes, 256):
+    for rows, batch in iterate(prefixes):
         written = torch.full((batch.rows, 1), BOS, device=batch.target.device)
         states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
         for _ in range(l + 1):

@@ -25,7 +25,7 @@ def dpo_loss(
 
 @torch.inference_mode()
 def reference_log_probs(
-    model: Backbone, tokenizer, prefixes: Prefixes, neighbours: Tensor, batch_size: int = 256
+    model: Backbone, tokenizer, prefixes: Prefixes, neighbours: Tensor, batch_size: int | None = None
 ) -> Tensor:
     """log pi_ref of each example's target and of the target's neighbours: (rows, 1 + pool) float32.
 

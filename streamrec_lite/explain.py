@@ -52,7 +52,9 @@ def item_table(model: Backbone, tokenizer) -> Tensor:
 
 
 @torch.inference_mode()
-def follow(model: Backbone, tokenizer, prefixes: Prefixes, thought: Tensor, batch_size: int = 256) -> Walk:
+def follow(
+    model: Backbone, tokenizer, prefixes: Prefixes, thought: Tensor, batch_size: int | None = None
+) -> Walk:
     """Read given thoughts (B, l) after the histories of ``prefixes`` (B rows): a ``Walk``."""
     model.eval()
     device = model.shared.weight.device
@@ -92,7 +94,7 @@ def annotated(model: Backbone, tokenizer, prefixes: Prefixes, l: int, **options)
     return follow(model, tokenizer, prefixes, annotate(model, tokenizer, prefixes, l, **options).thought)
 
 
-def own(model: Backbone, tokenizer, prefixes: Prefixes, l: int, batch_size: int = 256) -> Walk:
+def own(model: Backbone, tokenizer, prefixes: Prefixes, l: int, batch_size: int | None = None) -> Walk:
     """What the model thinks by itself: its l most likely thoughts, one after the other.
 
     The targets have no part in the thoughts; they only tell how far off the states are.

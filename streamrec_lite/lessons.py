@@ -114,7 +114,7 @@ def answer_cost(model: Backbone, tokenizer, prefixes: Prefixes, thought: Tensor)
     """Nats that the target costs after given thoughts (rows, l), teacher-forced: (rows,)."""
     model.eval()
     cost = torch.zeros(prefixes.rows)
-    for rows, batch in iterate(prefixes, 256):
+    for rows, batch in iterate(prefixes):
         states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
         read = thought[rows]
         mark = read.new_full((len(read), int(model.mark)), ANSWER)
@@ -159,7 +159,7 @@ def margins(
     for name, (model, decoder, l) in models.items():
         model.eval()
         gap = torch.zeros(prefixes.rows)
-        for rows, batch in iterate(prefixes, 256):
+        for rows, batch in iterate(prefixes):
             states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
             stepper = StepDecoder(model, states, mask, decoder)
             if decoder == "thinking":

@@ -190,7 +190,7 @@ def warm_up(
     model.eval()
     with torch.no_grad():
         t = targets(model, tokenizer, examples.target)
-        for rows, batch in iterate(examples, 256):
+        for rows, batch in iterate(examples):
             states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
             stepper = StepDecoder(model, states, mask, "thinking")
             d[rows] = think_ahead(stepper, l, "greedy").hidden[:, 0].float()

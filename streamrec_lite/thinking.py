@@ -116,7 +116,7 @@ def write_thoughts(
     tokenizer,
     prefixes: Prefixes,
     l: int,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     mode: str = "greedy",
     temperature: float = 1.0,
 ) -> Tensor:
