@@ -108,10 +108,15 @@ def finetune_loss(
     t = targets(model, tokenizer, batch.target).float()
     parts["state"] = _state_part(model, tokenizer, batch, s, t, config)
     parts["align"] = (s - t.detach()[:, None]).square().mean()
-    if taught:  # states after annotated thoughts come near t, too
+    if taught:  # states after annotated thoughts come near t, too, so that residuals shrink
         thought, hidden, t = thought[compared:], more[-1], t[compared:]
         s = model.states(hidden)
         parts["align"] = parts["align"] + (s - t.detach()[:, None]).square().mean()
+        if config.taught > 0:
+            lesson = batch.take(torch.arange(compared, batch.rows, device=t.device))
+            parts["state"] = parts["state"] + config.taught * _state_part(
+                model, tokenizer, lesson, s, t, config
+            )
     if l and (taught or not own):
         parts |= _thought_parts(model, hidden[:, :l], thought, t[:, None] - s[:, :l], config)
     return {"loss": sum(_weight(config, name) * value for name, value in parts.items()), **parts}

@@ -63,11 +63,12 @@ def test_gradients_reach_the_items_read_and_the_target_and_never_the_padding():
     assert set(touched.nonzero().flatten().tolist()) == read
 
 
-def test_vectors_learn_as_fast_as_the_table_without_weight_decay():
+def test_vectors_learn_as_fast_as_the_table_and_have_a_decay_of_their_own():
     model, _, _ = with_vectors()
-    groups = make_optimizer(model, TrainConfig(lr=1e-3, embedding_lr=20.0)).param_groups
+    config = TrainConfig(lr=1e-3, embedding_lr=20.0, weight_decay=0.05, items_decay=0.3)
+    groups = make_optimizer(model, config).param_groups
     own = next(g for g in groups if any(p is model.items.vectors.weight for p in g["params"]))
-    assert own["lr_factor"] == 20.0 and own["weight_decay"] == 0.0
+    assert own["lr_factor"] == 20.0 and own["weight_decay"] == 0.3
 
 
 def test_saved_and_loaded_with_the_model(tmp_path):
