@@ -12,6 +12,7 @@ from .clustering import nearest
 from .config import BackboneConfig, EvalConfig, SftConfig, TrainConfig
 from .data.sequences import iterate, length_batches
 from .decoding import beam_search
+from .item_vectors import ItemVectors
 from .optim import make_optimizer, quicken_dropout
 from .runtime import autocast, resolve_precision, seed_everything
 from .schemas import BOS, FIRST_CODE, Prefixes
@@ -103,20 +104,27 @@ def bench_thinking(splits, codes, device) -> dict:
 
 def bench_finetuning(splits, codes, device) -> dict:
     """Time of a fine-tuning epoch, its share of annotation included, in TIGER epochs of the same sizes."""
-    tokenizer, model = _world(codes, device)
-    model, config, train = quicken_dropout(model).train(), SftConfig(), splits.train
-    optimizer, precision = make_optimizer(model, config), resolve_precision(device, "auto")
+    tokenizer, tiger = _world(codes, device)
+    _, model = _world(codes, device)
+    model.items = ItemVectors.of(tokenizer, model.config.d_model)  # as fine-tuning has them
+    config, train = SftConfig(), splits.train
+    for each in (tiger, model):
+        quicken_dropout(each, device).train()
+    optimizers = {each: make_optimizer(each, config) for each in (tiger, model)}
+    precision = resolve_precision(device, "auto")
     batches = length_batches(train.length, config.batch_size, 0)[:24]
     users = _some(train, 1024)
 
-    def step(loss_of) -> float:
+    def step(learner: Backbone, loss_of) -> float:
+        optimizer = optimizers[learner]
+
         def work():
             for at in batches:
                 with autocast(device, precision):
                     loss = loss_of(train.take(at))
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
-                torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+                torch.nn.utils.clip_grad_norm_(learner.parameters(), config.clip)
                 optimizer.step()
 
         return clock(work, device) / sum(map(len, batches))
@@ -134,8 +142,8 @@ def bench_finetuning(splits, codes, device) -> dict:
 
     seconds = take_turns(
         {
-            "TIGER": lambda: step(lambda batch: tiger_loss(model, tokenizer, batch, TrainConfig())),
-            "fine-tuning": lambda: step(finetuning),
+            "TIGER": lambda: step(tiger, lambda batch: tiger_loss(tiger, tokenizer, batch, TrainConfig())),
+            "fine-tuning": lambda: step(model, finetuning),
             "annotating": annotating,
         },
         4,
