@@ -127,13 +127,13 @@ class SftConfig(TrainConfig):
     )
     lam: float = opt(0.1, "lambda of eq. 19: weight of L_DPO", 0.0, 1e4)
     mu: float = opt(0.0, "mu of eq. 19: weight of L_Quant", 0.0, 1e4)
-    delta: float = opt(0.3, "delta of eq. 19: weight of L_State", 0.0, 1e4)
+    delta: float = opt(1.0, "delta of eq. 19: weight of L_State", 0.0, 1e4)
     negatives: str = opt(
         "catalogue", "of L_State: all other items, or the batch's (eq. 14)", among=("catalogue", "batch")
     )
     taught: float = opt(0.1, "share of delta that L_State has after annotated thoughts, too", 0.0, 1e4)
     thought: float = opt(0.3, "weight of the thoughts in L_SFT, beside the answer's 1", 0.0, 1e4)
-    align: float = opt(0.1, "weight of |s - sg[t]|^2, which is not in the paper", 0.0, 1e4)
+    align: float = opt(0.3, "weight of |s - sg[t]|^2, which is not in the paper", 0.0, 1e4)
     dpo_beta: float = opt(0.1, "beta of eq. 18", 0.0, 1e3)
     quant_beta: float = opt(0.25, "beta of eq. 15", 0.0, 1e3)
     controls: str = opt(

@@ -45,8 +45,19 @@ def state_loss(states: Tensor, t: Tensor, positive: Tensor, twin: Tensor | None 
     steps = states.shape[1]
     labels = positive[:, None].expand(-1, steps)
     losses = F.cross_entropy(scores.flatten(0, 1), labels.flatten(), reduction="none").view(-1, steps)
-    weight = torch.arange(1, steps + 1, device=t.device, dtype=losses.dtype)
-    return (losses * (weight / weight.sum())).sum(dim=1).mean()
+    return (losses * step_weights(losses)).sum(dim=1).mean()
+
+
+def step_weights(losses: Tensor) -> Tensor:
+    """w_0..w_l of eq. 14 for losses (B, l + 1): (j + 1) / sum."""
+    weight = torch.arange(1, losses.shape[1] + 1, device=losses.device, dtype=losses.dtype)
+    return weight / weight.sum()
+
+
+def align_loss(states: Tensor, t: Tensor) -> Tensor:
+    """|s_j - sg[t]|^2 a component, by the weights of eq. 14, a mean over users: (B, l + 1, d) and (B, d)."""
+    gaps = (states - t.detach()[:, None]).square().mean(dim=-1)
+    return (gaps * step_weights(gaps)).sum(dim=1).mean()
 
 
 def quantisation_loss(residual: Tensor, thought: Tensor, beta: float) -> Tensor:
@@ -107,11 +118,11 @@ def finetune_loss(
     s = model.states(hidden)  # s_0..s_l
     t = targets(model, tokenizer, batch.target).float()
     parts["state"] = _state_part(model, tokenizer, batch, s, t, config)
-    parts["align"] = (s - t.detach()[:, None]).square().mean()
+    parts["align"] = align_loss(s, t)
     if taught:  # states after annotated thoughts come near t, too, so that residuals shrink
         thought, hidden, t = thought[compared:], more[-1], t[compared:]
         s = model.states(hidden)
-        parts["align"] = parts["align"] + (s - t.detach()[:, None]).square().mean()
+        parts["align"] = parts["align"] + align_loss(s, t)
         if config.taught > 0:
             lesson = batch.take(torch.arange(compared, batch.rows, device=t.device))
             parts["state"] = parts["state"] + config.taught * _state_part(
