@@ -137,7 +137,7 @@ def test_two_users_one_after_the_other_give_the_batch():
         sums["answer"] += -log_prob[0].mean() / 2
         sums["thoughts"] += -sum(guess[i, thought[u, i] - FIRST_CODE] for i in range(2)) / 4
         sums["dpo"] += (1 + (-0.3 * margin).exp()).log() / 2
-        sums["align"] += (s - t[u]).square().mean() / 2
+        sums["align"] += sum((j + 1) / 6 * (s[j] - t[u]).square().mean() for j in range(3)) / 2
         sums["quant"] += 1.25 * (r - o).square().sum() / 4
         for j in range(3):
             sums["state"] += (j + 1) / 6 * -(s[j] @ t.T).log_softmax(-1)[u] / 2
