@@ -20,7 +20,12 @@ class ItemVectors(nn.Module):
     Args:
         n_items, m, d: sizes.
         vocab_size: V. Tokens are read as an m-digit number with V digits, the key to find an item by.
+
+    In training an item of a history goes without its vector with probability ``dropout``, so that an
+    item's few users are not learned by heart: codes have to do.
     """
+
+    dropout = 0.0
 
     def __init__(self, n_items: int, m: int, d: int, vocab_size: int):
         super().__init__()
@@ -52,7 +57,11 @@ class ItemVectors(nn.Module):
         place = torch.searchsorted(self.keys, key).clamp_max(len(self.keys) - 1)
         known = self.keys[place] == key
         item = torch.where(known, self.item[place], len(self.keys))
-        return self.vectors(item).repeat_interleave(self.m, dim=1)
+        vectors = self.vectors(item)
+        if self.training and self.dropout > 0:
+            kept = torch.rand(item.shape, device=item.device) >= self.dropout
+            vectors = vectors * (kept.to(vectors.dtype) / (1 - self.dropout))[..., None]
+        return vectors.repeat_interleave(self.m, dim=1)
 
     def _key(self, tokens: Tensor) -> Tensor:
         """(..., m) -> (...): different IDs, different numbers."""

@@ -12,27 +12,23 @@ from .config import TrainConfig
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW; weight decay on matrices and items' own vectors, not on norms, codes or attention biases.
+    """AdamW; weight decay on matrices only, not on norms, embeddings or attention biases.
 
     The embedding tables learn ``embedding_lr`` times as fast. T5 starts it with deviation 1 and its
     matrices with about d**-0.5; Adam's steps have one size for all, so that without a factor the
     table hardly moves, and codes keep the meaning of noise. (T5's own Adafactor scales its steps by
-    each matrix's root mean square, which comes to the same.) So do the items' own vectors, which an
-    item's few users would learn by heart: ``items_decay`` draws them back to zero.
+    each matrix's root mean square, which comes to the same.)
     """
-    kinds: dict[str, list] = {"matrices": [], "table": [], "others": [], "items": []}
+    kinds: dict[str, list] = {"matrices": [], "table": [], "others": []}
     for name, parameter in model.named_parameters():
         plain = parameter.ndim < 2 or "relative_attention_bias" in name
-        table = name.startswith(("shared", "recency"))
-        kind = "table" if table else "others" if plain else "matrices"
-        kinds["items" if name.startswith("items.vectors") else kind].append(parameter)
+        table = name.startswith(("shared", "recency", "items.vectors"))
+        kinds["table" if table else "others" if plain else "matrices"].append(parameter)
     groups = [
         {"params": kinds["matrices"], "weight_decay": config.weight_decay, "lr_factor": 1.0},
         {"params": kinds["table"], "weight_decay": 0.0, "lr_factor": config.embedding_lr},
         {"params": kinds["others"], "weight_decay": 0.0, "lr_factor": 1.0},
-        {"params": kinds["items"], "weight_decay": config.items_decay, "lr_factor": config.embedding_lr},
     ]
-    groups = [group for group in groups if group["params"]]
     return torch.optim.AdamW(groups, lr=config.lr, fused=True)
 
 

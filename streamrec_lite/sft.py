@@ -119,15 +119,10 @@ def finetune_loss(
     t = targets(model, tokenizer, batch.target).float()
     parts["state"] = _state_part(model, tokenizer, batch, s, t, config)
     parts["align"] = align_loss(s, t)
-    if taught:  # states after annotated thoughts come near t, too, so that residuals shrink
+    if taught:  # states after annotated thoughts come near t, too
         thought, hidden, t = thought[compared:], more[-1], t[compared:]
         s = model.states(hidden)
         parts["align"] = parts["align"] + align_loss(s, t)
-        if config.taught > 0:
-            lesson = batch.take(torch.arange(compared, batch.rows, device=t.device))
-            parts["state"] = parts["state"] + config.taught * _state_part(
-                model, tokenizer, lesson, s, t, config
-            )
     if l and (taught or not own):
         parts |= _thought_parts(model, hidden[:, :l], thought, t[:, None] - s[:, :l], config)
     return {"loss": sum(_weight(config, name) * value for name, value in parts.items()), **parts}
@@ -289,6 +284,8 @@ def finetune(
     model, tokenizer = model.to(device), tokenizer.to(device)
     if settings.items == "vectors" and model.items is None:
         model.items = ItemVectors.of(tokenizer, model.config.d_model)
+    if model.items is not None:
+        model.items.dropout = settings.items_dropout
     splits = splits.to(device)
     neighbours = neighbours[:, : settings.pool].to(device)
     path = work_dir / "reference.safetensors"

@@ -46,7 +46,7 @@ def test_weight_decay_spares_norms_embeddings_and_position_biases():
 
     model = Backbone(BackboneConfig(d_model=8, d_ff=8, num_layers=1, num_heads=1, d_kv=8), 11)
     optimizer = make_optimizer(model, TrainConfig(weight_decay=0.1, embedding_lr=7.0))
-    decayed, table, plain = optimizer.param_groups  # no items: no group of theirs
+    decayed, table, plain = optimizer.param_groups
     names = {id(p): name for name, p in model.named_parameters()}
     assert decayed["weight_decay"] == 0.1
     assert plain["weight_decay"] == table["weight_decay"] == 0.0
@@ -56,22 +56,6 @@ def test_weight_decay_spares_norms_embeddings_and_position_biases():
     assert all(names[id(p)].split(".")[-2] in ["q", "k", "v", "o", "wi", "wo"] for p in decayed["params"])
     kept = {names[id(p)].split(".")[-2] for p in plain["params"]}
     assert kept == {"layer_norm", "final_layer_norm", "relative_attention_bias"}
-
-
-def test_items_own_vectors_fade_where_nothing_is_learned():
-    from tiny_world import small_world
-
-    from streamrec_lite.item_vectors import ItemVectors
-
-    model, tokenizer, _ = small_world()
-    model.items = ItemVectors.of(tokenizer, model.config.d_model)
-    model.items.vectors.weight.data.fill_(1.0)
-    optimizer = make_optimizer(model, TrainConfig(items_decay=0.1, embedding_lr=20.0))
-    set_learning_rate(optimizer, 0.01)
-    model.items.vectors.weight.grad = torch.zeros_like(model.items.vectors.weight)
-    optimizer.step()
-    want = torch.full_like(model.items.vectors.weight, 1 - 20 * 0.01 * 0.1)
-    torch.testing.assert_close(model.items.vectors.weight.data, want)
 
 
 def test_byte_dropout_drops_its_share_and_keeps_the_mean():

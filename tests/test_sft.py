@@ -100,7 +100,7 @@ def test_a_uniform_model_by_hand():
             "answer": math.log(12) / 3,
             "thoughts": math.log(12),  # 3 levels of 4 codes
             "dpo": dpo,
-            "state": math.log(12) * (1.1 if read == "own" else 1.0),  # 12 items; own: a tenth for the lesson
+            "state": math.log(12),  # 12 items
             "align": 0.5 if read == "own" else 0.25,  # states start with length 0.5 a component; own: twice
             "quant": 16 * 0.25 * 1.25,  # r = -s of 16 components, o = 0
         }

@@ -49,6 +49,7 @@ def train_tiger(
     tokenizer = tokenizer.to(device)
     if items:
         model.items = ItemVectors.of(tokenizer, config.backbone.d_model)
+        model.items.dropout = config.sft.items_dropout
     task = Task(
         name="TIGER",
         section="tiger",
