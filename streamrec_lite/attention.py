@@ -18,10 +18,19 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
     return x.view(*x.shape[:2], heads, -1).transpose(1, 2)
 
 
+def merge_heads(x: Tensor) -> Tensor:
+    """The inverse of ``split_heads``: (B, H, T, d_kv) -> (B, T, H*d_kv)."""
+    return x.transpose(1, 2).flatten(2)
+
+
 def attend(
-    query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, drop: Callable[[Tensor], Tensor]
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    mask: Tensor | None,
+    drop: Callable[[Tensor], Tensor] = lambda weights: weights,
 ) -> Tensor:
-    """softmax(q k) v of T5, unscaled: queries (B, H, W, d_kv) -> (B, H, W, d_kv).
+    """softmax(q k) v of T5, unscaled: queries (B, W, H*d_kv) -> (B, W, H*d_kv).
 
     Two plain products: for a handful of queries an owner, torch's fused attention took from a half more
     to seven times as long on a CPU.
@@ -32,10 +41,10 @@ def attend(
         mask: (B, 1, 1, S), True = real, or None.
         drop: what acts on the weights, dropout or nothing.
     """
-    scores = query @ keys
+    scores = split_heads(query, keys.shape[1]) @ keys  # (B, H, W, S)
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
-    return drop(scores.float().softmax(-1).type_as(query)) @ values
+    return merge_heads(drop(scores.float().softmax(-1).type_as(query)) @ values)
 
 
 class Seats:

@@ -19,7 +19,7 @@ from .config import BackboneConfig
 from .errors import BadInput, did_you_mean
 from .item_vectors import ItemVectors
 from .runtime import load_weights, read_json, read_tensors, write_json, write_tensors
-from .schemas import BOS, FIRST_CODE, PAD, check_shape
+from .schemas import ANSWER, BOS, FIRST_CODE, PAD, check_shape
 
 DECODERS = ("direct", "thinking")
 
@@ -142,12 +142,9 @@ class Backbone(nn.Module):
         for block, (keys, values) in zip(stack.block, cross, strict=True):
             x, bias, _ = block.layer[0](x, position_bias=bias)
             layer = block.layer[1]
-            query = layer.EncDecAttention.q(layer.layer_norm(x)).view(
-                users, -1, keys.shape[1] * keys.shape[2]
-            )
-            mixed = attend(split_heads(query, keys.shape[1]), keys, values, seen, layer.dropout)
-            mixed = mixed.transpose(1, 2).reshape(*x.shape[:2], -1)
-            x = x + layer.dropout(layer.EncDecAttention.o(mixed))
+            query = layer.EncDecAttention.q(layer.layer_norm(x))
+            mixed = attend(query.view(users, -1, query.shape[-1]), keys, values, seen, layer.dropout)
+            x = x + layer.dropout(layer.EncDecAttention.o(mixed.view_as(query)))
             x = block.layer[2](x)
         return stack.dropout(stack.final_layer_norm(x))
 
@@ -293,6 +290,13 @@ def shift_right(labels: Tensor) -> Tensor:
     """Labels (B, T) -> decoder inputs (B, T): BOS, then the labels without the last."""
     start = labels.new_full((labels.shape[0], 1), BOS)
     return torch.cat([start, labels[:, :-1]], dim=1)
+
+
+def answer_inputs(model: Backbone, thought: Tensor, answer: Tensor) -> Tensor:
+    """What the thinking decoder reads to answer: BOS, thoughts (B, l), ANSWER where the model marks it, and
+    all but the last of the answer's codes (B, m)."""
+    mark = thought.new_full((len(thought), int(model.mark)), ANSWER)
+    return shift_right(torch.cat([thought, mark, answer], dim=1))
 
 
 def label_log_probs(logits: Tensor, labels: Tensor, temperature: float = 1.0) -> Tensor:

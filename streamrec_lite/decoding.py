@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .attention import Seats, attend, split_heads
+from .attention import Seats, attend, merge_heads, split_heads
 from .backbone import Backbone
 from .errors import BadInput
 from .schemas import BOS, FIRST_CODE, Beams
@@ -115,21 +115,20 @@ class StepDecoder:
         if self.past:
             seated = split_heads(self.forks.spread(query), self.heads) @ self.past[i][0]  # (R, H, W, T)
             before = seated.shape[-1]
-            seated = self.forks.collect(seated.transpose(1, 2).flatten(2)).view(len(x), self.heads, before)
+            seated = self.forks.collect(merge_heads(seated)).view(len(x), self.heads, before)
             scores = torch.cat([seated, scores], dim=-1)
         weights = (scores + bias).float().softmax(-1).type_as(query)  # (A, H, t+1)
         mixed = sum(weights[..., before + t, None] * value for t, value in enumerate(self.values[i]))
         mixed = mixed.flatten(1)
         if self.past:
             seated = split_heads(self.forks.spread(weights[..., :before].flatten(1)), self.heads)
-            mixed = mixed + self.forks.collect((seated @ self.past[i][1]).transpose(1, 2).flatten(2))
+            mixed = mixed + self.forks.collect(merge_heads(seated @ self.past[i][1]))
         return attention.o(mixed)
 
     def _cross_attention(self, i: int, layer, x: Tensor) -> Tensor:
         attention = layer.EncDecAttention
-        query = split_heads(self.seats.spread(attention.q(layer.layer_norm(x))), self.heads)
-        mixed = attend(query, *self.cross[i], self.mask, lambda weights: weights)
-        return attention.o(self.seats.collect(mixed.transpose(1, 2).flatten(2)))
+        query = self.seats.spread(attention.q(layer.layer_norm(x)))
+        return attention.o(self.seats.collect(attend(query, *self.cross[i], self.mask)))
 
 
 def answer_log_probs(

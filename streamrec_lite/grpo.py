@@ -13,11 +13,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .backbone import Backbone, shift_right
+from .backbone import Backbone, answer_inputs
 from .decoding import StepDecoder, answer_log_probs
 from .rewards import ANSWERS
 from .sampling import sample_answers
-from .schemas import ANSWER, FIRST_CODE
+from .schemas import FIRST_CODE
 from .thinking import said_before, think_ahead
 
 
@@ -76,9 +76,8 @@ def rollout_log_probs(
     And the entropy of the thoughts' distributions, (R, l), in nats; None if it is not asked for.
     """
     l, m = rollouts.thought.shape[1], rollouts.answer.shape[1]
-    mark = rollouts.thought.new_full((len(rollouts.thought), int(model.mark)), ANSWER)
-    written = torch.cat([rollouts.thought, mark, rollouts.answer], dim=1)
-    hidden = model.decode_groups(shift_right(written), model.cross(states, "thinking"), mask)
+    inputs = answer_inputs(model, rollouts.thought, rollouts.answer)
+    hidden = model.decode_groups(inputs, model.cross(states, "thinking"), mask)
     if model.config.softmax == "trie":
         answered = answer_log_probs(model, tokenizer, hidden[:, -m:], rollouts.item, temperature)
     else:

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from .annotator import annotate
-from .backbone import Backbone, history_tokens, shift_right
+from .backbone import Backbone, answer_inputs, history_tokens
 from .config import SftConfig
 from .data.sequences import iterate
 from .decoding import StepDecoder, answer_log_probs, item_log_probs
 from .metrics import ndcg_at, paired_bootstrap
 from .runtime import read_tensors
-from .schemas import ANSWER, BOS, FIRST_CODE, Prefixes
+from .schemas import BOS, FIRST_CODE, Prefixes
 from .sft import finetune_loss, gradient_norms
 from .thinking import think_ahead, write_thoughts
 
@@ -116,10 +116,8 @@ def answer_cost(model: Backbone, tokenizer, prefixes: Prefixes, thought: Tensor)
     cost = torch.zeros(prefixes.rows)
     for rows, batch in iterate(prefixes):
         states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
-        read = thought[rows]
-        mark = read.new_full((len(read), int(model.mark)), ANSWER)
-        written = torch.cat([read, mark, tokenizer.tokens[batch.target]], dim=1)
-        hidden = model.decode(shift_right(written), states, mask, "thinking")[:, -tokenizer.m :]
+        inputs = answer_inputs(model, thought[rows], tokenizer.tokens[batch.target])
+        hidden = model.decode(inputs, states, mask, "thinking")[:, -tokenizer.m :]
         cost[rows.cpu()] = -answer_log_probs(model, tokenizer, hidden, batch.target).sum(1).float().cpu()
     return cost
 

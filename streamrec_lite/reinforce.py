@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .backbone import Backbone, history_tokens, shift_right, targets
+from .backbone import Backbone, answer_inputs, history_tokens, targets
 from .config import Config, GrpoConfig
 from .decoding import StepDecoder, answer_beams, answer_log_probs, item_log_probs
 from .dpo import reference_log_probs
@@ -31,7 +31,7 @@ from .rewards import (
     similarity_reward,
 )
 from .runtime import derive_seed, read_tensors, write_json, write_tensors
-from .schemas import ANSWER, Prefixes, Splits
+from .schemas import Prefixes, Splits
 from .sft import check_model
 
 WATCHED = 24  # users whose rollouts are written down before every block
@@ -148,12 +148,9 @@ def target_cost(
     few = max(1, config.G // 4)
     thought = rollouts.thought.view(batch.rows, config.G, -1)[:, :few].flatten(0, 1)
     items = batch.target.repeat_interleave(few)
-    mark = thought.new_full((len(thought), int(model.mark)), ANSWER)
-    written = torch.cat([thought, mark, tokenizer.tokens[items]], dim=1)
-    hidden = model.decode_groups(shift_right(written), model.cross(states, "thinking"), mask)[
-        :, -tokenizer.m :
-    ]
-    return -answer_log_probs(model, tokenizer, hidden, items, config.temperature).mean()
+    inputs = answer_inputs(model, thought, tokenizer.tokens[items])
+    hidden = model.decode_groups(inputs, model.cross(states, "thinking"), mask)
+    return -answer_log_probs(model, tokenizer, hidden[:, -tokenizer.m :], items, config.temperature).mean()
 
 
 def weights_of(config: GrpoConfig) -> dict[str, float]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .annotator import annotate, informativeness
-from .backbone import Backbone, history_tokens, item_table, shift_right, targets
+from .backbone import Backbone, answer_inputs, history_tokens, item_table, targets
 from .branches import decode_branches
 from .config import Config, SftConfig
 from .data.sequences import iterate
@@ -25,7 +25,7 @@ from .item_vectors import ItemVectors
 from .loop import Stop, Task, Trained, train
 from .recommender import StreamRec
 from .runtime import read_tensors, seed_everything, write_tensors
-from .schemas import ANSWER, FIRST_CODE, Prefixes, Splits
+from .schemas import FIRST_CODE, Prefixes, Splits
 from .thinking import said_before, think_ahead
 
 
@@ -99,7 +99,7 @@ def finetune_loss(
     own = config.read == "own" and l > 0
     read = _write(model, states, mask, cross, l, config.write) if own else thought
     compared, taught = _shares(batch.rows, config.lam > 0, own)
-    inputs = _inputs(model, tokenizer, read, batch.target)
+    inputs = answer_inputs(model, read, tokenizer.tokens[batch.target])
     branches = []
     if compared:
         branches.append((inputs.shape[1] - m + 1, tokenizer.tokens[rejected[:compared]][:, :-1]))
@@ -133,12 +133,6 @@ def _shares(rows: int, preferences: bool, lessons: bool) -> tuple[int, int]:
     if preferences and lessons:
         return rows - rows // 2, rows // 2
     return rows * preferences, rows * lessons
-
-
-def _inputs(model: Backbone, tokenizer, thought: Tensor, items: Tensor) -> Tensor:
-    """What the decoder reads: BOS, thoughts, ANSWER where the model marks it, the codes but the last."""
-    mark = thought.new_full((len(thought), int(model.mark)), ANSWER)
-    return shift_right(torch.cat([thought, mark, tokenizer.tokens[items]], dim=1))
 
 
 def _thought_parts(model: Backbone, hidden: Tensor, thought: Tensor, gap: Tensor, config: SftConfig) -> dict:
