@@ -2,7 +2,8 @@
 
 A teacher-forced pass over [BOS, o_1..o_l, c_1..c_{m-1}] gives everything: the hidden states that
 predict thoughts and answer (L_SFT), their running sums as estimates of the target (L_State), and
-the residuals that are left (L_Quant). L_DPO needs the answer's part once more, for the other item.
+the residuals that are left (L_Quant), for which see ``states``. L_DPO needs the answer's part once
+more, for the other item.
 """
 
 from __future__ import annotations
@@ -11,13 +12,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from .annotator import annotate, informativeness
-from .backbone import Backbone, answer_inputs, history_tokens, item_table, targets
+from .backbone import Backbone, answer_inputs, history_tokens, targets
 from .branches import decode_branches
 from .config import Config, SftConfig
-from .data.sequences import iterate
 from .decoding import StepDecoder, answer_log_probs
 from .dpo import dpo_loss, reference_log_probs
 from .errors import BadInput
@@ -26,48 +25,8 @@ from .loop import Stop, Task, Trained, train
 from .recommender import StreamRec
 from .runtime import read_tensors, seed_everything, write_tensors
 from .schemas import FIRST_CODE, Prefixes, Splits
+from .states import align_loss, quantisation_loss, state_part, warm_up
 from .thinking import said_before, think_ahead
-
-
-def state_loss(states: Tensor, t: Tensor, positive: Tensor, twin: Tensor | None = None) -> Tensor:
-    """L_State of eq. 14, a mean over users: s_0..s_l (B, l + 1, d) against candidates t (C, d).
-
-    The weights w_j = (j + 1) / sum rise with the step.
-
-    Args:
-        positive: (B,) each user's target among the candidates.
-        twin: (B, C) candidates that are neither positive nor negative, or None.
-    """
-    with torch.autocast(t.device.type, enabled=False):  # scores of 30 and more: bfloat16 has them to 0.1
-        scores = states.float() @ t.float().T  # (B, l + 1, C)
-    if twin is not None:
-        scores = scores.masked_fill(twin[:, None], -torch.inf)
-    steps = states.shape[1]
-    labels = positive[:, None].expand(-1, steps)
-    losses = F.cross_entropy(scores.flatten(0, 1), labels.flatten(), reduction="none").view(-1, steps)
-    return (losses * step_weights(losses)).sum(dim=1).mean()
-
-
-def step_weights(losses: Tensor) -> Tensor:
-    """w_0..w_l of eq. 14 for losses (B, l + 1): (j + 1) / sum."""
-    weight = torch.arange(1, losses.shape[1] + 1, device=losses.device, dtype=losses.dtype)
-    return weight / weight.sum()
-
-
-def align_loss(states: Tensor, t: Tensor) -> Tensor:
-    """|s_j - sg[t]|^2 a component, by the weights of eq. 14, a mean over users: (B, l + 1, d) and (B, d)."""
-    gaps = (states - t.detach()[:, None]).square().mean(dim=-1)
-    return (gaps * step_weights(gaps)).sum(dim=1).mean()
-
-
-def quantisation_loss(residual: Tensor, thought: Tensor, beta: float) -> Tensor:
-    """L_Quant of eq. 15, a mean over users and steps: r_i and the embeddings o_i, both (B, l, d).
-
-    The minus in front of eq. 15 is a misprint: it is a distance, to be made small.
-    """
-    table = (residual.detach() - thought).square().sum(-1)
-    state = (residual - thought.detach()).square().sum(-1)
-    return (table + beta * state).mean()
 
 
 def finetune_loss(
@@ -117,7 +76,7 @@ def finetune_loss(
     hidden = hidden[:, : l + 1]
     s = model.states(hidden)  # s_0..s_l
     t = targets(model, tokenizer, batch.target).float()
-    parts["state"] = _state_part(model, tokenizer, batch, s, t, config)
+    parts["state"] = state_part(model, tokenizer, batch, s, t, config)
     parts["align"] = align_loss(s, t)
     if taught:  # states after annotated thoughts come near t, too
         thought, hidden, t = thought[compared:], more[-1], t[compared:]
@@ -156,57 +115,6 @@ def _write(model: Backbone, states: Tensor, mask: Tensor | None, cross: list, l:
 def _weight(config: SftConfig, part: str) -> float:
     names = {"thoughts": "thought", "dpo": "lam", "quant": "mu", "state": "delta", "align": "align"}
     return getattr(config, names[part]) if part in names else 1.0
-
-
-def _state_part(model, tokenizer, batch: Prefixes, s: Tensor, t: Tensor, config: SftConfig) -> Tensor:
-    """L_State against all items, or as in eq. 14 against the batch's targets.
-
-    All items are many. So of the earlier states one is drawn for the batch, by the weights of eq. 14.
-    """
-    if config.negatives == "batch":
-        return state_loss(s, t, *_batch_places(batch.target))
-    table, l = item_table(model, tokenizer), s.shape[1] - 1
-    last = state_loss(s[:, l:], table, batch.target)
-    if l == 0:
-        return last
-    share = (l + 1) / ((l + 1) * (l + 2) / 2)  # w_l
-    j = int(torch.multinomial(torch.arange(1.0, l + 1), 1))
-    return share * last + (1 - share) * state_loss(s[:, j : j + 1], table, batch.target)
-
-
-def _batch_places(items: Tensor) -> tuple[Tensor, Tensor]:
-    """Each user's place among the batch's targets (B,), and other users with the same one (B, B)."""
-    place = torch.arange(len(items), device=items.device)
-    return place, (items[:, None] == items) & (place[:, None] != place)
-
-
-def warm_up(
-    model: Backbone, tokenizer, examples: Prefixes, l: int, most: int = 8192, steps: int = 300
-) -> None:
-    """Teach MLP_s alone to turn d_0 + ... + d_i into an estimate of t, before the first annotation.
-
-    Without it the first thoughts correct the difference of two spaces, not a wrong guess. Everything
-    but the head stays as it is, so the d_i, after greedy thoughts of the pretrained model, are
-    computed once, for up to ``most`` examples.
-    """
-    device = examples.target.device
-    examples = examples.take(torch.randperm(examples.rows)[:most].to(device))
-    d = torch.empty(examples.rows, l + 1, model.config.d_model, device=device)
-    model.eval()
-    with torch.no_grad():
-        t = targets(model, tokenizer, examples.target)
-        for rows, batch in iterate(examples):
-            states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
-            stepper = StepDecoder(model, states, mask, "thinking")
-            d[rows] = think_ahead(stepper, l, "greedy").hidden[:, 0].float()
-    optimizer = torch.optim.AdamW([*model.state_head.parameters(), model.state_scale], lr=3e-3)
-    for _ in range(steps):
-        rows = torch.randint(0, examples.rows, (256,)).to(device)
-        items, s = examples.target[rows], model.states(d[rows])
-        loss = state_loss(s, t[rows], *_batch_places(items)) + (s - t[rows][:, None]).square().mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
 
 
 def gradient_norms(model: Backbone, parts: dict[str, Tensor]) -> dict[str, float]:

@@ -9,15 +9,13 @@ import pytest
 import torch
 from test_tiger import chain_world
 from tiny_world import SIZES, small_world
-from torch.nn import functional as F
 
 from streamrec_lite import loop, sft
-from streamrec_lite.annotator import annotate
 from streamrec_lite.backbone import Backbone, history_tokens, item_table, targets
 from streamrec_lite.config import SftConfig, preset
 from streamrec_lite.decoding import answer_log_probs
 from streamrec_lite.schemas import BOS, FIRST_CODE, Splits
-from streamrec_lite.sft import finetune, finetune_loss, quantisation_loss, state_loss, warm_up
+from streamrec_lite.sft import finetune, finetune_loss
 
 ALL = {"lam": 0.7, "mu": 0.3, "delta": 0.5, "align": 0.2, "thought": 0.8}  # every part takes part
 
@@ -43,42 +41,6 @@ def two_users():
     thought = torch.tensor([[5, 9], [20, 3]])
     rejected = (batch.target + 7) % 40
     return model, tokenizer, batch, thought, rejected, torch.tensor([[-3.0, -2.5], [-4.0, -6.0]])
-
-
-def test_state_loss_by_hand():
-    """Two users, two states each, three candidates; weights 1/3 and 2/3."""
-    states = torch.tensor([[[1.0, 0.0], [0.0, 2.0]], [[0.0, 1.0], [1.0, 1.0]]])
-    t = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
-    e = math.exp
-    first = math.log(e(1) + 1 + e(1)) - 1, math.log(1 + e(2) + e(2)) - 0  # user 0 wants candidate 0
-    second = math.log(1 + e(1) + e(1)) - 1, math.log(e(1) + e(1) + e(2)) - 2  # user 1 candidate 2
-    want = sum(row[0] / 3 + 2 * row[1] / 3 for row in (first, second)) / 2
-    got = state_loss(states, t, torch.tensor([0, 2]))
-    assert got.item() == pytest.approx(want, abs=1e-6)
-
-
-def test_another_user_with_the_same_target_is_no_negative():
-    states, t = torch.randn(3, 2, 4), torch.randn(3, 4)
-    items = torch.tensor([7, 8, 7])
-    place, twin = sft._batch_places(items)
-    assert twin.tolist() == [[False, False, True], [False, False, False], [True, False, False]]
-    got = state_loss(states, t, place, twin)
-    left_out = torch.stack([states[0] @ t[:2].T, states[2] @ t[[2, 1]].T])  # (2, steps, 2)
-    own = F.cross_entropy(left_out.flatten(0, 1), torch.zeros(4, dtype=torch.long), reduction="none")
-    other = F.cross_entropy(states[1] @ t.T, torch.ones(2, dtype=torch.long), reduction="none")
-    weight = torch.tensor([1 / 3, 2 / 3])
-    want = ((own.view(2, 2) * weight).sum() + (other * weight).sum()) / 3
-    torch.testing.assert_close(got, want)
-
-
-def test_quantisation_loss_by_hand_and_whom_it_moves():
-    residual = torch.tensor([[[1.0, 2.0]]], requires_grad=True)
-    thought = torch.tensor([[[0.0, 0.0]]], requires_grad=True)
-    loss = quantisation_loss(residual, thought, beta=0.25)
-    assert loss.item() == pytest.approx(5 * 1.25)
-    loss.backward()
-    assert thought.grad.tolist() == [[[-2.0, -4.0]]]  # the table follows the residual
-    assert residual.grad.tolist() == [[[0.5, 1.0]]]  # beta as strong the other way
 
 
 def test_a_uniform_model_by_hand():
@@ -191,16 +153,6 @@ def test_own_thoughts_know_nothing_of_the_target():
     c = finetune_loss(model, tokenizer, batch, thought, rejected, reference, annotated)["answer"]
     d = finetune_loss(model, tokenizer, batch, thought.flip(0), rejected, reference, annotated)["answer"]
     assert c.item() != d.item()
-
-
-def test_warming_up_touches_the_head_alone_and_brings_states_to_their_targets():
-    model, tokenizer, splits, _ = pretrained()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    start = annotate(model, tokenizer, splits.train, 0).norm.mean()
-    warm_up(model, tokenizer, splits.train, 2)
-    changed = {n for n, v in model.state_dict().items() if not torch.equal(v, before[n])}
-    assert changed and all(name.startswith("state_") for name in changed)
-    assert annotate(model, tokenizer, splits.train, 0).norm.mean() < 0.8 * start
 
 
 def test_it_learns_and_leaves_pi_ref_alone(tmp_path):

@@ -1,0 +1,111 @@
+"""States and residuals: how estimates of the target learn (eqs 14, 15).
+
+s_i is what the model takes the target for after i thoughts, r_i what is left of it. L_State makes s_i
+tell the target from other items, an alignment term of ours gives it the target's scale, and L_Quant
+keeps residuals and codes together.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .backbone import Backbone, history_tokens, item_table, targets
+from .config import SftConfig
+from .data.sequences import iterate
+from .decoding import StepDecoder
+from .schemas import Prefixes
+from .thinking import think_ahead
+
+
+def state_loss(states: Tensor, t: Tensor, positive: Tensor, twin: Tensor | None = None) -> Tensor:
+    """L_State of eq. 14, a mean over users: s_0..s_l (B, l + 1, d) against candidates t (C, d).
+
+    The weights w_j = (j + 1) / sum rise with the step.
+
+    Args:
+        positive: (B,) each user's target among the candidates.
+        twin: (B, C) candidates that are neither positive nor negative, or None.
+    """
+    with torch.autocast(t.device.type, enabled=False):  # scores of 30 and more: bfloat16 has them to 0.1
+        scores = states.float() @ t.float().T  # (B, l + 1, C)
+    if twin is not None:
+        scores = scores.masked_fill(twin[:, None], -torch.inf)
+    steps = states.shape[1]
+    labels = positive[:, None].expand(-1, steps)
+    losses = F.cross_entropy(scores.flatten(0, 1), labels.flatten(), reduction="none").view(-1, steps)
+    return (losses * step_weights(losses)).sum(dim=1).mean()
+
+
+def step_weights(losses: Tensor) -> Tensor:
+    """w_0..w_l of eq. 14 for losses (B, l + 1): (j + 1) / sum."""
+    weight = torch.arange(1, losses.shape[1] + 1, device=losses.device, dtype=losses.dtype)
+    return weight / weight.sum()
+
+
+def align_loss(states: Tensor, t: Tensor) -> Tensor:
+    """|s_j - sg[t]|^2 a component, by the weights of eq. 14, a mean over users: (B, l + 1, d) and (B, d)."""
+    gaps = (states - t.detach()[:, None]).square().mean(dim=-1)
+    return (gaps * step_weights(gaps)).sum(dim=1).mean()
+
+
+def quantisation_loss(residual: Tensor, thought: Tensor, beta: float) -> Tensor:
+    """L_Quant of eq. 15, a mean over users and steps: r_i and the embeddings o_i, both (B, l, d).
+
+    The minus in front of eq. 15 is a misprint: it is a distance, to be made small.
+    """
+    table = (residual.detach() - thought).square().sum(-1)
+    state = (residual - thought.detach()).square().sum(-1)
+    return (table + beta * state).mean()
+
+
+def state_part(model, tokenizer, batch: Prefixes, s: Tensor, t: Tensor, config: SftConfig) -> Tensor:
+    """L_State against all items, or as in eq. 14 against the batch's targets.
+
+    All items are many. So of the earlier states one is drawn for the batch, by the weights of eq. 14.
+    """
+    if config.negatives == "batch":
+        return state_loss(s, t, *batch_places(batch.target))
+    table, l = item_table(model, tokenizer), s.shape[1] - 1
+    last = state_loss(s[:, l:], table, batch.target)
+    if l == 0:
+        return last
+    share = (l + 1) / ((l + 1) * (l + 2) / 2)  # w_l
+    j = int(torch.multinomial(torch.arange(1.0, l + 1), 1))
+    return share * last + (1 - share) * state_loss(s[:, j : j + 1], table, batch.target)
+
+
+def batch_places(items: Tensor) -> tuple[Tensor, Tensor]:
+    """Each user's place among the batch's targets (B,), and other users with the same one (B, B)."""
+    place = torch.arange(len(items), device=items.device)
+    return place, (items[:, None] == items) & (place[:, None] != place)
+
+
+def warm_up(
+    model: Backbone, tokenizer, examples: Prefixes, l: int, most: int = 8192, steps: int = 300
+) -> None:
+    """Teach MLP_s alone to turn d_0 + ... + d_i into an estimate of t, before the first annotation.
+
+    Without it the first thoughts correct the difference of two spaces, not a wrong guess. Everything
+    but the head stays as it is, so the d_i, after greedy thoughts of the pretrained model, are
+    computed once, for up to ``most`` examples.
+    """
+    device = examples.target.device
+    examples = examples.take(torch.randperm(examples.rows)[:most].to(device))
+    d = torch.empty(examples.rows, l + 1, model.config.d_model, device=device)
+    model.eval()
+    with torch.no_grad():
+        t = targets(model, tokenizer, examples.target)
+        for rows, batch in iterate(examples):
+            states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
+            stepper = StepDecoder(model, states, mask, "thinking")
+            d[rows] = think_ahead(stepper, l, "greedy").hidden[:, 0].float()
+    optimizer = torch.optim.AdamW([*model.state_head.parameters(), model.state_scale], lr=3e-3)
+    for _ in range(steps):
+        rows = torch.randint(0, examples.rows, (256,)).to(device)
+        items, s = examples.target[rows], model.states(d[rows])
+        loss = state_loss(s, t[rows], *batch_places(items)) + (s - t[rows][:, None]).square().mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()

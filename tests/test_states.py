@@ -1,0 +1,59 @@
+"""States and residuals: their losses by hand, whom they move, and the warm-up of the head."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from test_sft import pretrained
+from torch.nn import functional as F
+
+from streamrec_lite.annotator import annotate
+from streamrec_lite.states import batch_places, quantisation_loss, state_loss, warm_up
+
+
+def test_state_loss_by_hand():
+    """Two users, two states each, three candidates; weights 1/3 and 2/3."""
+    states = torch.tensor([[[1.0, 0.0], [0.0, 2.0]], [[0.0, 1.0], [1.0, 1.0]]])
+    t = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    e = math.exp
+    first = math.log(e(1) + 1 + e(1)) - 1, math.log(1 + e(2) + e(2)) - 0  # user 0 wants candidate 0
+    second = math.log(1 + e(1) + e(1)) - 1, math.log(e(1) + e(1) + e(2)) - 2  # user 1 candidate 2
+    want = sum(row[0] / 3 + 2 * row[1] / 3 for row in (first, second)) / 2
+    got = state_loss(states, t, torch.tensor([0, 2]))
+    assert got.item() == pytest.approx(want, abs=1e-6)
+
+
+def test_another_user_with_the_same_target_is_no_negative():
+    states, t = torch.randn(3, 2, 4), torch.randn(3, 4)
+    items = torch.tensor([7, 8, 7])
+    place, twin = batch_places(items)
+    assert twin.tolist() == [[False, False, True], [False, False, False], [True, False, False]]
+    got = state_loss(states, t, place, twin)
+    left_out = torch.stack([states[0] @ t[:2].T, states[2] @ t[[2, 1]].T])  # (2, steps, 2)
+    own = F.cross_entropy(left_out.flatten(0, 1), torch.zeros(4, dtype=torch.long), reduction="none")
+    other = F.cross_entropy(states[1] @ t.T, torch.ones(2, dtype=torch.long), reduction="none")
+    weight = torch.tensor([1 / 3, 2 / 3])
+    want = ((own.view(2, 2) * weight).sum() + (other * weight).sum()) / 3
+    torch.testing.assert_close(got, want)
+
+
+def test_quantisation_loss_by_hand_and_whom_it_moves():
+    residual = torch.tensor([[[1.0, 2.0]]], requires_grad=True)
+    thought = torch.tensor([[[0.0, 0.0]]], requires_grad=True)
+    loss = quantisation_loss(residual, thought, beta=0.25)
+    assert loss.item() == pytest.approx(5 * 1.25)
+    loss.backward()
+    assert thought.grad.tolist() == [[[-2.0, -4.0]]]  # the table follows the residual
+    assert residual.grad.tolist() == [[[0.5, 1.0]]]  # beta as strong the other way
+
+
+def test_warming_up_touches_the_head_alone_and_brings_states_to_their_targets():
+    model, tokenizer, splits, _ = pretrained()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    start = annotate(model, tokenizer, splits.train, 0).norm.mean()
+    warm_up(model, tokenizer, splits.train, 2)
+    changed = {n for n, v in model.state_dict().items() if not torch.equal(v, before[n])}
+    assert changed and all(name.startswith("state_") for name in changed)
+    assert annotate(model, tokenizer, splits.train, 0).norm.mean() < 0.8 * start
