@@ -45,8 +45,8 @@ def sample_answers(
             log_probs = stepper.model.code_log_probs(
                 hidden, level, trie.K, codes[going], real[going], temperature
             )
-            pick[going] = draw(log_probs)
-            log_prob[going, level] = log_probs.gather(1, pick[going, None])[:, 0]
+            drawn = draw(log_probs)
+            pick[going], log_prob[going, level] = drawn[:, 0], log_probs.gather(1, drawn)[:, 0]
         token[:, level] = FIRST_CODE + level * trie.K + codes.gather(1, pick[:, None])[:, 0]
         node = child.gather(1, pick[:, None])[:, 0]
     return token, trie.leaf_item[node], log_prob
@@ -59,8 +59,9 @@ def _sample_tokens(stepper: StepDecoder, trie, hidden: Tensor, temperature: floa
         if level > 0:
             hidden = stepper.step(tokens[-1])
         every = (stepper.model.logits(hidden).float() / temperature).log_softmax(-1)
-        tokens.append(draw(every))
-        log_probs.append(every.gather(1, tokens[-1][:, None])[:, 0])
+        drawn = draw(every)
+        tokens.append(drawn[:, 0])
+        log_probs.append(every.gather(1, drawn)[:, 0])
     token = torch.stack(tokens, dim=1)
     return token, named_items(trie, token), torch.stack(log_probs, dim=1)
 
@@ -72,8 +73,8 @@ def named_items(trie, token: Tensor) -> Tensor:
     return torch.where(right, trie.lookup(code.clamp(0, trie.K - 1)), -1)
 
 
-def draw(log_probs: Tensor) -> Tensor:
-    """One draw from each distribution: (..., C) -> (...). A fifth of ``torch.multinomial``'s time on CPUs."""
+def draw(log_probs: Tensor, n: int = 1) -> Tensor:
+    """n draws from each distribution: (..., C) -> (..., n). On CPUs 5 times as fast as torch.multinomial."""
     total = log_probs.exp().cumsum(-1)
-    place = torch.rand(total[..., :1].shape, device=total.device) * total[..., -1:]
-    return torch.searchsorted(total, place, right=True)[..., 0].clamp_max(total.shape[-1] - 1)
+    place = torch.rand((*total.shape[:-1], n), device=total.device) * total[..., -1:]
+    return torch.searchsorted(total, place, right=True).clamp_max(total.shape[-1] - 1)

@@ -63,10 +63,9 @@ def think_ahead(
     each = torch.zeros((users, 1, 0), device=device)
     hidden = stepper.step(token.flatten())[:, None]
     trail = hidden[:, :, None]  # (B, w, steps so far, d)
-    if mode == "sample":
+    if mode == "sample" and l == 0:  # n answers without a thought
         stepper.select(torch.arange(users, device=device).repeat_interleave(n))
-        token, score = token.repeat(1, n), score.repeat(1, n)
-        path, each = path.repeat(1, n, 1), each.repeat(1, n, 1)
+        token, score, path, each = (x.repeat_interleave(n, dim=1) for x in (token, score, path, each))
         hidden, trail = hidden.repeat(1, n, 1), trail.repeat(1, n, 1, 1)
     said = None
     if not stepper.model.repeats:
@@ -75,24 +74,25 @@ def think_ahead(
         )
     for i in range(l):
         log_probs = stepper.model.thought_log_probs(hidden, temperature, said)  # (B, w, m*K)
-        if mode == "sample":
-            code = draw(log_probs)
-            parent = torch.arange(n, device=device).expand(users, n)
-            gain = log_probs.gather(-1, code[..., None])
-            score = score + gain[..., 0]
+        wide, codes = token.shape[1], log_probs.shape[-1]
+        if mode == "sample":  # a user's first n thoughts are drawn from one distribution
+            code = draw(log_probs, n // wide).flatten(1)
+            parent = (torch.arange(n, device=device) // (n // wide)).expand(users, n)
         else:
-            total = (score[..., None] + log_probs).flatten(1)
-            score, best = total.topk(min(n, total.shape[1]), dim=1)
-            parent, code = best // log_probs.shape[-1], best % log_probs.shape[-1]
-            gain = log_probs.flatten(1).gather(1, best)[..., None]
-            first = torch.arange(users, device=device)[:, None] * token.shape[1]
+            best = (score[..., None] + log_probs).flatten(1)
+            best = best.topk(min(n, best.shape[1]), dim=1).indices
+            parent, code = best // codes, best % codes
+        gain = log_probs.flatten(1).gather(1, parent * codes + code)
+        score = score.gather(1, parent) + gain
+        if n > 1 and (mode == "beam" or wide < n):  # else every sequence continues itself
+            first = torch.arange(users, device=device)[:, None] * wide
             stepper.select((first + parent).flatten())
         token = FIRST_CODE + code
         at = parent[..., None]
         if said is not None:
             said = said.gather(1, at.expand(-1, -1, said.shape[-1])).scatter(2, code[..., None], True)
         path = torch.cat([path.gather(1, at.expand(-1, -1, path.shape[-1])), token[..., None]], dim=-1)
-        each = torch.cat([each.gather(1, at.expand(-1, -1, each.shape[-1])), gain], dim=-1)
+        each = torch.cat([each.gather(1, at.expand(-1, -1, each.shape[-1])), gain[..., None]], dim=-1)
         if i == l - 1 and not finish:
             break
         hidden = stepper.step(token.flatten()).view(*token.shape, -1)
