@@ -78,6 +78,7 @@ class Backbone(nn.Module):
         if "thinking" in decoders:
             self.state_head, self.residual_head = Head(config.d_model), Head(config.d_model)
             self.state_scale = nn.Parameter(torch.tensor(0.5))  # the deviation of a mean of 4 codes
+            self.sharpness = nn.Parameter(torch.tensor(config.d_model**-0.5))  # see ``state_scores``
         for stack in (self.encoder, *self.decoders.values()):
             stack.embed_tokens = None  # `shared` embeds for all: one name in the state dict, no aliases
 
@@ -284,6 +285,23 @@ def item_table(model: Backbone, tokenizer) -> Tensor:
     """t of every item, the rows that states are compared with: (N, d) float32."""
     every = torch.arange(tokenizer.n_items, device=model.shared.weight.device)
     return targets(model, tokenizer, every).float()
+
+
+def state_scores(model: Backbone, s: Tensor, t: Tensor) -> Tensor:
+    """The logarithm of how well states take items for the target, up to a constant: a s . t.
+
+    Eq. 14 has no scale a (``model.sharpness``). But then the softmax alone says how long states are: on
+    real data a twentieth of t, so that t - s is t, and what is called its residual never shrinks. With
+    a scale of its own the softmax leaves the length of s to |t - s|.
+
+    Args:
+        s: (..., d) states; t: (C, d) items.
+
+    Returns:
+        (..., C) float32.
+    """
+    with torch.autocast(t.device.type, enabled=False):  # scores of 30 and more: bfloat16 has them to 0.1
+        return (model.sharpness.float() * s.float()) @ t.float().T
 
 
 def shift_right(labels: Tensor) -> Tensor:

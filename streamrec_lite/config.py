@@ -132,7 +132,10 @@ class SftConfig(TrainConfig):
         "catalogue", "of L_State: all other items, or the batch's (eq. 14)", among=("catalogue", "batch")
     )
     thought: float = opt(0.3, "weight of the thoughts in L_SFT, beside the answer's 1", 0.0, 1e4)
-    align: float = opt(0.1, "weight of |s - sg[t]|^2, which is not in the paper", 0.0, 1e4)
+    sharpness: float = opt(
+        0.0, "scale of the scores s . t in L_State; 1: eq. 14 as printed, 0: it is learned", 0.0, 1e3
+    )
+    align: float = opt(0.01, "weight of |s - sg[t]|^2, which is not in the paper", 0.0, 1e4)
     dpo_beta: float = opt(0.1, "beta of eq. 18", 0.0, 1e3)
     quant_beta: float = opt(0.25, "beta of eq. 15", 0.0, 1e3)
     controls: str = opt(

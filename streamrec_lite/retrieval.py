@@ -1,8 +1,8 @@
 """State-guided scoring (beyond the paper): the last state is a retriever, and helps to answer.
 
-L_State (eq. 14) teaches s_l to score items by s_l . t(item), and the paper never uses that to answer.
+L_State (eq. 14) teaches s_l to score items by a s_l . t(item), and the paper never uses that to answer.
 Here an item's score is log P(item | thoughts, history) + w log P_state(item), the second one the
-softmax of s_l . t over all items. Items that the beam misses but the state likes take part too.
+softmax of a s_l . t over all items. Items that the beam misses but the state likes take part too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .backbone import Backbone, history_tokens, item_table
+from .backbone import Backbone, history_tokens, item_table, state_scores
 from .data.sequences import iterate
 from .decoding import StepDecoder, answer_beams, item_log_probs
 from .metrics import metrics, rank_of_target
@@ -64,7 +64,7 @@ def find_candidates(
     found = answer_beams(stepper, tokenizer.trie, last, beams, beams)
     s = model.states(thoughts.hidden.flatten(0, 1))[:, -1].view(B, trains, -1)
     s = (s * weight.exp()[..., None]).sum(dim=1)
-    liked = (s @ table.T).log_softmax(dim=-1)  # (B, N)
+    liked = state_scores(model, s, table).log_softmax(dim=-1)  # (B, N)
     wanted = liked.topk(min(beams, liked.shape[1]), dim=1).indices
     wanted = (wanted if more is None else torch.cat([wanted, more], dim=1)).repeat_interleave(trains, dim=0)
     log_prob = item_log_probs(again, tokenizer, last, wanted)

@@ -188,6 +188,8 @@ def finetune(
         model.items = ItemVectors.of(tokenizer, model.config.d_model)
     if model.items is not None:
         model.items.dropout = settings.items_dropout
+    if settings.sharpness > 0:
+        model.sharpness.requires_grad_(False).fill_(settings.sharpness)
     splits = splits.to(device)
     neighbours = neighbours[:, : settings.pool].to(device)
     path = work_dir / "reference.safetensors"

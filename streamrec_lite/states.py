@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .backbone import Backbone, history_tokens, item_table, targets
+from .backbone import Backbone, history_tokens, item_table, state_scores, targets
 from .config import SftConfig
 from .data.sequences import iterate
 from .decoding import StepDecoder
@@ -19,20 +19,19 @@ from .schemas import Prefixes
 from .thinking import think_ahead
 
 
-def state_loss(states: Tensor, t: Tensor, positive: Tensor, twin: Tensor | None = None) -> Tensor:
-    """L_State of eq. 14, a mean over users: s_0..s_l (B, l + 1, d) against candidates t (C, d).
+def state_loss(scores: Tensor, positive: Tensor, twin: Tensor | None = None) -> Tensor:
+    """L_State of eq. 14, a mean over users.
 
     The weights w_j = (j + 1) / sum rise with the step.
 
     Args:
+        scores: (B, l + 1, C) of s_0..s_l against C candidates (``state_scores``).
         positive: (B,) each user's target among the candidates.
         twin: (B, C) candidates that are neither positive nor negative, or None.
     """
-    with torch.autocast(t.device.type, enabled=False):  # scores of 30 and more: bfloat16 has them to 0.1
-        scores = states.float() @ t.float().T  # (B, l + 1, C)
     if twin is not None:
         scores = scores.masked_fill(twin[:, None], -torch.inf)
-    steps = states.shape[1]
+    steps = scores.shape[1]
     labels = positive[:, None].expand(-1, steps)
     losses = F.cross_entropy(scores.flatten(0, 1), labels.flatten(), reduction="none").view(-1, steps)
     return (losses * step_weights(losses)).sum(dim=1).mean()
@@ -66,14 +65,14 @@ def state_part(model, tokenizer, batch: Prefixes, s: Tensor, t: Tensor, config: 
     All items are many. So of the earlier states one is drawn for the batch, by the weights of eq. 14.
     """
     if config.negatives == "batch":
-        return state_loss(s, t, *batch_places(batch.target))
+        return state_loss(state_scores(model, s, t), *batch_places(batch.target))
     table, l = item_table(model, tokenizer), s.shape[1] - 1
-    last = state_loss(s[:, l:], table, batch.target)
+    last = state_loss(state_scores(model, s[:, l:], table), batch.target)
     if l == 0:
         return last
     share = (l + 1) / ((l + 1) * (l + 2) / 2)  # w_l
     j = int(torch.multinomial(torch.arange(1.0, l + 1), 1))
-    return share * last + (1 - share) * state_loss(s[:, j : j + 1], table, batch.target)
+    return share * last + (1 - share) * state_loss(state_scores(model, s[:, j : j + 1], table), batch.target)
 
 
 def batch_places(items: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,11 +100,13 @@ def warm_up(
             states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
             stepper = StepDecoder(model, states, mask, "thinking")
             d[rows] = think_ahead(stepper, l, "greedy").hidden[:, 0].float()
-    optimizer = torch.optim.AdamW([*model.state_head.parameters(), model.state_scale], lr=3e-3)
+    heads = [*model.state_head.parameters(), model.state_scale, model.sharpness]
+    optimizer = torch.optim.AdamW([p for p in heads if p.requires_grad], lr=3e-3)
     for _ in range(steps):
         rows = torch.randint(0, examples.rows, (256,)).to(device)
         items, s = examples.target[rows], model.states(d[rows])
-        loss = state_loss(s, t[rows], *batch_places(items)) + (s - t[rows][:, None]).square().mean()
+        scores = state_scores(model, s, t[rows])
+        loss = state_loss(scores, *batch_places(items)) + (s - t[rows][:, None]).square().mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

@@ -6,10 +6,12 @@ import math
 
 import pytest
 import torch
-from test_sft import pretrained
+from test_sft import pretrained, settings
 from torch.nn import functional as F
 
 from streamrec_lite.annotator import annotate
+from streamrec_lite.backbone import state_scores
+from streamrec_lite.sft import finetune
 from streamrec_lite.states import batch_places, quantisation_loss, state_loss, warm_up
 
 
@@ -21,8 +23,26 @@ def test_state_loss_by_hand():
     first = math.log(e(1) + 1 + e(1)) - 1, math.log(1 + e(2) + e(2)) - 0  # user 0 wants candidate 0
     second = math.log(1 + e(1) + e(1)) - 1, math.log(e(1) + e(1) + e(2)) - 2  # user 1 candidate 2
     want = sum(row[0] / 3 + 2 * row[1] / 3 for row in (first, second)) / 2
-    got = state_loss(states, t, torch.tensor([0, 2]))
+    got = state_loss(states @ t.T, torch.tensor([0, 2]))
     assert got.item() == pytest.approx(want, abs=1e-6)
+
+
+def test_scores_have_a_scale_of_their_own():
+    model, *_ = pretrained()
+    model.sharpness.data.fill_(0.5)
+    s, t = torch.tensor([[1.0, 2.0] + [0.0] * 14]), torch.eye(16)[:3] * 4
+    assert state_scores(model, s, t).tolist() == [[2.0, 4.0, 0.0]]
+
+
+@pytest.mark.parametrize("given", [0.0, 1.0])
+def test_the_scale_is_learned_unless_it_is_given(tmp_path, given):
+    model, tokenizer, splits, neighbours = pretrained()
+    config = settings(max_epochs=1, sharpness=given)
+    finetune(model, splits, tokenizer, neighbours, config, 0, tmp_path, progress=False)
+    if given:
+        assert model.sharpness.item() == given
+    else:
+        assert model.sharpness.item() not in (given, model.config.d_model**-0.5)
 
 
 def test_another_user_with_the_same_target_is_no_negative():
@@ -30,7 +50,7 @@ def test_another_user_with_the_same_target_is_no_negative():
     items = torch.tensor([7, 8, 7])
     place, twin = batch_places(items)
     assert twin.tolist() == [[False, False, True], [False, False, False], [True, False, False]]
-    got = state_loss(states, t, place, twin)
+    got = state_loss(states @ t.T, place, twin)
     left_out = torch.stack([states[0] @ t[:2].T, states[2] @ t[[2, 1]].T])  # (2, steps, 2)
     own = F.cross_entropy(left_out.flatten(0, 1), torch.zeros(4, dtype=torch.long), reduction="none")
     other = F.cross_entropy(states[1] @ t.T, torch.ones(2, dtype=torch.long), reduction="none")
@@ -55,5 +75,5 @@ def test_warming_up_touches_the_head_alone_and_brings_states_to_their_targets():
     start = annotate(model, tokenizer, splits.train, 0).norm.mean()
     warm_up(model, tokenizer, splits.train, 2)
     changed = {n for n, v in model.state_dict().items() if not torch.equal(v, before[n])}
-    assert changed and all(name.startswith("state_") for name in changed)
+    assert changed and all(name.startswith(("state_", "sharpness")) for name in changed)
     assert annotate(model, tokenizer, splits.train, 0).norm.mean() < 0.8 * start
