@@ -25,7 +25,7 @@ def test_draws_come_as_often_as_their_probabilities_say(n):
 
 
 @torch.no_grad()
-def test_answers_are_items_and_their_log_probs_add_up_to_the_whole_catalogue():
+def test_answers_are_items_and_come_as_often_as_their_log_probs_say():
     """Of 4,000 answers to one user each item comes as often as its log-probability says."""
     model, tokenizer, users = small_world()
     states, mask = model.encode(history_tokens(tokenizer.tokens, users.history[:1]))
