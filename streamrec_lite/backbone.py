@@ -85,7 +85,8 @@ class Backbone(nn.Module):
     def encode(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
         """History tokens (B, S), PAD on the right -> states (B, S, d) and mask (B, S), True = real.
 
-        The mask is None where no position is padded, which spares the attention a mask.
+        On a CPU the mask is None where no position is padded, which spares the attention a mask; a GPU
+        would have to be waited for to know.
 
         T5 knows positions only relative to each other, so nothing tells its decoder which item came
         last, and that is what matters most. We depart from it: each token carries an embedding of
@@ -94,7 +95,7 @@ class Backbone(nn.Module):
         """
         check_shape("tokens", tokens, None, None)
         real = tokens != PAD
-        mask = None if bool(real.all()) else real
+        mask = None if tokens.device.type == "cpu" and bool(real.all()) else real
         x = self.shared(tokens)
         if self.config.recency:
             place = torch.arange(tokens.shape[1], device=tokens.device)

@@ -29,7 +29,8 @@ from .rivals import as_transformers_t5
 from .runtime import autocast, matmul_rate, pick_device, resolve_precision, seed_everything, write_json
 from .schemas import PAD, Prefixes
 from .semantic_ids import SemanticTokenizer
-from .timing import clock, take_turns
+from .steps import Step
+from .timing import clock, get_to_know, take_turns
 
 ITEMS = 4_344  # of the catalogue that the beam is timed on, as many as scientific-2018 has
 LARGE = BackboneConfig(d_model=128, d_ff=1024, num_layers=4, num_heads=6, d_kv=64, dropout=0.1)
@@ -162,6 +163,12 @@ def bench_training(splits, codes, device) -> dict:
     loader = iter(DataLoader(pairs, batch_size=256, shuffle=True))
     queue, precision = [], resolve_precision(device, "auto")
 
+    def loss(model, batch) -> dict[str, Tensor]:
+        return {"loss": tiger_loss(model, tokenizer, batch, config)}
+
+    step = Step(model, loss, config, device, record=True)
+    get_to_know(step, train, length_batches(train.length, 256, 0))
+
     def ours() -> float:  # 16 batches: enough that their lengths are those of an epoch
         nonlocal queue
         queue = queue if len(queue) >= 16 else length_batches(train.length, 256, len(queue))
@@ -169,12 +176,7 @@ def bench_training(splits, codes, device) -> dict:
 
         def work():
             for at in chosen:
-                batch = train.take(at)
-                with autocast(device, precision):
-                    loss = tiger_loss(model, tokenizer, batch, config)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+                step(train.take(at), ())
                 optimizer.step()
 
         return sum(map(len, chosen)) / clock(work, device)

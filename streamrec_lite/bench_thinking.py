@@ -14,12 +14,13 @@ from .data.sequences import iterate, length_batches
 from .decoding import StepDecoder, beam_search
 from .item_vectors import ItemVectors
 from .optim import make_optimizer, quicken_dropout
-from .runtime import autocast, resolve_precision, seed_everything
+from .runtime import resolve_precision, seed_everything
 from .schemas import BOS, FIRST_CODE, Prefixes
 from .semantic_ids import SemanticTokenizer
 from .sft import finetune_loss
+from .steps import Step
 from .thinking import think_and_answer
-from .timing import clock, take_turns
+from .timing import clock, get_to_know, take_turns
 
 L = 4
 
@@ -140,29 +141,30 @@ def bench_finetuning(splits, codes, device) -> dict:
     for each in (tiger, model):
         quicken_dropout(each, device).train()
     optimizers = {each: make_optimizer(each, config) for each in (tiger, model)}
-    precision = resolve_precision(device, "auto")
     batches = length_batches(train.length, config.batch_size, 0)[:24]
     users = _some(train, 1024)
 
-    def step(learner: Backbone, loss_of) -> float:
-        optimizer = optimizers[learner]
+    def fast(model: Backbone, batch: Prefixes) -> dict[str, Tensor]:
+        return {"loss": tiger_loss(model, tokenizer, batch, TrainConfig())}
 
-        def work():
-            for at in batches:
-                with autocast(device, precision):
-                    loss = loss_of(train.take(at))
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(learner.parameters(), config.clip)
-                optimizer.step()
-
-        return clock(work, device) / sum(map(len, batches))
-
-    def finetuning(batch: Prefixes):
+    def slow(model: Backbone, batch: Prefixes) -> dict[str, Tensor]:
         shape = (batch.rows, config.l)
         thought = torch.randint(FIRST_CODE, tokenizer.vocab_size, shape, device=batch.target.device)
         rejected, reference = batch.target.flip(0), torch.zeros(batch.rows, 2, device=batch.target.device)
-        return finetune_loss(model, tokenizer, batch, thought, rejected, reference, config)["loss"]
+        return finetune_loss(model, tokenizer, batch, thought, rejected, reference, config)
+
+    steps = {tiger: Step(tiger, fast, config, device, record=True)}
+    steps[model] = Step(model, slow, config, device, record=True)
+    for step in steps.values():
+        get_to_know(step, train, batches)
+
+    def timed(learner: Backbone) -> float:
+        def work():
+            for at in batches:
+                steps[learner](train.take(at), ())
+                optimizers[learner].step()
+
+        return clock(work, device) / sum(map(len, batches))
 
     def annotating() -> float:
         seconds = clock(lambda: annotate(model, tokenizer, users, config.l), device) / users.rows
@@ -171,8 +173,8 @@ def bench_finetuning(splits, codes, device) -> dict:
 
     seconds = take_turns(
         {
-            "TIGER": lambda: step(tiger, lambda batch: tiger_loss(tiger, tokenizer, batch, TrainConfig())),
-            "fine-tuning": lambda: step(model, finetuning),
+            "TIGER": lambda: timed(tiger),
+            "fine-tuning": lambda: timed(model),
             "annotating": annotating,
         },
         4,
@@ -182,6 +184,6 @@ def bench_finetuning(splits, codes, device) -> dict:
         "TIGER, samples/s": 1 / seconds["TIGER"],
         "fine-tuning, samples/s": 1 / seconds["fine-tuning"],
         "annotating, prefixes/s": 1 / seconds["annotating"],
-        "precision": precision,
+        "precision": resolve_precision(device, "auto"),
         "ratio": epoch / seconds["TIGER"],
     }

@@ -50,7 +50,7 @@ class StepDecoder:
         self.cross = cross or model.cross(states, decoder)  # shared by all sequences of a user
         self.keys: list[list[Tensor]] = [[] for _ in self.stack.block]  # [layer][position] (A, H, d_kv)
         self.values: list[list[Tensor]] = [[] for _ in self.stack.block]
-        self.seats = Seats(torch.arange(len(states), device=states.device), len(states))
+        self.seats = Seats.of_each(len(states), states.device)
         self.past: list[tuple[Tensor, Tensor]] = []  # a layer: what ``share`` put aside
         self.forks = self.seats  # whose past it is
 
@@ -80,8 +80,7 @@ class StepDecoder:
         self.past = [(torch.stack(keys, dim=-1), torch.stack(values, dim=2)) for keys, values in pairs]
         self.keys, self.values = [[] for _ in self.keys], [[] for _ in self.values]
         if len(self.seats.owner) != self.seats.owners:  # several sequences a user: each has its own past
-            everyone = torch.arange(len(self.seats.owner), device=self.seats.owner.device)
-            self.forks = Seats(everyone, len(everyone))
+            self.forks = Seats.of_each(len(self.seats.owner), self.seats.owner.device)
 
     def step(self, tokens: Tensor) -> Tensor:
         """Feed tokens (A,), one a sequence -> hidden states (A, d) that predict the next."""

@@ -22,7 +22,6 @@ from .metrics import gain_in_errors, ndcg_at
 from .optim import Average, learning_rate, make_optimizer, set_learning_rate
 from .runtime import (
     RunLog,
-    autocast,
     load_weights,
     read_tensors,
     resolve_precision,
@@ -30,33 +29,41 @@ from .runtime import (
     write_tensors,
 )
 from .schemas import Prefixes, Splits
+from .steps import Step
 
 
 class Task(NamedTuple):
     """What is trained.
 
-    loss        (model, batch, its rows among the training prefixes) -> scalars by name, means over
-                the batch; "loss" is minimised, all are logged
+    loss        (model, batch, *given) -> scalars by name, means over the batch; "loss" is minimised, all
+                are logged
     recommender (model) -> what the evaluator asks
     prepare     (model, epoch from 1) -> entries for the log; called before each epoch, e.g. to annotate.
                 It must come to the same whether or not the run was killed in between. May raise ``Stop``
+    given       (batch, its rows among the training prefixes) -> what the loss is given beside the batch,
+                tensors; None: the rows. What is looked up or drawn for a batch on the CPU belongs here
     rows        (epoch) -> the training prefixes of that epoch (None: all of them)
     passes      optimiser steps in a row on each batch; ``loss`` is asked anew for each
     guard       >= 0: the model must not get worse. It is evaluated before the first epoch, so that its
                 first weights may stay the best, and training ends where N@10 has lost that share
     sure        with a guard: later weights are better than the first ones only where validation N@10
                 gains at least so many standard errors (``gain_in_errors``)
+    steady      the loss does the same work on every batch of one shape: it never waits for the device to
+                decide what comes next, and reads nothing that changes but weights and arguments. On a
+                GPU the step is then recorded (``steps``)
     """
 
     name: str
     section: str  # of the settings, for the advice in errors: "tiger"
-    loss: Callable[[nn.Module, Prefixes, Tensor], dict[str, Tensor]]
+    loss: Callable[..., dict[str, Tensor]]
     recommender: Callable[[nn.Module], Recommender]
     prepare: Callable[[nn.Module, int], dict] | None = None
+    given: Callable[[Prefixes, Tensor], tuple[Tensor, ...]] | None = None
     rows: Callable[[int], Tensor] | None = None
     passes: int = 1
     guard: float = -1.0
     sure: float = 0.0
+    steady: bool = False
 
 
 class Stop(Exception):
@@ -93,6 +100,7 @@ def train(
     precision = resolve_precision(device, config.precision)
     optimizer = make_optimizer(model, config)
     average = Average(model, config.ema)
+    step = Step(model, task.loss, config, device, record=task.steady)
     log = RunLog(work_dir / "log.jsonl")
     state = {"epoch": 0, "step": 0, "stale": 0, "best": {}, "train_seconds": 0.0}
     state |= _resume(work_dir / "checkpoint.safetensors", model, optimizer, average)
@@ -122,7 +130,7 @@ def train(
         epoch = state["epoch"] + 1
         try:
             _check_guard(task, state)
-            row = _one_epoch(task, model, optimizer, average, splits.train, config, seed, state, progress)
+            row = _one_epoch(task, step, optimizer, average, splits.train, config, seed, state, progress)
         except Stop as reason:
             print(f"{task.name} ends before epoch {epoch}: {reason}")
             log.write(epoch=epoch, stopped=str(reason), **({} if state["best"] else look(epoch - 1)))
@@ -137,11 +145,13 @@ def train(
     return Trained(model.eval(), state["best"], state["train_seconds"], state["epoch"], precision)
 
 
-def _one_epoch(task, model, optimizer, average, train: Prefixes, config: TrainConfig, seed, state, progress):
+def _one_epoch(
+    task, step: Step, optimizer, average, train: Prefixes, config: TrainConfig, seed, state, progress
+):
     """One pass over the training prefixes; advances ``state`` and returns the log row."""
     from tqdm.auto import tqdm
 
-    epoch, device = state["epoch"] + 1, train.target.device
+    epoch, model, device = state["epoch"] + 1, step.model, train.target.device
     start, sums, norms = time.perf_counter(), {}, []
     seed_everything(seed, task.section, "prepare", epoch)
     prepared = task.prepare(model, epoch) if task.prepare else {}
@@ -158,18 +168,16 @@ def _one_epoch(task, model, optimizer, average, train: Prefixes, config: TrainCo
     for rows in bar:
         lr = learning_rate(config, state["step"], total_steps)
         set_learning_rate(optimizer, lr)
-        with autocast(device, config.precision):
-            losses = task.loss(model, train.take(rows), rows)
-        optimizer.zero_grad(set_to_none=True)
-        losses["loss"].backward()
-        norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip))
+        batch = train.take(rows)
+        losses = step(batch, task.given(batch, rows) if task.given else (rows,))
+        norms.append(losses.pop("grad_norm"))
         optimizer.step()
         state["step"] += 1
         average.update(model, state["step"])
         for name, value in losses.items():
-            sums[name] = sums.get(name, 0.0) + value.detach() * len(rows)
+            sums[name] = sums.get(name, 0.0) + value * len(rows)
         if progress and state["step"] % 20 == 0:
-            bar.set_postfix(loss=f"{float(losses['loss'].detach()):.3f}", best=_best_text(state))
+            bar.set_postfix(loss=f"{float(losses['loss']):.3f}", best=_best_text(state))
     means = {name: float(value) / (len(chosen) * task.passes) for name, value in sums.items()}
     if not torch.isfinite(torch.tensor(means["loss"])):
         what, section = f"the loss of {task.name} is {means['loss']} in epoch {epoch}", task.section

@@ -76,15 +76,13 @@ def pretrain(
     model = quicken_dropout(model, device).to(device)
     tokenizer, neighbours = tokenizer.to(device), neighbours.to(device)
 
-    def loss(model, batch: Prefixes, rows: Tensor) -> dict[str, Tensor]:
-        similar = draw_similar(neighbours, batch.target, settings.n_similar)
-        return pretrain_loss(model, tokenizer, batch, similar, settings)
-
     task = Task(
         name="Pretraining",
         section="pretrain",
-        loss=loss,
+        loss=lambda model, batch, similar: pretrain_loss(model, tokenizer, batch, similar, settings),
         recommender=lambda model: StreamRec(model, tokenizer, beams=config.evaluate.beams),
+        given=lambda batch, rows: (draw_similar(neighbours, batch.target, settings.n_similar),),
+        steady=True,
     )
     splits = splits.to(device)
     return train(task, model, splits, settings, seed, work_dir, config.evaluate.batch_size, progress)

@@ -239,7 +239,7 @@ def reinforce(
         return StreamRec(model, tokenizer, config.evaluate.beams, l=config.sft.l, think="greedy")
 
     habits = {"passes": settings.passes, "guard": settings.guard, "sure": settings.sure}
-    task = Task("Reinforcement", "grpo", loss, recommender, prepare, rows, **habits)
+    task = Task("Reinforcement", "grpo", loss, recommender, prepare, rows=rows, **habits)
     return train(task, model, splits, settings, seed, work_dir, config.evaluate.batch_size, progress)
 
 

@@ -202,11 +202,13 @@ def finetune(
     warm_up(model, tokenizer, splits.train, settings.l)
     held: dict[str, Tensor] = {}
 
-    def parts(model: Backbone, batch: Prefixes, rows: Tensor) -> dict[str, Tensor]:
+    def parts(model: Backbone, batch: Prefixes, *given: Tensor) -> dict[str, Tensor]:
+        return finetune_loss(model, tokenizer, batch, *given, settings)
+
+    def given(batch: Prefixes, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         place = torch.randint(0, neighbours.shape[1], (batch.rows,)).to(device)
-        rejected = neighbours[batch.target, place]
         reference = torch.stack([table[rows, 0], table[rows, 1 + place]], dim=1)
-        return finetune_loss(model, tokenizer, batch, held["thought"][rows], rejected, reference, settings)
+        return held["thought"][rows], neighbours[batch.target, place], reference
 
     def prepare(model: Backbone, epoch: int) -> dict:
         number, step = divmod(epoch - 1, settings.epochs_per_round)
@@ -223,12 +225,13 @@ def finetune(
             first = read_tensors(work_dir / "traces-0.safetensors")[0]["thought"]
             check_collapse(report, informativeness(first, tokenizer, splits.train.target.cpu()))
         rows = torch.arange(min(256, splits.train.rows), device=device)
-        norms = gradient_norms(model, parts(model, splits.train.take(rows), rows))
+        batch = splits.train.take(rows)
+        norms = gradient_norms(model, parts(model, batch, *given(batch, rows)))
         ranks = held["rank"].float().mean(0).tolist()
         return {"round": number, "norm": held["norm"].mean(0).tolist(), "rank": ranks, **report, **norms}
 
     def recommender(model: Backbone) -> StreamRec:
         return StreamRec(model, tokenizer, config.evaluate.beams, l=settings.l, think="greedy")
 
-    task = Task("Fine-tuning", "sft", parts, recommender, prepare)
+    task = Task("Fine-tuning", "sft", parts, recommender, prepare, given, steady=True)
     return train(task, model, splits, settings, seed, work_dir, config.evaluate.batch_size, progress)

@@ -71,8 +71,10 @@ def state_part(model, tokenizer, batch: Prefixes, s: Tensor, t: Tensor, config: 
     if l == 0:
         return last
     share = (l + 1) / ((l + 1) * (l + 2) / 2)  # w_l
-    j = int(torch.multinomial(torch.arange(1.0, l + 1), 1))
-    return share * last + (1 - share) * state_loss(state_scores(model, s[:, j : j + 1], table), batch.target)
+    weight = torch.arange(1.0, l + 1, device=s.device)
+    j = (weight / torch.empty_like(weight).exponential_()).argmax().view(1)  # a draw that waits for nobody
+    earlier = state_loss(state_scores(model, s.index_select(1, j), table), batch.target)
+    return share * last + (1 - share) * earlier
 
 
 def batch_places(items: Tensor) -> tuple[Tensor, Tensor]:

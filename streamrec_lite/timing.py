@@ -7,6 +7,10 @@ import time
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
+
+from .schemas import Prefixes
+from .steps import EAGER, Step
 
 
 def take_turns(variants: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
@@ -27,3 +31,11 @@ def clock(work: Callable[[], object], device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - start
+
+
+def get_to_know(step: Step, train: Prefixes, batches: list[Tensor]) -> None:
+    """Let a GPU record a step of every shape that comes, so that this is not timed."""
+    if step.record:
+        for at in {(len(at), int(train.length[at].max())): at for at in batches}.values():
+            for _ in range(EAGER + 1):
+                step(train.take(at), ())

@@ -55,6 +55,7 @@ def train_tiger(
         section="tiger",
         loss=lambda model, batch, rows: {"loss": tiger_loss(model, tokenizer, batch, settings)},
         recommender=lambda model: StreamRec(model, tokenizer, beams=config.evaluate.beams),
+        steady=True,
     )
     splits = splits.to(device)
     return train(task, model, splits, settings, seed, work_dir, config.evaluate.batch_size, progress)
