@@ -114,7 +114,8 @@ def test_recorded_steps_learn_what_eager_ones_learn(stage, tmp_path, monkeypatch
 def test_a_shape_is_recorded_after_some_steps():
     model = torch.nn.Linear(2, 1, bias=False).cuda()
     batch = Prefixes(*(torch.zeros(1, dtype=torch.long, device="cuda") for _ in range(4)))
-    step = Step(model, lambda m, batch, x: {"loss": m(x).sum()}, TrainConfig(clip=100.0), "cuda", record=True)
+    config = TrainConfig(clip=100.0, precision="float32")
+    step = Step(model, lambda m, batch, x: {"loss": m(x).sum()}, config, "cuda", record=True)
     for i in range(EAGER + 3):
         x = torch.tensor([[float(i), 1.0]], device="cuda")
         found = step(batch, (x,))
