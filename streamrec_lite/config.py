@@ -100,6 +100,12 @@ class PretrainConfig(TrainConfig):
     eval_every: int = opt(3, "epochs between evaluations on validation", 1, 100_000)
     n_similar: int = opt(2, "items of similar text that are written before the target (eq. 9)", 1, 16)
     pool: int = opt(10, "nearest items that they are drawn from, anew every epoch", 1, 10_000)
+    items: str = opt(
+        "vectors",
+        "an item is its codes and a vector of its own, or its codes",
+        among=("vectors", "codes"),
+    )
+    items_dropout: float = opt(0.3, "how often an item of a history goes without its vector", 0.0, 0.99)
 
 
 @dataclass(frozen=True)
@@ -121,7 +127,7 @@ class SftConfig(TrainConfig):
     repeats: str = opt("allowed", "may a thought come twice?", among=("never", "allowed"))
     items: str = opt(
         "vectors",
-        "an item is its codes and a vector of its own, or its codes",
+        "an item is its codes and a vector of its own, or its codes (pretraining's vectors are then dropped)",
         among=("vectors", "codes"),
     )
     items_dropout: float = opt(0.3, "how often an item of a history goes without its vector", 0.0, 0.99)
@@ -303,7 +309,7 @@ def preset(name: str = "lite", dataset: str = "playground") -> Config:
             tokenizer=replace(config.tokenizer, K=64, m=3, hidden=(256, 128), epochs=200),
             backbone=BackboneConfig(d_model=96, d_ff=256, num_layers=2, num_heads=4, d_kv=24),
             tiger=replace(config.tiger, max_epochs=9, warmup_steps=200, eval_every=3),
-            pretrain=replace(config.pretrain, max_epochs=5, warmup_steps=200, eval_every=5),
+            pretrain=replace(config.pretrain, max_epochs=5, warmup_steps=200, eval_every=5, items="codes"),
             sft=replace(
                 config.sft,
                 lr=1e-3,
@@ -324,7 +330,7 @@ def preset(name: str = "lite", dataset: str = "playground") -> Config:
             data=replace(config.data, playground_items=10_000, playground_users=50_000),
             backbone=BackboneConfig(d_model=256, d_ff=1024, num_layers=4, num_heads=4, d_kv=64),
             tiger=replace(config.tiger, max_epochs=36, eval_every=9, **long),
-            pretrain=replace(config.pretrain, max_epochs=18, eval_every=9, **long),
+            pretrain=replace(config.pretrain, max_epochs=18, eval_every=9, items="codes", **long),
             sft=replace(config.sft, max_epochs=18, eval_every=6, epochs_per_round=6, **long),
             grpo=replace(config.grpo, lr=1e-5, batch_size=128, updates=60, max_epochs=4, patience=10),
             evaluate=replace(config.evaluate, batch_size=512),

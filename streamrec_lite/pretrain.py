@@ -15,6 +15,7 @@ from torch import Tensor
 from .backbone import Backbone, history_tokens, shift_right
 from .config import Config, PretrainConfig
 from .decoding import answer_log_probs
+from .item_vectors import ItemVectors
 from .loop import Task, Trained, train
 from .optim import quicken_dropout
 from .recommender import StreamRec
@@ -75,6 +76,9 @@ def pretrain(
     model = Backbone(config.backbone, tokenizer.vocab_size, ("direct", "thinking"))
     model = quicken_dropout(model, device).to(device)
     tokenizer, neighbours = tokenizer.to(device), neighbours.to(device)
+    if settings.items == "vectors":
+        model.items = ItemVectors.of(tokenizer, config.backbone.d_model)
+        model.items.dropout = settings.items_dropout
 
     task = Task(
         name="Pretraining",

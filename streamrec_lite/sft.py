@@ -184,7 +184,9 @@ def finetune(
     model.mark = settings.mark == "answer"
     model.repeats = settings.repeats == "allowed"
     model, tokenizer = model.to(device), tokenizer.to(device)
-    if settings.items == "vectors" and model.items is None:
+    if settings.items == "codes":
+        model.items = None
+    elif model.items is None:
         model.items = ItemVectors.of(tokenizer, model.config.d_model)
     if model.items is not None:
         model.items.dropout = settings.items_dropout

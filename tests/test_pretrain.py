@@ -93,6 +93,23 @@ def test_both_decoders_learn_and_answer(tmp_path):
     )
 
 
+def test_items_get_vectors_of_their_own(tmp_path):
+    """... that learn, unless the settings say codes; a saved model has them still."""
+    tokenizer, splits = chain_world()
+    neighbours = (torch.arange(12)[:, None] + torch.arange(1, 4)) % 12
+    for items in ("vectors", "codes"):
+        config = settings(max_epochs=1, items=items, items_dropout=0.25)
+        model = pretrain(splits, tokenizer, neighbours, config, 0, tmp_path / items, progress=False).model
+        if items == "codes":
+            assert model.items is None
+            continue
+        assert model.items.dropout == 0.25
+        assert model.items.vectors.weight[:12].norm(dim=1).min() > 0
+        model.save(tmp_path)
+        again = Backbone.load(tmp_path)
+        assert torch.equal(again.items.vectors.weight, model.items.vectors.weight)
+
+
 def test_resumed_equals_uninterrupted(tmp_path, monkeypatch):
     tokenizer, splits = chain_world()
     neighbours = (torch.arange(12)[:, None] + torch.arange(1, 4)) % 12
