@@ -110,11 +110,17 @@ class PretrainConfig(TrainConfig):
 
 @dataclass(frozen=True)
 class SftConfig(TrainConfig):
-    lr: float = opt(1.5e-3, "AdamW peak learning rate", 1e-8, 1.0)
+    lr: float = opt(5e-4, "AdamW peak learning rate", 1e-8, 1.0)
+    embedding_lr: float = opt(4.0, "how many times faster the embedding table learns", 0.0, 1e4)
     max_epochs: int = opt(12, "passes over the training prefixes", 1, 100_000)
     l: int = opt(4, "l: thoughts before the answer", 0, 64)
     annotator: str = opt(
         "residual", "where thoughts come from", among=("residual", "nearest-items", "own-codes", "random")
+    )
+    start: str = opt(
+        "direct",
+        "the thinking decoder starts as a copy of the direct one, or as stage 1 left it",
+        among=("direct", "thinking"),
     )
     epochs_per_round: int = opt(4, "epochs between two annotations", 1, 100_000)
     read: str = opt("own", "whose thoughts answers and states are learned after", among=("own", "annotated"))
@@ -313,6 +319,8 @@ def preset(name: str = "lite", dataset: str = "playground") -> Config:
             sft=replace(
                 config.sft,
                 lr=1e-3,
+                embedding_lr=20.0,
+                start="thinking",
                 max_epochs=4,
                 warmup_steps=100,
                 eval_every=2,
@@ -331,7 +339,15 @@ def preset(name: str = "lite", dataset: str = "playground") -> Config:
             backbone=BackboneConfig(d_model=256, d_ff=1024, num_layers=4, num_heads=4, d_kv=64),
             tiger=replace(config.tiger, max_epochs=36, eval_every=9, **long),
             pretrain=replace(config.pretrain, max_epochs=18, eval_every=9, items="codes", **long),
-            sft=replace(config.sft, max_epochs=18, eval_every=6, epochs_per_round=6, **long),
+            sft=replace(
+                config.sft,
+                embedding_lr=20.0,
+                start="thinking",
+                max_epochs=18,
+                eval_every=6,
+                epochs_per_round=6,
+                **long,
+            ),
             grpo=replace(config.grpo, lr=1e-5, batch_size=128, updates=60, max_epochs=4, patience=10),
             evaluate=replace(config.evaluate, batch_size=512),
         )

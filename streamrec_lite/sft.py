@@ -192,6 +192,8 @@ def finetune(
         model.items.dropout = settings.items_dropout
     if settings.sharpness > 0:
         model.sharpness.requires_grad_(False).fill_(settings.sharpness)
+    if settings.start == "direct":  # stage 1 taught the thinking decoder to believe hints
+        model.decoders["thinking"].load_state_dict(model.decoders["direct"].state_dict())
     splits = splits.to(device)
     neighbours = neighbours[:, : settings.pool].to(device)
     path = work_dir / "reference.safetensors"

@@ -201,6 +201,19 @@ def test_no_validation_or_test_target_is_annotated(tmp_path):
     assert kept[0] == kept[1]
 
 
+@pytest.mark.parametrize("start", ["direct", "thinking"])
+def test_what_the_thinking_decoder_starts_from(start, tmp_path):
+    """Steps of next to no length leave it where it started."""
+    model, tokenizer, splits, neighbours = pretrained()
+    before = {n: {k: v.clone() for k, v in d.state_dict().items()} for n, d in model.decoders.items()}
+    config = settings(max_epochs=1, start=start)
+    config = dataclasses.replace(config, sft=dataclasses.replace(config.sft, lr=1e-8))
+    result = finetune(model, splits, tokenizer, neighbours, config, 0, tmp_path, progress=False)
+    for name, weight in result.model.decoders["thinking"].state_dict().items():
+        assert torch.allclose(weight, before[start][name], atol=1e-6), name
+    assert any(not torch.equal(x, before["direct"][n]) for n, x in before["thinking"].items())
+
+
 def test_resumed_equals_uninterrupted(tmp_path, monkeypatch):
     config = settings(max_epochs=4, epochs_per_round=2)
 
