@@ -101,26 +101,25 @@ class PretrainConfig(TrainConfig):
     n_similar: int = opt(2, "items of similar text that are written before the target (eq. 9)", 1, 16)
     pool: int = opt(10, "nearest items that they are drawn from, anew every epoch", 1, 10_000)
     items: str = opt(
-        "vectors",
-        "an item is its codes and a vector of its own, or its codes",
-        among=("vectors", "codes"),
+        "codes",
+        "an item is its codes, or its codes and a vector of its own",
+        among=("codes", "vectors"),
     )
     items_dropout: float = opt(0.3, "how often an item of a history goes without its vector", 0.0, 0.99)
 
 
 @dataclass(frozen=True)
 class SftConfig(TrainConfig):
-    lr: float = opt(5e-4, "AdamW peak learning rate", 1e-8, 1.0)
-    embedding_lr: float = opt(4.0, "how many times faster the embedding table learns", 0.0, 1e4)
+    lr: float = opt(1.5e-3, "AdamW peak learning rate", 1e-8, 1.0)
     max_epochs: int = opt(12, "passes over the training prefixes", 1, 100_000)
     l: int = opt(4, "l: thoughts before the answer", 0, 64)
     annotator: str = opt(
         "residual", "where thoughts come from", among=("residual", "nearest-items", "own-codes", "random")
     )
     start: str = opt(
-        "direct",
-        "the thinking decoder starts as a copy of the direct one, or as stage 1 left it",
-        among=("direct", "thinking"),
+        "thinking",
+        "the thinking decoder starts as stage 1 left it, or as a copy of the direct one",
+        among=("thinking", "direct"),
     )
     epochs_per_round: int = opt(4, "epochs between two annotations", 1, 100_000)
     read: str = opt("own", "whose thoughts answers and states are learned after", among=("own", "annotated"))
@@ -315,12 +314,10 @@ def preset(name: str = "lite", dataset: str = "playground") -> Config:
             tokenizer=replace(config.tokenizer, K=64, m=3, hidden=(256, 128), epochs=200),
             backbone=BackboneConfig(d_model=96, d_ff=256, num_layers=2, num_heads=4, d_kv=24),
             tiger=replace(config.tiger, max_epochs=9, warmup_steps=200, eval_every=3),
-            pretrain=replace(config.pretrain, max_epochs=5, warmup_steps=200, eval_every=5, items="codes"),
+            pretrain=replace(config.pretrain, max_epochs=5, warmup_steps=200, eval_every=5),
             sft=replace(
                 config.sft,
                 lr=1e-3,
-                embedding_lr=20.0,
-                start="thinking",
                 max_epochs=4,
                 warmup_steps=100,
                 eval_every=2,
@@ -338,16 +335,8 @@ def preset(name: str = "lite", dataset: str = "playground") -> Config:
             data=replace(config.data, playground_items=10_000, playground_users=50_000),
             backbone=BackboneConfig(d_model=256, d_ff=1024, num_layers=4, num_heads=4, d_kv=64),
             tiger=replace(config.tiger, max_epochs=36, eval_every=9, **long),
-            pretrain=replace(config.pretrain, max_epochs=18, eval_every=9, items="codes", **long),
-            sft=replace(
-                config.sft,
-                embedding_lr=20.0,
-                start="thinking",
-                max_epochs=18,
-                eval_every=6,
-                epochs_per_round=6,
-                **long,
-            ),
+            pretrain=replace(config.pretrain, max_epochs=18, eval_every=9, **long),
+            sft=replace(config.sft, max_epochs=18, eval_every=6, epochs_per_round=6, **long),
             grpo=replace(config.grpo, lr=1e-5, batch_size=128, updates=60, max_epochs=4, patience=10),
             evaluate=replace(config.evaluate, batch_size=512),
         )
