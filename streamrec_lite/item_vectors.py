@@ -39,12 +39,13 @@ class ItemVectors(nn.Module):
         self.register_buffer("item", torch.zeros(n_items, dtype=torch.int64))  # the item of each key
 
     @classmethod
-    def of(cls, tokenizer, d: int) -> ItemVectors:
+    def of(cls, tokenizer, d: int, dropout: float = 0.0) -> ItemVectors:
         """Zero vectors for the catalogue of ``tokenizer``."""
         made = cls(tokenizer.n_items, tokenizer.m, d, tokenizer.vocab_size).to(tokenizer.tokens.device)
         keys, item = made._key(tokenizer.tokens[: tokenizer.n_items]).sort()
         made.keys.copy_(keys)
         made.item.copy_(item)
+        made.dropout = dropout
         return made
 
     def of_items(self, items: Tensor) -> Tensor:

@@ -77,8 +77,7 @@ def pretrain(
     model = quicken_dropout(model, device).to(device)
     tokenizer, neighbours = tokenizer.to(device), neighbours.to(device)
     if settings.items == "vectors":
-        model.items = ItemVectors.of(tokenizer, config.backbone.d_model)
-        model.items.dropout = settings.items_dropout
+        model.items = ItemVectors.of(tokenizer, config.backbone.d_model, settings.items_dropout)
 
     task = Task(
         name="Pretraining",

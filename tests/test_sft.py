@@ -14,6 +14,7 @@ from streamrec_lite import loop, sft
 from streamrec_lite.backbone import Backbone, history_tokens, item_table, targets
 from streamrec_lite.config import SftConfig, preset
 from streamrec_lite.decoding import answer_log_probs
+from streamrec_lite.item_vectors import ItemVectors
 from streamrec_lite.schemas import BOS, FIRST_CODE, Splits
 from streamrec_lite.sft import finetune, finetune_loss
 
@@ -212,6 +213,19 @@ def test_what_the_thinking_decoder_starts_from(start, tmp_path):
     for name, weight in result.model.decoders["thinking"].state_dict().items():
         assert torch.allclose(weight, before[start][name], atol=1e-6), name
     assert any(not torch.equal(x, before["direct"][n]) for n, x in before["thinking"].items())
+
+
+@pytest.mark.parametrize("items", ["codes", "vectors"])
+def test_vectors_of_pretraining_are_dropped_or_learn_on(items, tmp_path):
+    model, tokenizer, splits, neighbours = pretrained()
+    model.items = ItemVectors.of(tokenizer, SIZES.d_model)
+    torch.nn.init.ones_(model.items.vectors.weight[:12])
+    config = settings(max_epochs=1, items=items, items_dropout=0.2)
+    model = finetune(model, splits, tokenizer, neighbours, config, 0, tmp_path, progress=False).model
+    if items == "codes":
+        assert model.items is None
+    else:  # not made anew from zero
+        assert model.items.dropout == 0.2 and model.items.vectors.weight[:12].mean() > 0.5
 
 
 def test_resumed_equals_uninterrupted(tmp_path, monkeypatch):

@@ -48,8 +48,7 @@ def train_tiger(
     model = quicken_dropout(Backbone(config.backbone, tokenizer.vocab_size), device).to(device)
     tokenizer = tokenizer.to(device)
     if items:
-        model.items = ItemVectors.of(tokenizer, config.backbone.d_model)
-        model.items.dropout = config.sft.items_dropout
+        model.items = ItemVectors.of(tokenizer, config.backbone.d_model, config.sft.items_dropout)
     task = Task(
         name="TIGER",
         section="tiger",
