@@ -278,14 +278,19 @@ def history_tokens(table: Tensor, history: Tensor) -> Tensor:
 
 def targets(model: Backbone, tokenizer, items: Tensor) -> Tensor:
     """t of items (...): the mean of their m code embeddings, plus their own vectors, (..., d)."""
-    t = model.shared(tokenizer.tokens[items]).mean(dim=-2)
+    t = _mean_of_codes(model, tokenizer.tokens[items])
     return t if model.items is None else t + model.items.of_items(items)
 
 
 def item_table(model: Backbone, tokenizer) -> Tensor:
     """t of every item, the rows that states are compared with: (N, d) float32."""
-    every = torch.arange(tokenizer.n_items, device=model.shared.weight.device)
-    return targets(model, tokenizer, every).float()
+    t = _mean_of_codes(model, tokenizer.tokens[: tokenizer.n_items])
+    return (t if model.items is None else t + model.items.every()).float()
+
+
+def _mean_of_codes(model: Backbone, tokens: Tensor) -> Tensor:
+    """(..., m) code tokens -> (..., d). Code by code: the m embeddings of a catalogue are a large table."""
+    return sum(model.shared(code) for code in tokens.unbind(-1)) / tokens.shape[-1]
 
 
 def state_scores(model: Backbone, s: Tensor, t: Tensor) -> Tensor:

@@ -15,16 +15,13 @@ from .backbone import Backbone, history_tokens
 from .baselines.tiger import tiger_loss
 from .bench_neural import bench_sasrec
 from .bench_rl import bench_sampling, bench_update
+from .bench_subject import Subject, of_dataset, of_run, random_ids
 from .bench_thinking import bench_annotate, bench_finetuning, bench_thinking
-from .clustering import kmeans, nearest
-from .config import BackboneConfig, DataConfig, EmbeddingConfig, EvalConfig, TrainConfig
-from .data.sequences import leave_one_out, length_batches
-from .data.sources import load_dataset
+from .config import BackboneConfig, EvalConfig, TrainConfig
+from .data.sequences import length_batches
 from .decoding import beam_search
-from .embeddings import embed_items
 from .errors import BadInput, did_you_mean
 from .optim import make_optimizer, quicken_dropout
-from .repair import repair_collisions
 from .rivals import as_transformers_t5
 from .runtime import autocast, matmul_rate, pick_device, resolve_precision, seed_everything, write_json
 from .schemas import PAD, Prefixes
@@ -32,32 +29,36 @@ from .semantic_ids import SemanticTokenizer
 from .steps import Step
 from .timing import clock, get_to_know, take_turns
 
-ITEMS = 4_344  # of the catalogue that the beam is timed on, as many as scientific-2018 has
 LARGE = BackboneConfig(d_model=128, d_ff=1024, num_layers=4, num_heads=6, d_kv=64, dropout=0.1)
 
 
-def main(names: list[str] = (), dataset: str | None = None, out: str | Path | None = None) -> dict:
+def main(
+    names: list[str] = (),
+    dataset: str | None = None,
+    out: str | Path | None = None,
+    run: str | Path | None = None,
+) -> dict:
     """Run the named benchmarks (default: all), print a line for each figure, write JSON to ``out``.
 
     Args:
         dataset: whose histories are used; default: a playground of 4,344 items.
+        run: a finished run instead, with its histories, its semantic IDs and its trained models.
     """
     for name in names:
         if name not in BENCHMARKS:
             raise BadInput(f"benchmark {name!r}", "unknown benchmark", did_you_mean(name, BENCHMARKS))
+    if run and dataset:
+        raise BadInput("--dataset and --run", "a run has a data set of its own", "give one of them")
     device = pick_device()
-    config = DataConfig(playground_items=ITEMS, playground_users=4_000)
-    data = load_dataset(dataset or "playground", config)
-    splits = leave_one_out(data, config.max_history, device)
+    subject = of_run(run, device) if run else of_dataset(dataset, device)
     rates = {kind: matmul_rate(kind, device.type) / 1e9 for kind in ("float32", "bfloat16")}
-    report = {"device": str(device), "threads": torch.get_num_threads(), "dataset": data.name}
+    report = {"device": str(device), "threads": torch.get_num_threads(), "dataset": subject.name}
     report |= {"matrix GFLOP/s": {kind: round(rate, 1) for kind, rate in rates.items()}}
-    print(f"{device}, {report['threads']} threads, {data.name}; matrix products: "
+    print(f"{device}, {report['threads']} threads, {subject.name}; matrix products: "
           + ", ".join(f"{kind} {rate:,.0f} GFLOP/s" for kind, rate in rates.items()))  # fmt: skip
-    codes = text_ids(data)
     for name in names or BENCHMARKS:
         print(f"\n{name}: {BENCHMARKS[name].__doc__.splitlines()[0]}")
-        report[name] = BENCHMARKS[name](splits, codes, device)
+        report[name] = BENCHMARKS[name](subject)
         for key, value in report[name].items():
             print(f"  {key}: {value:,.4g}" if isinstance(value, float) else f"  {key}: {value}")
     if out:
@@ -65,37 +66,17 @@ def main(names: list[str] = (), dataset: str | None = None, out: str | Path | No
     return report
 
 
-def random_ids(n: int, m: int = 4, K: int = 256, seed: int = 0) -> Tensor:
-    """n different semantic IDs (n, m), drawn evenly: the widest tree, and the least like real text."""
-    generator = torch.Generator().manual_seed(seed)
-    numbers = torch.randint(0, K**m, (n + n // 2 + 16,), generator=generator).unique()
-    numbers = numbers[torch.randperm(len(numbers), generator=generator)[:n]]
-    return torch.stack([numbers // K**j % K for j in reversed(range(m))], dim=1)
-
-
-def text_ids(data) -> Tensor:
-    """Semantic IDs (N, 4) of a catalogue's text: TF-IDF, then plain residual k-means; takes seconds."""
-    config = EmbeddingConfig(model="tfidf")
-    latents = torch.from_numpy(embed_items(data, config, progress=False))
-    residual, books, codes = latents, [], []
-    for level in range(4):
-        books.append(kmeans(residual, 256, seed=level))
-        codes.append(nearest(residual, books[-1]))
-        residual = residual - books[-1][codes[-1]]
-    return repair_collisions(torch.stack(codes, dim=1), latents, books)
-
-
-def bench_beam(splits, codes, device) -> dict:
+def bench_beam(subject: Subject) -> dict:
     """Constrained beam of 20, users/s, against generate() with prefix_allowed_tokens_fn."""
-    trie = _beam_against_generate("trie", splits, codes, device)
-    vocabulary = _beam_against_generate("vocabulary", splits, codes, device)
+    trie = _beam_against_generate("trie", subject)
+    vocabulary = _beam_against_generate("vocabulary", subject)
     return trie | {f"{key}, softmax over the vocabulary": value for key, value in vocabulary.items()}
 
 
-def _beam_against_generate(softmax: str, splits, codes, device) -> dict:
+def _beam_against_generate(softmax: str, subject: Subject) -> dict:
     """generate's ``renormalize_logits`` is the softmax over the trie, so both score alike either way."""
+    splits, tokenizer, device = subject.splits, subject.tokenizer, subject.device
     seed_everything(0, "bench")
-    tokenizer = SemanticTokenizer.from_codes(codes, 256).to(device)
     model = Backbone(BackboneConfig(softmax=softmax, recency=0), tokenizer.vocab_size).to(device).eval()
     t5 = as_transformers_t5(model).to(device).eval()
     rows = torch.randperm(splits.test.rows, generator=torch.Generator().manual_seed(0)).to(device)
@@ -147,13 +128,13 @@ def training_flops(config: BackboneConfig, vocab: int, length: Tensor, m: int = 
     return float((3 * 2 * (config.num_layers * (encoder + decoder) + m * d * vocab)).mean())
 
 
-def bench_training(splits, codes, device) -> dict:
+def bench_training(subject: Subject) -> dict:
     """Training samples/s, against the same T5 padded to 20 items, float32, through a DataLoader."""
     from torch.utils.data import DataLoader
 
     seed_everything(0, "bench")
-    config, train = TrainConfig(), splits.train
-    tokenizer = SemanticTokenizer.from_codes(codes, 256).to(device)
+    tokenizer, device = subject.tokenizer, subject.device
+    config, train = TrainConfig(), subject.splits.train
     model = quicken_dropout(Backbone(LARGE, tokenizer.vocab_size), device).to(device).train()
     t5 = as_transformers_t5(Backbone(LARGE, tokenizer.vocab_size)).to(device).train()
     table, optimizer = tokenizer.tokens, make_optimizer(model, config)
@@ -193,7 +174,7 @@ def bench_training(splits, codes, device) -> dict:
         return 256 / clock(work, device)
 
     speed = take_turns({"ours": ours, "padded": theirs}, 4)
-    flops = training_flops(LARGE, tokenizer.vocab_size, train.length)
+    flops = training_flops(LARGE, tokenizer.vocab_size, train.length, tokenizer.m)
     shares = {
         f"share of the {kind} matrix rate": speed["ours"] * flops / matmul_rate(kind, device.type)
         for kind in ("float32", "bfloat16")
@@ -208,10 +189,10 @@ def bench_training(splits, codes, device) -> dict:
     }
 
 
-def bench_precision(splits, codes, device) -> dict:
+def bench_precision(subject: Subject) -> dict:
     """One training step in bfloat16 autocast against float32, and torch's dropout against ours."""
     seed_everything(0, "bench")
-    tokenizer = SemanticTokenizer.from_codes(codes, 256).to(device)
+    splits, tokenizer, device = subject.splits, subject.tokenizer, subject.device
     batch = splits.train.take(length_batches(splits.train.length, 64, 0)[0])
 
     def variant(precision: str, quick: bool):
@@ -237,14 +218,14 @@ def bench_precision(splits, codes, device) -> dict:
     }
 
 
-def bench_scale(splits, codes, device) -> dict:
+def bench_scale(subject: Subject) -> dict:
     """Time a user from 10,000 to 1,000,000 items, and what the trie of a million costs.
 
     Random IDs of a small catalogue differ after two codes, and the beam needs no decoder step for
     the rest: that is most of what the large one costs more.
     """
     seed_everything(0, "bench")
-    rows = EvalConfig().batch_size
+    device, rows = subject.device, EvalConfig().batch_size
     model = Backbone(BackboneConfig(), 3 + 4 * 256).to(device).eval()
     small = SemanticTokenizer.from_codes(random_ids(10_000), 256).to(device)
     many = random_ids(1_000_000)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from .baselines.neural import build
+from .bench_subject import Subject
 from .config import BaselineConfig
 from .data.sequences import length_batches
 from .optim import make_optimizer, quicken_dropout
@@ -12,14 +13,14 @@ from .runtime import autocast, resolve_precision, seed_everything
 from .timing import clock, take_turns
 
 
-def bench_sasrec(splits, codes, device) -> dict:
+def bench_sasrec(subject: Subject) -> dict:
     """SASRec's training samples/s (d 64, 2 layers, batch 256), against random batches padded to 20 items.
 
     The rival is the same model as it is mostly trained: batches of all lengths, padded, float32, torch's
     dropout.
     """
+    splits, device, n_items = subject.splits, subject.device, subject.tokenizer.n_items
     settings, train = BaselineConfig(), splits.train
-    n_items = len(codes)
     precision = resolve_precision(device, "auto")
 
     def trainer(batches, precision: str, quick: bool):

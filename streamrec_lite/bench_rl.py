@@ -7,6 +7,7 @@ import dataclasses
 import torch
 
 from .backbone import Backbone, history_tokens
+from .bench_subject import Subject
 from .config import BackboneConfig, GrpoConfig
 from .grpo import rollout_log_probs, write_rollouts
 from .optim import make_optimizer
@@ -20,22 +21,22 @@ from .timing import clock, take_turns
 L, USERS = 4, 32
 
 
-def _setting(splits, codes, device) -> tuple[Backbone, SemanticTokenizer, Prefixes]:
+def _setting(subject: Subject) -> tuple[Backbone, SemanticTokenizer, Prefixes, torch.device]:
     """A model with both decoders at the lite preset's sizes, and the users of one update."""
     seed_everything(0, "bench")
-    tokenizer = SemanticTokenizer.from_codes(codes, 256).to(device)
+    tokenizer, train, device = subject.tokenizer, subject.splits.train, subject.device
     sizes = BackboneConfig(recency=0)  # transformers' T5 has none
     model = Backbone(sizes, tokenizer.vocab_size, ("direct", "thinking")).to(device).eval()
-    rows = torch.randperm(splits.train.rows, generator=torch.Generator().manual_seed(0))[:USERS]
-    return model, tokenizer, splits.train.take(rows.to(device))
+    rows = torch.randperm(train.rows, generator=torch.Generator().manual_seed(0))[:USERS]
+    return model, tokenizer, train.take(rows.to(device)), device
 
 
-def bench_sampling(splits, codes, device) -> dict:
+def bench_sampling(subject: Subject) -> dict:
     """Rollouts, 16 a user, l = 4 thoughts and m codes, tokens/s, against generate(do_sample=True).
 
     generate samples freely; ours draws answers from the trie, which is more work.
     """
-    model, tokenizer, users = _setting(splits, codes, device)
+    model, tokenizer, users, device = _setting(subject)
     t5 = as_transformers_t5(model, "thinking").to(device).eval()
     G, length = GrpoConfig().G, L + tokenizer.m
     tokens = history_tokens(tokenizer.tokens, users.history)
@@ -70,13 +71,13 @@ def _alike(tokenizer, items: torch.Tensor, k: int) -> torch.Tensor:
     return shared.scatter(1, items[:, None], -1.0).topk(k, dim=1).indices
 
 
-def bench_update(splits, codes, device) -> dict:
+def bench_update(subject: Subject) -> dict:
     """One GRPO update of 32 users x 16 rollouts, all rewards included, in passes of the policy.
 
     A pass is the policy's own forward and backward on the same tokens. Negatives are items that share
     codes with the target: like items of similar text they stand on few branches of the trie.
     """
-    model, tokenizer, users = _setting(splits, codes, device)
+    model, tokenizer, users, device = _setting(subject)
     start, config = model, GrpoConfig()
     optimizer = make_optimizer(model, dataclasses.replace(config, lr=0.0))
     reference = torch.zeros(users.rows, device=device)

@@ -8,6 +8,7 @@ from torch import Tensor
 from .annotator import annotate
 from .backbone import Backbone, history_tokens, item_table
 from .baselines.tiger import tiger_loss
+from .bench_subject import Subject
 from .clustering import nearest
 from .config import BackboneConfig, EvalConfig, SftConfig, TrainConfig
 from .data.sequences import iterate, length_batches
@@ -16,7 +17,6 @@ from .item_vectors import ItemVectors
 from .optim import make_optimizer, quicken_dropout
 from .runtime import resolve_precision, seed_everything
 from .schemas import BOS, FIRST_CODE, Prefixes
-from .semantic_ids import SemanticTokenizer
 from .sft import finetune_loss
 from .steps import Step
 from .thinking import think_and_answer
@@ -25,12 +25,11 @@ from .timing import clock, get_to_know, take_turns
 L = 4
 
 
-def _world(codes, device):
-    """A tokenizer and a model with both decoders, at the lite preset's sizes for real data."""
+def _fresh(subject: Subject) -> Backbone:
+    """An untrained model with both decoders, at the lite preset's sizes for real data."""
     seed_everything(0, "bench")
-    tokenizer = SemanticTokenizer.from_codes(codes, 256).to(device)
-    model = Backbone(BackboneConfig(), tokenizer.vocab_size, ("direct", "thinking"), mark=True)
-    return tokenizer, model.to(device).eval()
+    model = Backbone(BackboneConfig(), subject.tokenizer.vocab_size, ("direct", "thinking"), mark=True)
+    return model.to(subject.device).eval()
 
 
 def _some(prefixes: Prefixes, count: int) -> Prefixes:
@@ -80,14 +79,15 @@ def _decoder_alone(model: Backbone, tokenizer, prefixes: Prefixes, thought: Tens
     return seconds["anew"] / seconds["cached"]
 
 
-def bench_annotate(splits, codes, device) -> dict:
+def bench_annotate(subject: Subject) -> dict:
     """Annotating l = 4 thoughts with the cache, prefixes/s, against the decoder from BOS at each step.
 
     Both ways share the encoder, the ranks and the search for the nearest code, which are most of the
     work; so the decoder alone has a ratio of its own.
     """
-    tokenizer, model = _world(codes, device)
-    users = _some(splits.train, 1024)
+    tokenizer, device = subject.tokenizer, subject.device
+    model = subject.trained.get("STREAM-Rec-SFT") or _fresh(subject)
+    users = _some(subject.splits.train, 1024)
     mine = annotate(model, tokenizer, users, L).thought
     same = mine == annotate_from_the_start(model, tokenizer, users, L)
     speed = take_turns(
@@ -108,10 +108,17 @@ def bench_annotate(splits, codes, device) -> dict:
     }
 
 
-def bench_thinking(splits, codes, device) -> dict:
-    """Time a user of l = 4 greedy thoughts and a beam of 20, against the same beam without thoughts."""
-    tokenizer, model = _world(codes, device)
-    users = _some(splits.test, 1024)
+def bench_thinking(subject: Subject) -> dict:
+    """Time a user of l = 4 greedy thoughts and a beam of 20, against the same beam without thoughts.
+
+    With a run: its STREAM-Rec-SFT with and without thoughts, and its TIGER. An untrained model's beams
+    go wherever chance sends them, and two decoders' to different parts of the trie, deeper or less
+    deep: then much of the ratio is chance, too.
+    """
+    tokenizer, device = subject.tokenizer, subject.device
+    slow = subject.trained.get("STREAM-Rec-SFT") or _fresh(subject)
+    fast = subject.trained.get("TIGER", slow)
+    users = _some(subject.splits.test, 1024)
 
     def ask(answer) -> float:
         def work():
@@ -121,23 +128,27 @@ def bench_thinking(splits, codes, device) -> dict:
         return clock(work, device) / users.rows
 
     ways = {
-        "at once": lambda tokens: beam_search(model, tokenizer.trie, tokens, 20, 10),
-        "thinking": lambda tokens: think_and_answer(model, tokenizer.trie, tokens, L, "greedy"),
+        "at once": lambda tokens: beam_search(fast, tokenizer.trie, tokens, 20, 10),
+        "no thoughts": lambda tokens: think_and_answer(slow, tokenizer.trie, tokens, 0, "greedy"),
+        "thinking": lambda tokens: think_and_answer(slow, tokenizer.trie, tokens, L, "greedy"),
     }
-    seconds = take_turns({name: lambda way=way: ask(way) for name, way in ways.items()}, 5)
+    seconds = take_turns({name: lambda way=way: ask(way) for name, way in ways.items()}, 7)
     return {
         "ms a user, at once": 1e3 * seconds["at once"],
+        "ms a user, thinking decoder without thoughts": 1e3 * seconds["no thoughts"],
         "ms a user, after 4 thoughts": 1e3 * seconds["thinking"],
         "ratio": seconds["thinking"] / seconds["at once"],
+        "ratio to the same decoder without thoughts": seconds["thinking"] / seconds["no thoughts"],
+        "trained": bool(subject.trained),
     }
 
 
-def bench_finetuning(splits, codes, device) -> dict:
+def bench_finetuning(subject: Subject) -> dict:
     """Time of a fine-tuning epoch, its share of annotation included, in TIGER epochs of the same sizes."""
-    tokenizer, tiger = _world(codes, device)
-    _, model = _world(codes, device)
+    tokenizer, device = subject.tokenizer, subject.device
+    tiger, model = _fresh(subject), _fresh(subject)
     model.items = ItemVectors.of(tokenizer, model.config.d_model)  # as fine-tuning has them
-    config, train = SftConfig(), splits.train
+    config, train = SftConfig(), subject.splits.train
     for each in (tiger, model):
         quicken_dropout(each, device).train()
     optimizers = {each: make_optimizer(each, config) for each in (tiger, model)}

@@ -134,12 +134,15 @@ def doctor() -> None:
 def bench(
     name: Annotated[list[str] | None, typer.Argument(help="Benchmarks; default: all.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Whose histories; default: a playground.")] = None,
+    run: Annotated[
+        str | None, typer.Option(help="A finished run: its histories, its IDs, its models.")
+    ] = None,
     out: Annotated[str | None, typer.Option(help="File for the figures, JSON.")] = None,
 ) -> None:
     """Measure speed and memory, as ratios within one run."""
     from .bench import main as measure
 
-    measure(name or [], dataset=dataset, out=out)
+    measure(name or [], dataset=dataset, out=out, run=run)
 
 
 def main(arguments: list[str] | None = None) -> None:

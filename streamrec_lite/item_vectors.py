@@ -52,6 +52,10 @@ class ItemVectors(nn.Module):
         """Items (...) -> their vectors (..., d)."""
         return self.vectors(items)
 
+    def every(self) -> Tensor:
+        """The vectors of all items (N, d)."""
+        return self.vectors.weight[:-1]
+
     def forward(self, tokens: Tensor) -> Tensor:
         """History tokens (B, L*m) -> for each token the vector of its item (B, L*m, d); PAD: zero."""
         key = self._key(tokens.view(len(tokens), -1, self.m))  # (B, L)

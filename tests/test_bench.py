@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from streamrec_lite import bench
+from streamrec_lite import bench, bench_subject
 from streamrec_lite.backbone import Backbone
 from streamrec_lite.config import BackboneConfig, DataConfig
 from streamrec_lite.data.sources import load_dataset
@@ -25,18 +25,18 @@ def test_flops_equal_torchs_own_count(items):
 
 
 def test_random_ids_are_distinct_and_spread():
-    codes = bench.random_ids(5000)
+    codes = bench_subject.random_ids(5000)
     assert codes.shape == (5000, 4)
     assert len(codes.unique(dim=0)) == 5000
     assert int(codes.min()) >= 0
     assert int(codes.max()) <= 255
     assert all(len(codes[:, j].unique()) == 256 for j in range(4))
-    assert torch.equal(codes, bench.random_ids(5000))
+    assert torch.equal(codes, bench_subject.random_ids(5000))
 
 
 def test_text_ids_are_distinct_and_share_prefixes_where_texts_are_alike():
     data = load_dataset("playground", DataConfig(playground_items=300, playground_users=200))
-    codes = bench.text_ids(data)
+    codes = bench_subject.text_ids(data)
     assert codes.shape == (data.n_items, 4)
     assert len(codes.unique(dim=0)) == data.n_items
     kind = data.items["categories"].factorize()[0]
@@ -74,3 +74,13 @@ def test_transformers_twin_has_the_same_weights():
 def test_unknown_benchmark():
     with pytest.raises(BadInput, match="beam"):
         bench.main(["beams"])
+
+
+def test_a_run_brings_its_own_data():
+    with pytest.raises(BadInput, match="a run has a data set of its own"):
+        bench.main(["beam"], dataset="playground", run="runs/playground")
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(BadInput, match=r"config\.json"):
+        bench.main(["beam"], run=tmp_path)

@@ -16,6 +16,8 @@ import torch
 from tiny_notebooks import COMMAND, OPEN, TINY, environment, write_all, write_notebook
 
 from streamrec_lite import cli, conductor, lessons_results, pipeline, reproduction, workers
+from streamrec_lite.bench_subject import of_run
+from streamrec_lite.bench_thinking import bench_thinking
 from streamrec_lite.conductor import Conductor, is_done
 from streamrec_lite.errors import BadInput
 from streamrec_lite.runs import (
@@ -26,7 +28,7 @@ from streamrec_lite.runs import (
     tiger_dir,
     tiger_hash,
 )
-from streamrec_lite.runtime import read_json
+from streamrec_lite.runtime import read_json, read_tensors
 from streamrec_lite.stages import done
 
 METRICS = {"R@5", "R@10", "N@5", "N@10"}
@@ -592,3 +594,23 @@ def test_logs_become_tensorboards(copied, capsys, monkeypatch):
     assert cli.run(["tensorboard", "--run", str(copied)]) == 2
     assert "[tensorboard]" in capsys.readouterr().err
     assert cli.run(["tensorboard", "--run", str(copied / "figures")]) == 2
+
+
+def test_benchmarks_time_a_runs_own_models(finished):
+    run = opened(finished[0])
+    subject = of_run(finished[0], torch.device("cpu"))
+    assert torch.equal(subject.tokenizer.codes, pipeline.run_tokenizer(run).codes)
+    assert torch.equal(subject.splits.test.history, pipeline.run_data(run)[1].test.history)
+    for name, folder in (("TIGER", "baselines/TIGER"), ("STREAM-Rec-SFT", "sft")):
+        mine = subject.trained[name].state_dict()
+        kept, _ = read_tensors(finished[0] / folder / "seed-0" / "model.safetensors")
+        assert all(torch.equal(mine[key], value) for key, value in kept.items())
+    report = bench_thinking(subject)
+    assert report["trained"]
+    assert report["ratio"] == report["ms a user, after 4 thoughts"] / report["ms a user, at once"]
+
+
+def test_a_run_that_is_not_fine_tuned_cannot_be_timed(copied):
+    shutil.rmtree(copied / "sft")
+    with pytest.raises(BadInput, match="no fine-tuned model"):
+        of_run(copied, torch.device("cpu"))
