@@ -12,12 +12,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .backbone import Backbone, history_tokens, item_table
+from .backbone import Backbone, history_tokens
 from .clustering import nearest
 from .data.sequences import iterate
 from .decoding import StepDecoder
 from .errors import BadInput, did_you_mean
 from .schemas import BOS, FIRST_CODE, Prefixes
+from .targets import item_table
 from .thinking import LONGEST
 
 STRATEGIES = ("residual", "nearest-items", "own-codes", "random")

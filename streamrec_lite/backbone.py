@@ -20,6 +20,7 @@ from .errors import BadInput, did_you_mean
 from .item_vectors import ItemVectors
 from .runtime import load_weights, read_json, read_tensors, write_json, write_tensors
 from .schemas import ANSWER, BOS, FIRST_CODE, PAD, check_shape
+from .trie import Family, Trie
 
 DECODERS = ("direct", "thinking")
 
@@ -155,30 +156,40 @@ class Backbone(nn.Module):
         return F.linear(hidden * self.config.d_model**-0.5, self.shared.weight)
 
     def code_log_probs(
-        self, hidden: Tensor, level: int, K: int, codes: Tensor, real: Tensor, temperature: float = 1.0
+        self, hidden: Tensor, level: int, trie: Trie, family: Family, temperature: float = 1.0
     ) -> Tensor:
         """log P(code of ``level`` | what was written, history), eq. 11 at temperature tau.
 
         The paper's softmax runs over the whole vocabulary C. That is ``softmax="vocabulary"``. The
         default, ``softmax="trie"``, departs from it: it runs over the codes that lead to an item, so
         that no training is spent on learning which prefixes exist, which the trie knows, and the
-        probabilities of all items sum to one.
+        probabilities of all items sum to one. Where items have vectors that name them, a code has that of
+        the prefix it ends beside its own embedding (``ItemVectors.below``).
 
         Args:
             hidden: decoder states (..., d) that predict the level's code.
-            codes, real: (..., F), the codes that lead to an item (``Trie.families``).
+            family: the codes that lead to an item (``Trie.families``), F each.
 
         Returns:
             (..., F) float32; -inf where not real.
         """
-        low = FIRST_CODE + level * K
-        if self.config.softmax == "trie":
-            logits = F.linear(hidden * self.config.d_model**-0.5, self.shared.weight[low : low + K])
-            logits = logits.gather(-1, codes).float() / temperature
-            return logits.masked_fill(~real, -torch.inf).log_softmax(-1)
-        logits = self.logits(hidden).float() / temperature
-        log_probs = logits.gather(-1, low + codes) - logits.logsumexp(-1, keepdim=True)
-        return log_probs.masked_fill(~real, -torch.inf)
+        low = FIRST_CODE + level * trie.K
+        if self.config.softmax == "vocabulary":
+            logits = self.logits(hidden).float() / temperature
+            log_probs = logits.gather(-1, low + family.code) - logits.logsumexp(-1, keepdim=True)
+            return log_probs.masked_fill(~family.real, -torch.inf)
+        hidden = hidden * self.config.d_model**-0.5
+        logits = F.linear(hidden, self.shared.weight[low : low + trie.K]).gather(-1, family.code).float()
+        if self.items is not None and self.items.naming:
+            logits = logits + self._item_logits(hidden, level, trie, family).float()
+        return (logits / temperature).masked_fill(~family.real, -torch.inf).log_softmax(-1)
+
+    def _item_logits(self, hidden: Tensor, level: int, trie: Trie, family: Family) -> Tensor:
+        """What items' vectors say for each prefix that a code would end: (..., F)."""
+        vectors = self.items.below(trie, level + 1)
+        if level == 0:  # one family for all
+            return F.linear(hidden, vectors).gather(-1, family.node)
+        return (vectors[family.node] @ hidden[..., None])[..., 0]
 
     def thought_log_probs(
         self, hidden: Tensor, temperature: float = 1.0, said: Tensor | None = None
@@ -220,7 +231,7 @@ class Backbone(nn.Module):
             "decoders": list(self.decoders),
             "mark": self.mark,
             "repeats": self.repeats,
-            "items": None if self.items is None else [len(self.items.keys), self.items.m],
+            "items": None if self.items is None else [len(self.items.keys), self.items.m, self.items.naming],
         }
         write_json(folder / "model.json", sizes)
 
@@ -233,8 +244,9 @@ class Backbone(nn.Module):
             backbone, decoders = BackboneConfig(**sizes["backbone"]), tuple(sizes["decoders"])
             habits = {"mark": sizes.get("mark", False), "repeats": sizes.get("repeats", True)}
             if sizes.get("items"):
-                n_items, m = sizes["items"]
+                n_items, m, *naming = sizes["items"]  # models from before naming have two numbers
                 habits["items"] = ItemVectors(n_items, m, backbone.d_model, sizes["vocab_size"])
+                habits["items"].naming = naming == [True]
             model = cls(backbone, sizes["vocab_size"], decoders, **habits)
         except (KeyError, TypeError) as error:
             rule = f"the file must hold backbone, vocab_size and decoders ({error})"
@@ -274,40 +286,6 @@ def history_tokens(table: Tensor, history: Tensor) -> Tensor:
     """
     check_shape("history", history, None, None)
     return table[history].flatten(1)
-
-
-def targets(model: Backbone, tokenizer, items: Tensor) -> Tensor:
-    """t of items (...): the mean of their m code embeddings, plus their own vectors, (..., d)."""
-    t = _mean_of_codes(model, tokenizer.tokens[items])
-    return t if model.items is None else t + model.items.of_items(items)
-
-
-def item_table(model: Backbone, tokenizer) -> Tensor:
-    """t of every item, the rows that states are compared with: (N, d) float32."""
-    t = _mean_of_codes(model, tokenizer.tokens[: tokenizer.n_items])
-    return (t if model.items is None else t + model.items.every()).float()
-
-
-def _mean_of_codes(model: Backbone, tokens: Tensor) -> Tensor:
-    """(..., m) code tokens -> (..., d). Code by code: the m embeddings of a catalogue are a large table."""
-    return sum(model.shared(code) for code in tokens.unbind(-1)) / tokens.shape[-1]
-
-
-def state_scores(model: Backbone, s: Tensor, t: Tensor) -> Tensor:
-    """The logarithm of how well states take items for the target, up to a constant: a s . t.
-
-    Eq. 14 has no scale a (``model.sharpness``). But then the softmax alone says how long states are: on
-    real data a twentieth of t, so that t - s is t, and what is called its residual never shrinks. With
-    a scale of its own the softmax leaves the length of s to |t - s|.
-
-    Args:
-        s: (..., d) states; t: (C, d) items.
-
-    Returns:
-        (..., C) float32.
-    """
-    with torch.autocast(t.device.type, enabled=False):  # scores of 30 and more: bfloat16 has them to 0.1
-        return (model.sharpness.float() * s.float()) @ t.float().T
 
 
 def shift_right(labels: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .annotator import annotate
-from .backbone import Backbone, history_tokens, item_table
+from .backbone import Backbone, history_tokens
 from .baselines.tiger import tiger_loss
 from .bench_subject import Subject
 from .clustering import nearest
@@ -19,6 +19,7 @@ from .runtime import resolve_precision, seed_everything
 from .schemas import BOS, FIRST_CODE, Prefixes
 from .sft import finetune_loss
 from .steps import Step
+from .targets import item_table
 from .thinking import think_and_answer
 from .timing import clock, get_to_know, take_turns
 
@@ -147,7 +148,7 @@ def bench_finetuning(subject: Subject) -> dict:
     """Time of a fine-tuning epoch, its share of annotation included, in TIGER epochs of the same sizes."""
     tokenizer, device = subject.tokenizer, subject.device
     tiger, model = _fresh(subject), _fresh(subject)
-    model.items = ItemVectors.of(tokenizer, model.config.d_model)  # as fine-tuning has them
+    model.items = ItemVectors.of(tokenizer, model.config.d_model, naming=True)  # as fine-tuning does
     config, train = SftConfig(), subject.splits.train
     for each in (tiger, model):
         quicken_dropout(each, device).train()

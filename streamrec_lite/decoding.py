@@ -20,6 +20,7 @@ from .attention import Seats, attend, merge_heads, split_heads
 from .backbone import Backbone
 from .errors import BadInput
 from .schemas import BOS, FIRST_CODE, Beams
+from .trie import Family
 
 
 class StepDecoder:
@@ -186,8 +187,7 @@ def item_log_probs(
             some = torch.empty_like(key).index_copy_(0, again, going)  # one item of each prefix
             stepper.select(parent)
             hidden, at = stepper.step(tokenizer.tokens[flat[some], level - 1]), again
-        codes, _, real = trie.families(level, node)
-        log_probs = model.code_log_probs(hidden, level, trie.K, codes, real)
+        log_probs = model.code_log_probs(hidden, level, trie, trie.families(level, node))
         place = trie.paths[flat[going], level + 1] - trie.start[level][node[at]]
         total.index_add_(0, going, log_probs[at, place].to(total))
     return total.view_as(items)
@@ -196,8 +196,7 @@ def item_log_probs(
 def _step_log_prob(model: Backbone, trie, hidden: Tensor, level: int, items: Tensor, temperature=1.0):
     """log P(the items' code of ``level``): hidden (B, d), items (B,) -> (B,)."""
     node, child = trie.paths[items, level], trie.paths[items, level + 1]
-    codes, _, real = trie.families(level, node)
-    log_probs = model.code_log_probs(hidden, level, trie.K, codes, real, temperature)
+    log_probs = model.code_log_probs(hidden, level, trie, trie.families(level, node), temperature)
     return log_probs.gather(-1, (child - trie.start[level][node])[:, None])[:, 0]
 
 
@@ -250,23 +249,23 @@ def answer_beams(stepper: StepDecoder, trie, hidden: Tensor, beams: int, k: int)
     parent = torch.arange(rows, device=device)[:, None]  # the sequence of the stepper that each continues
     stepper.share()
     for level in range(trie.m):
-        codes, child, real = trie.families(level, node)  # (R, W, F) each
-        gain = torch.zeros(real.shape, device=device).masked_fill_(~real, -torch.inf)
+        family = trie.families(level, node)  # (R, W, F) each
+        gain = torch.zeros(family.real.shape, device=device).masked_fill_(~family.real, -torch.inf)
         at = going.flatten().nonzero()[:, 0]
         if len(at):
             if level > 0:
                 stepper.select(parent.flatten()[at])
                 hidden = stepper.step(token.flatten()[at])
-            family, present = codes.flatten(0, 1)[at], real.flatten(0, 1)[at]
-            log_probs = stepper.model.code_log_probs(hidden, level, trie.K, family, present)
+            some = Family(*(x.flatten(0, 1)[at] for x in family))
+            log_probs = stepper.model.code_log_probs(hidden, level, trie, some)
             gain.flatten(0, 1).index_copy_(0, at, log_probs)
         total = (score[..., None] + gain).flatten(1)
         keep = k if level == trie.m - 1 else beams  # the last level is read off: no further step
         score, best = total.topk(min(keep, total.shape[1]), dim=1)
-        node = child.flatten(1).gather(1, best)
-        token = FIRST_CODE + level * trie.K + codes.flatten(1).gather(1, best)
+        node = family.node.flatten(1).gather(1, best)
+        token = FIRST_CODE + level * trie.K + family.code.flatten(1).gather(1, best)
         place = (going.flatten().cumsum(0) - 1).view_as(going)  # of each beam in the stepper
-        parent = place.gather(1, best // codes.shape[-1])
+        parent = place.gather(1, best // family.code.shape[-1])
         going = score > -torch.inf
         if trie_softmax:  # where one item is left, the rest has probability one
             going &= ~trie.alone[level + 1][node]

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from . import backbone
+from . import targets
 from .annotator import STRATEGIES, annotate, informativeness
 from .backbone import Backbone, history_tokens
 from .clustering import nearest
@@ -48,7 +48,7 @@ class Walk(NamedTuple):
 @torch.inference_mode()
 def item_table(model: Backbone, tokenizer) -> Tensor:
     """t of every item, the rows that states are compared with: (N, d) float32 on the CPU."""
-    return backbone.item_table(model, tokenizer).cpu()
+    return targets.item_table(model, tokenizer).cpu()
 
 
 @torch.inference_mode()
@@ -115,7 +115,7 @@ def own_together(
     model.eval()
     torch.manual_seed(derive_seed(seed, "own together"))
     device = model.shared.weight.device
-    table = backbone.item_table(model, tokenizer)
+    table = targets.item_table(model, tokenizer)
     B, d = prefixes.rows, table.shape[1]
     thought, s, r = torch.zeros(B, l, dtype=torch.long), torch.zeros(B, l + 1, d), torch.zeros(B, l, d)
     for rows, batch in iterate(prefixes.to(device), batch_size):

@@ -3,13 +3,15 @@
 Items of similar text share codes, so what is true of one item alone, say that it is bought after a
 certain other one, has no place in a model that knows codes only. Counting knows nothing else, and wins
 where a shop's habits are not in its texts. The vectors start at zero: a model that gets them is at first
-the same model.
+the same model. They are read with a history and belong to t. Where they name answers, too, a code is scored
+by its embedding and by the mean vector of the items that begin with the prefix it would end.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .errors import BadInput
 
@@ -23,9 +25,11 @@ class ItemVectors(nn.Module):
 
     In training an item of a history goes without its vector with probability ``dropout``, so that an
     item's few users are not learned by heart: codes have to do.
+
+    ``naming``: they help to name an answer, too (``Backbone.code_log_probs``).
     """
 
-    dropout = 0.0
+    dropout, naming = 0.0, False
 
     def __init__(self, n_items: int, m: int, d: int, vocab_size: int):
         super().__init__()
@@ -39,13 +43,13 @@ class ItemVectors(nn.Module):
         self.register_buffer("item", torch.zeros(n_items, dtype=torch.int64))  # the item of each key
 
     @classmethod
-    def of(cls, tokenizer, d: int, dropout: float = 0.0) -> ItemVectors:
+    def of(cls, tokenizer, d: int, dropout: float = 0.0, naming: bool = False) -> ItemVectors:
         """Zero vectors for the catalogue of ``tokenizer``."""
         made = cls(tokenizer.n_items, tokenizer.m, d, tokenizer.vocab_size).to(tokenizer.tokens.device)
         keys, item = made._key(tokenizer.tokens[: tokenizer.n_items]).sort()
         made.keys.copy_(keys)
         made.item.copy_(item)
-        made.dropout = dropout
+        made.dropout, made.naming = dropout, naming
         return made
 
     def of_items(self, items: Tensor) -> Tensor:
@@ -55,6 +59,11 @@ class ItemVectors(nn.Module):
     def every(self) -> Tensor:
         """The vectors of all items (N, d)."""
         return self.vectors.weight[:-1]
+
+    def below(self, trie, depth: int) -> Tensor:
+        """What names a prefix of ``depth`` codes: the mean of the vectors of its items, (nodes, d)."""
+        first = trie.first_leaf[depth][:-1]
+        return F.embedding_bag(trie.leaf_item, self.vectors.weight, first, mode="mean")
 
     def forward(self, tokens: Tensor) -> Tensor:
         """History tokens (B, L*m) -> for each token the vector of its item (B, L*m, d); PAD: zero."""

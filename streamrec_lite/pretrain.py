@@ -76,8 +76,9 @@ def pretrain(
     model = Backbone(config.backbone, tokenizer.vocab_size, ("direct", "thinking"))
     model = quicken_dropout(model, device).to(device)
     tokenizer, neighbours = tokenizer.to(device), neighbours.to(device)
-    if settings.items == "vectors":
-        model.items = ItemVectors.of(tokenizer, config.backbone.d_model, settings.items_dropout)
+    if settings.items != "codes":
+        naming = settings.items == "vectors"
+        model.items = ItemVectors.of(tokenizer, config.backbone.d_model, settings.items_dropout, naming)
 
     task = Task(
         name="Pretraining",

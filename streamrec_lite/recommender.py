@@ -8,13 +8,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .backbone import Backbone, history_tokens, item_table
+from .backbone import Backbone, history_tokens
 from .decoding import beam_search
 from .errors import BadInput, did_you_mean
 from .retrieval import find_candidates, guided_ranking
 from .runtime import pick_device, read_json
 from .schemas import PAD_ITEM, Beams, Prefixes
 from .semantic_ids import SemanticTokenizer
+from .targets import item_table
 from .thinking import THINK, Thoughts, think_and_answer
 
 FOLDERS = {  # of a run, by model

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .backbone import Backbone, answer_inputs, history_tokens, targets
+from .backbone import Backbone, answer_inputs, history_tokens
 from .config import Config, GrpoConfig
 from .decoding import StepDecoder, answer_beams, answer_log_probs, item_log_probs
 from .dpo import reference_log_probs
@@ -33,6 +33,7 @@ from .rewards import (
 from .runtime import derive_seed, read_tensors, write_json, write_tensors
 from .schemas import Prefixes, Splits
 from .sft import check_model
+from .targets import targets
 
 WATCHED = 24  # users whose rollouts are written down before every block
 

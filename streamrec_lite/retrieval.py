@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .backbone import Backbone, history_tokens, item_table, state_scores
+from .backbone import Backbone, history_tokens
 from .data.sequences import iterate
 from .decoding import StepDecoder, answer_beams, item_log_probs
 from .metrics import metrics, rank_of_target
 from .schemas import Beams, Prefixes
+from .targets import item_table, state_scores
 from .thinking import Thoughts, add_up, think_ahead, train_weights
 
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import __version__
-from .config import Config, fingerprint, preset
+from .config import Config, fingerprint
 from .errors import BadInput, did_you_mean
+from .presets import preset
 from .runtime import read_json, write_json
 from .stages import done, part_of
 

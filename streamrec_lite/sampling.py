@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .decoding import StepDecoder
 from .schemas import FIRST_CODE
+from .trie import Family
 
 
 def sample_answers(
@@ -39,16 +40,15 @@ def sample_answers(
                 stepper.select(parent)
                 hidden = stepper.step(token[going, level - 1])
                 parent = torch.arange(len(going), device=hidden.device)
-        codes, child, real = trie.families(level, node)
+        family = trie.families(level, node)
         pick = torch.zeros_like(node)  # where one item is left: the first and only child
         if len(going):
-            log_probs = stepper.model.code_log_probs(
-                hidden, level, trie.K, codes[going], real[going], temperature
-            )
+            some = Family(*(x[going] for x in family))
+            log_probs = stepper.model.code_log_probs(hidden, level, trie, some, temperature)
             drawn = draw(log_probs)
             pick[going], log_prob[going, level] = drawn[:, 0], log_probs.gather(1, drawn)[:, 0]
-        token[:, level] = FIRST_CODE + level * trie.K + codes.gather(1, pick[:, None])[:, 0]
-        node = child.gather(1, pick[:, None])[:, 0]
+        token[:, level] = FIRST_CODE + level * trie.K + family.code.gather(1, pick[:, None])[:, 0]
+        node = family.node.gather(1, pick[:, None])[:, 0]
     return token, trie.leaf_item[node], log_prob
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .annotator import annotate, informativeness
-from .backbone import Backbone, answer_inputs, history_tokens, targets
+from .backbone import Backbone, answer_inputs, history_tokens
 from .branches import decode_branches
 from .config import Config, SftConfig
 from .decoding import StepDecoder, answer_log_probs
@@ -26,6 +26,7 @@ from .recommender import StreamRec
 from .runtime import read_tensors, seed_everything, write_tensors
 from .schemas import FIRST_CODE, Prefixes, Splits
 from .states import align_loss, quantisation_loss, state_part, warm_up
+from .targets import targets
 from .thinking import said_before, think_ahead
 
 
@@ -189,7 +190,7 @@ def finetune(
     elif model.items is None:
         model.items = ItemVectors.of(tokenizer, model.config.d_model)
     if model.items is not None:
-        model.items.dropout = settings.items_dropout
+        model.items.dropout, model.items.naming = settings.items_dropout, settings.items == "vectors"
     if settings.sharpness > 0:
         model.sharpness.requires_grad_(False).fill_(settings.sharpness)
     if settings.start == "direct":  # stage 1 taught the thinking decoder to believe hints

@@ -77,9 +77,9 @@ def beam_steps(
         spread = states.expand(len(alive), -1, -1)
         hidden = model.decode(inputs, spread, None if mask is None else mask.expand(len(alive), -1), decoder)
         nodes = torch.tensor([a["node"] for a in alive], device=states.device)
-        codes, children, real = trie.families(depth, nodes)
-        log_probs = model.code_log_probs(hidden[:, -1], depth, trie.K, codes, real).cpu()
-        codes, children, real = codes.cpu(), children.cpu(), real.cpu()
+        family = trie.families(depth, nodes)
+        log_probs = model.code_log_probs(hidden[:, -1], depth, trie, family).cpu()
+        codes, children, real = (x.cpu() for x in family)
         rows = []
         for parent, beam in enumerate(alive):
             for place in real[parent].nonzero()[:, 0].tolist():

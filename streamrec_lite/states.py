@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .backbone import Backbone, history_tokens, item_table, state_scores, targets
+from .backbone import Backbone, history_tokens
 from .config import SftConfig
 from .data.sequences import iterate
 from .decoding import StepDecoder
 from .schemas import Prefixes
+from .targets import item_table, state_scores, targets
 from .thinking import think_ahead
 
 

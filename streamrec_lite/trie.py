@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .errors import BadInput
+
+
+class Family(NamedTuple):
+    """The children of nodes (...), side by side: F is the largest family of their depth."""
+
+    code: Tensor  # (..., F) what leads to each child, 0..K-1
+    node: Tensor  # (..., F) the children, nodes one level deeper
+    real: Tensor  # (..., F) bool; False for places past the end of a smaller family
 
 
 class Trie:
@@ -101,26 +110,26 @@ class Trie:
         return torch.empty_like(ordered).index_copy_(0, self.leaf_item, ordered)
 
     @functools.cached_property
+    def first_leaf(self) -> list[Tensor]:
+        """For each depth 0..m, the first leaf below each node, and the end of the last: (nodes + 1,)."""
+        with torch.inference_mode(False):  # it is kept, and training needs it
+            first = [torch.arange(self.n_items + 1, device=self.device)]
+            for start in reversed(self.start):
+                first.append(first[-1][start])
+        return first[::-1]
+
+    @functools.cached_property
     def alone(self) -> list[Tensor]:
         """For each depth 0..m, which nodes have a single item below them: (nodes,) bool."""
-        first = torch.arange(self.n_items + 1, device=self.device)  # the first leaf below each node
-        alone = [first.diff() == 1]
-        for start in reversed(self.start):
-            first = first[start]
-            alone.append(first.diff() == 1)
-        return alone[::-1]
+        return [first.diff() == 1 for first in self.first_leaf]
 
-    def families(self, depth: int, node: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The children of each ``node`` (...), side by side, F the largest family of that depth.
-
-        Returns codes (..., F), nodes at ``depth + 1`` (..., F) and real (..., F), False for places
-        past the end of a smaller family.
-        """
+    def families(self, depth: int, node: Tensor) -> Family:
+        """The children of each ``node`` (...) of that depth."""
         first, end = self.start[depth][node], self.start[depth][node + 1]
         child = first[..., None] + torch.arange(self.max_children[depth], device=self.device)
         real = child < end[..., None]
         child = child.clamp_max(self.nodes(depth + 1) - 1)
-        return self.child_code[depth][child], child, real
+        return Family(self.child_code[depth][child], child, real)
 
     def children(self, depth: int, node: int) -> tuple[Tensor, Tensor]:
         """(nodes at ``depth + 1``, their codes) below one node, for reading and for figures."""

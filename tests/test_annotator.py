@@ -9,10 +9,11 @@ import torch
 from tiny_world import small_world
 
 from streamrec_lite.annotator import STRATEGIES, annotate, informativeness
-from streamrec_lite.backbone import Head, history_tokens, targets
+from streamrec_lite.backbone import Head, history_tokens
 from streamrec_lite.errors import BadInput
 from streamrec_lite.schemas import BOS, FIRST_CODE
 from streamrec_lite.semantic_ids import SemanticTokenizer
+from streamrec_lite.targets import targets
 
 
 @torch.no_grad()

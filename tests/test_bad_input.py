@@ -14,7 +14,8 @@ from test_bad_data import JSON, SPECS, TABLES
 
 from streamrec_lite import cli
 from streamrec_lite.backbone import Backbone
-from streamrec_lite.config import BackboneConfig, preset
+from streamrec_lite.config import BackboneConfig
+from streamrec_lite.presets import preset
 from streamrec_lite.runtime import write_json
 from streamrec_lite.semantic_ids import SemanticTokenizer
 

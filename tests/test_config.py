@@ -7,8 +7,9 @@ import json
 
 import pytest
 
-from streamrec_lite.config import PRESETS, Config, describe, fingerprint, preset
+from streamrec_lite.config import PRESETS, Config, describe, fingerprint
 from streamrec_lite.errors import BadInput
+from streamrec_lite.presets import preset
 
 
 @pytest.mark.parametrize("name", PRESETS)

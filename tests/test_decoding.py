@@ -13,6 +13,7 @@ from streamrec_lite.decoding import StepDecoder, answer_log_probs, beam_search
 from streamrec_lite.errors import BadInput
 from streamrec_lite.schemas import BOS, PAD
 from streamrec_lite.semantic_ids import SemanticTokenizer
+from streamrec_lite.trie import Family
 
 SIZES = BackboneConfig(d_model=32, d_ff=48, num_layers=2, num_heads=4, d_kv=16, dropout=0.0)
 
@@ -86,13 +87,13 @@ def test_answer_log_probs_are_the_beams_scores(softmax):
 
 
 def test_temperature_by_hand():
-    model, _, _ = world(60, 3, 8)
-    hidden = torch.zeros(1, 32)
-    codes, real = torch.tensor([[0, 1, 7]]), torch.tensor([[True, True, False]])
+    model, tokenizer, _ = world(60, 3, 8)
+    hidden, trie = torch.zeros(1, 32), tokenizer.trie
+    family = Family(*(torch.tensor([x]) for x in ([0, 1, 7], [0, 0, 0], [True, True, False])))
     hidden[0, 0] = 1.0
     model.shared.weight.data[3:5, 0] = torch.tensor([0.0, 32**0.5])  # logits 0 and 1
-    plain = model.code_log_probs(hidden, 0, 8, codes, real)
-    cold = model.code_log_probs(hidden, 0, 8, codes, real, temperature=0.5)
+    plain = model.code_log_probs(hidden, 0, trie, family)
+    cold = model.code_log_probs(hidden, 0, trie, family, temperature=0.5)
     assert (plain[0, 1] - plain[0, 0]).item() == pytest.approx(1.0, abs=1e-5)
     assert (cold[0, 1] - cold[0, 0]).item() == pytest.approx(2.0, abs=1e-5)
     assert torch.isneginf(plain[0, 2:]).all()

@@ -13,13 +13,14 @@ from tiny_world import small_world
 
 from streamrec_lite import explain
 from streamrec_lite.annotator import STRATEGIES, annotate, informativeness
-from streamrec_lite.backbone import history_tokens, targets
+from streamrec_lite.backbone import history_tokens
 from streamrec_lite.data.sequences import iterate
 from streamrec_lite.decoding import StepDecoder
 from streamrec_lite.recommender import StreamRec
 from streamrec_lite.runtime import derive_seed
 from streamrec_lite.schemas import FIRST_CODE
 from streamrec_lite.slow_motion import token_name
+from streamrec_lite.targets import targets
 from streamrec_lite.thinking import think_ahead
 
 

@@ -6,12 +6,16 @@ import pytest
 import torch
 from tiny_world import small_world
 
-from streamrec_lite.backbone import Backbone, history_tokens, item_table, targets
-from streamrec_lite.config import TrainConfig
+from streamrec_lite.backbone import Backbone, history_tokens, shift_right
+from streamrec_lite.config import BackboneConfig, TrainConfig
+from streamrec_lite.decoding import answer_log_probs, beam_search
 from streamrec_lite.errors import BadInput
 from streamrec_lite.item_vectors import ItemVectors
 from streamrec_lite.optim import make_optimizer
-from streamrec_lite.schemas import PAD
+from streamrec_lite.runtime import read_json, write_json
+from streamrec_lite.schemas import FIRST_CODE, PAD
+from streamrec_lite.semantic_ids import SemanticTokenizer
+from streamrec_lite.targets import item_table, targets
 
 
 def with_vectors():
@@ -100,3 +104,64 @@ def test_in_training_whole_vectors_are_left_out_and_the_rest_made_up_for():
     by_item = found.view(2000, 4, -1)
     assert (by_item.amin(-1) == by_item.amax(-1)).all()  # an item's tokens share their fate
     assert abs(float(found.mean()) - 1) < 0.02  # 8,000 draws: a deviation of 0.0065
+
+
+def test_a_prefix_is_named_by_the_mean_vector_of_its_items():
+    model, tokenizer, _ = with_vectors()
+    torch.nn.init.normal_(model.items.vectors.weight[:-1])
+    trie = tokenizer.trie
+    for depth in range(1, 4):
+        got = model.items.below(trie, depth)
+        assert got.shape == (trie.nodes(depth), 16)
+        for node in range(trie.nodes(depth)):
+            inside = trie.paths[:, depth] == node
+            want = model.items.vectors.weight[:-1][inside].mean(0)
+            torch.testing.assert_close(got[node], want, atol=1e-6, rtol=0)
+
+
+def test_code_scores_with_naming_vectors_by_hand():
+    codes = torch.tensor([[0, 0], [0, 1], [1, 0]])
+    tokenizer = SemanticTokenizer.from_codes(codes, 2)
+    sizes = BackboneConfig(d_model=4, d_ff=8, num_layers=1, num_heads=2, d_kv=2, dropout=0.0)
+    model = Backbone(sizes, tokenizer.vocab_size)
+    model.items = ItemVectors.of(tokenizer, 4, naming=True)
+    with torch.no_grad():
+        model.shared.weight.zero_()
+        model.shared.weight[FIRST_CODE : FIRST_CODE + 4, 0] = torch.tensor([1.0, 2.0, 3.0, 5.0])
+        model.items.vectors.weight[:3, 0] = torch.tensor([2.0, 4.0, 0.5])
+    hidden = torch.tensor([[2.0, 7.0, 7.0, 7.0]])  # scaled by 4**-0.5: it reads component 0 once
+    first = model.code_log_probs(hidden, 0, tokenizer.trie, tokenizer.trie.families(0, torch.tensor([0])))
+    want = torch.tensor([[1.0 + 3.0, 2.0 + 0.5]]).log_softmax(-1)  # the mean of 2 and 4; 0.5 alone
+    torch.testing.assert_close(first, want)
+    second = model.code_log_probs(hidden, 1, tokenizer.trie, tokenizer.trie.families(1, torch.tensor([0])))
+    torch.testing.assert_close(second, torch.tensor([[3.0 + 2.0, 5.0 + 4.0]]).log_softmax(-1))
+    model.items.naming = False
+    plain = model.code_log_probs(hidden, 0, tokenizer.trie, tokenizer.trie.families(0, torch.tensor([0])))
+    torch.testing.assert_close(plain, torch.tensor([[1.0, 2.0]]).log_softmax(-1))
+
+
+def test_answers_sum_to_one_and_the_beam_agrees_where_vectors_name_them():
+    model, tokenizer, users = with_vectors()
+    torch.nn.init.normal_(model.items.vectors.weight[:-1])
+    tokens, plain = history_tokens(tokenizer.tokens, users.history), None
+    for naming in (False, True):
+        model.items.naming = naming
+        found = beam_search(model.eval(), tokenizer.trie, tokens, tokenizer.n_items, tokenizer.n_items)
+        torch.testing.assert_close(found.score.exp().sum(1), torch.ones(len(tokens)))
+        states, mask = model.encode(tokens)
+        hidden = model.decode(shift_right(tokenizer.tokens[users.target]), states, mask)
+        want = answer_log_probs(model, tokenizer, hidden, users.target).sum(1)
+        got = found.score[found.item == users.target[:, None]]
+        torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
+        assert plain is None or not torch.allclose(got, plain, atol=1e-3)
+        plain = got
+
+
+def test_naming_is_kept_with_the_weights_and_older_models_have_none(tmp_path):
+    model, _, _ = with_vectors()
+    model.items.naming = True
+    model.save(tmp_path)
+    assert Backbone.load(tmp_path).items.naming
+    sizes = read_json(tmp_path / "model.json")
+    write_json(tmp_path / "model.json", {**sizes, "items": sizes["items"][:2]})
+    assert not Backbone.load(tmp_path).items.naming

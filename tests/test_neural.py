@@ -15,8 +15,9 @@ from streamrec_lite.baselines.gru4rec import GRU4Rec
 from streamrec_lite.baselines.rearec import ReaRec, divergence, nearness, progressive
 from streamrec_lite.baselines.sasrec import SASRec
 from streamrec_lite.baselines.sequence import ItemModel, newest_last
-from streamrec_lite.config import BaselineConfig, preset
+from streamrec_lite.config import BaselineConfig
 from streamrec_lite.evaluate import evaluate
+from streamrec_lite.presets import preset
 from streamrec_lite.schemas import PAD_ITEM, Prefixes, Splits
 
 SMALL = BaselineConfig(d=16, num_layers=1, num_heads=2, dropout=0.0)

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from streamrec_lite.config import DataConfig, preset
+from streamrec_lite.config import DataConfig
 from streamrec_lite.data import leave_one_out, make_playground, shop
 from streamrec_lite.data.dataset import TEXT_COLUMNS
 from streamrec_lite.data.playground import LONGEST, SHORTEST, PlaygroundWorld, draw_lengths
 from streamrec_lite.errors import BadInput
+from streamrec_lite.presets import preset
 
 
 def tiny_world(seed: int = 0) -> PlaygroundWorld:

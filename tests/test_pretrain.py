@@ -12,8 +12,8 @@ from tiny_world import SIZES, small_world
 
 from streamrec_lite import loop
 from streamrec_lite.backbone import Backbone
-from streamrec_lite.config import preset
 from streamrec_lite.decoding import beam_search
+from streamrec_lite.presets import preset
 from streamrec_lite.pretrain import draw_similar, pretrain, pretrain_loss
 from streamrec_lite.schemas import Prefixes
 

@@ -6,8 +6,8 @@ import torch
 from tiny_world import SIZES, small_world
 
 from streamrec_lite.backbone import Backbone
-from streamrec_lite.config import preset
 from streamrec_lite.evaluate import evaluate
+from streamrec_lite.presets import preset
 from streamrec_lite.question import NUMBERS, Asked, ask_in_many_ways, control_config
 from streamrec_lite.recommender import StreamRec
 from streamrec_lite.runs import CONTROLS

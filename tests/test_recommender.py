@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from streamrec_lite.backbone import Backbone, history_tokens
-from streamrec_lite.config import BackboneConfig, preset
+from streamrec_lite.config import BackboneConfig
 from streamrec_lite.errors import BadInput
+from streamrec_lite.presets import preset
 from streamrec_lite.recommender import StreamRec
 from streamrec_lite.runtime import write_json
 from streamrec_lite.schemas import PAD, Prefixes

@@ -12,11 +12,13 @@ from test_thinking import by_teacher_forcing
 from tiny_world import SIZES, small_world
 
 from streamrec_lite import loop
-from streamrec_lite.backbone import history_tokens, item_table
-from streamrec_lite.config import GrpoConfig, preset
+from streamrec_lite.backbone import history_tokens
+from streamrec_lite.config import GrpoConfig
 from streamrec_lite.errors import BadInput
+from streamrec_lite.presets import preset
 from streamrec_lite.reinforce import collect, judge, reinforce, update_losses
 from streamrec_lite.runtime import read_json
+from streamrec_lite.targets import item_table
 from streamrec_lite.thinking import think_and_answer
 
 module = sys.modules[judge.__module__]  # the package's `reinforce` is the function

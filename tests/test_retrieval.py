@@ -7,9 +7,10 @@ import torch
 from test_thinking import by_teacher_forcing
 from tiny_world import small_world
 
-from streamrec_lite.backbone import history_tokens, item_table
+from streamrec_lite.backbone import history_tokens
 from streamrec_lite.retrieval import WEIGHTS, Candidates, choose_weight, find_candidates, guided_ranking
 from streamrec_lite.schemas import BOS
+from streamrec_lite.targets import item_table
 from streamrec_lite.thinking import think_and_answer
 
 

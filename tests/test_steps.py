@@ -13,9 +13,10 @@ from tiny_world import SIZES, small_world
 
 from streamrec_lite.backbone import Backbone
 from streamrec_lite.baselines.tiger import tiger_loss
-from streamrec_lite.config import SftConfig, TrainConfig, preset
+from streamrec_lite.config import SftConfig, TrainConfig
 from streamrec_lite.decoding import beam_search
 from streamrec_lite.item_vectors import ItemVectors
+from streamrec_lite.presets import preset
 from streamrec_lite.pretrain import pretrain, pretrain_loss
 from streamrec_lite.schemas import Prefixes
 from streamrec_lite.sft import finetune, finetune_loss
@@ -39,7 +40,7 @@ def test_a_step_is_gradient_and_clip():
 def without_values():
     """``small_world`` where tensors have shapes and no values: whoever looks at one gets an error."""
     model, tokenizer, batch = small_world()
-    model.items, model.mark = ItemVectors.of(tokenizer, SIZES.d_model), True
+    model.items, model.mark = ItemVectors.of(tokenizer, SIZES.d_model, naming=True), True
     model.items.dropout = 0.3
     tokenizer, trie = copy.copy(tokenizer), copy.copy(tokenizer.trie)
     trie.paths = trie.paths.to("meta")

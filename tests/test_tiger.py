@@ -11,8 +11,9 @@ import torch
 
 from streamrec_lite.backbone import Backbone
 from streamrec_lite.baselines.tiger import tiger_loss, train_tiger
-from streamrec_lite.config import BackboneConfig, TrainConfig, preset
+from streamrec_lite.config import BackboneConfig, TrainConfig
 from streamrec_lite.errors import BadInput
+from streamrec_lite.presets import preset
 from streamrec_lite.recommender import StreamRec
 from streamrec_lite.schemas import Prefixes, Splits
 from streamrec_lite.semantic_ids import SemanticTokenizer

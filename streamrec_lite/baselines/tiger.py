@@ -48,7 +48,10 @@ def train_tiger(
     model = quicken_dropout(Backbone(config.backbone, tokenizer.vocab_size), device).to(device)
     tokenizer = tokenizer.to(device)
     if items:
-        model.items = ItemVectors.of(tokenizer, config.backbone.d_model, config.sft.items_dropout)
+        naming = config.sft.items == "vectors"
+        model.items = ItemVectors.of(
+            tokenizer, config.backbone.d_model, config.sft.items_dropout, naming=naming
+        )
     task = Task(
         name="TIGER",
         section="tiger",
