@@ -138,11 +138,11 @@ class SftConfig(TrainConfig):
     items_dropout: float = opt(0.3, "how often an item of a history goes without its vector", 0.0, 0.99)
     lam: float = opt(0.1, "lambda of eq. 19: weight of L_DPO", 0.0, 1e4)
     mu: float = opt(0.0, "mu of eq. 19: weight of L_Quant", 0.0, 1e4)
-    delta: float = opt(1.0, "delta of eq. 19: weight of L_State", 0.0, 1e4)
+    delta: float = opt(0.3, "delta of eq. 19: weight of L_State", 0.0, 1e4)
     negatives: str = opt(
         "catalogue", "of L_State: all other items, or the batch's (eq. 14)", among=("catalogue", "batch")
     )
-    thought: float = opt(0.3, "weight of the thoughts in L_SFT, beside the answer's 1", 0.0, 1e4)
+    thought: float = opt(0.03, "weight of the thoughts in L_SFT, beside the answer's 1", 0.0, 1e4)
     sharpness: float = opt(
         0.0, "scale of the scores s . t in L_State; 1: eq. 14 as printed, 0: it is learned", 0.0, 1e3
     )
