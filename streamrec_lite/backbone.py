@@ -189,7 +189,7 @@ class Backbone(nn.Module):
         vectors = self.items.below(trie, level + 1)
         if level == 0:  # one family for all
             return F.linear(hidden, vectors).gather(-1, family.node)
-        return (vectors[family.node] @ hidden[..., None])[..., 0]
+        return (F.embedding(family.node, vectors) @ hidden[..., None])[..., 0]
 
     def thought_log_probs(
         self, hidden: Tensor, temperature: float = 1.0, said: Tensor | None = None
