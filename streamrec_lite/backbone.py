@@ -163,8 +163,8 @@ class Backbone(nn.Module):
         The paper's softmax runs over the whole vocabulary C. That is ``softmax="vocabulary"``. The
         default, ``softmax="trie"``, departs from it: it runs over the codes that lead to an item, so
         that no training is spent on learning which prefixes exist, which the trie knows, and the
-        probabilities of all items sum to one. Where items have vectors that name them, a code has that of
-        the prefix it ends beside its own embedding (``ItemVectors.below``).
+        probabilities of all items sum to one. Where items have vectors that name them, a code then has that
+        of the prefix it ends beside its own embedding (``ItemVectors.below``).
 
         Args:
             hidden: decoder states (..., d) that predict the level's code.
