@@ -186,10 +186,10 @@ class Backbone(nn.Module):
 
     def _item_logits(self, hidden: Tensor, level: int, trie: Trie, family: Family) -> Tensor:
         """What items' vectors say for each prefix that a code would end: (..., F)."""
-        vectors = self.items.below(trie, level + 1)
         if level == 0:  # one family for all
-            return F.linear(hidden, vectors).gather(-1, family.node)
-        return (F.embedding(family.node, vectors) @ hidden[..., None])[..., 0]
+            return F.linear(hidden, self.items.below(trie, 1)).gather(-1, family.node)
+        vectors = self.items.of_prefixes(trie, level + 1, family.node)
+        return (vectors * hidden[..., None, :]).sum(-1)
 
     def thought_log_probs(
         self, hidden: Tensor, temperature: float = 1.0, said: Tensor | None = None

@@ -65,6 +65,12 @@ class ItemVectors(nn.Module):
         first = trie.first_leaf[depth][:-1]
         return F.embedding_bag(trie.leaf_item, self.vectors.weight, first, mode="mean")
 
+    def of_prefixes(self, trie, depth: int, node: Tensor) -> Tensor:
+        """What names prefixes of ``depth`` codes: nodes (...) -> (..., d). An item's whole ID: its vector."""
+        if depth == trie.m:
+            return self.vectors(trie.leaf_item[node])
+        return F.embedding(node, self.below(trie, depth))
+
     def forward(self, tokens: Tensor) -> Tensor:
         """History tokens (B, L*m) -> for each token the vector of its item (B, L*m, d); PAD: zero."""
         key = self._key(tokens.view(len(tokens), -1, self.m))  # (B, L)

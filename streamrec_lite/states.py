@@ -63,19 +63,15 @@ def quantisation_loss(residual: Tensor, thought: Tensor, beta: float) -> Tensor:
 def state_part(model, tokenizer, batch: Prefixes, s: Tensor, t: Tensor, config: SftConfig) -> Tensor:
     """L_State against all items, or as in eq. 14 against the batch's targets.
 
-    All items are many. So of the earlier states one is drawn for the batch, by the weights of eq. 14.
+    All items are many. So each user learns one of the states s_0..s_l, drawn by the weights of eq. 14:
+    the mean is the same.
     """
     if config.negatives == "batch":
         return state_loss(state_scores(model, s, t), *batch_places(batch.target))
-    table, l = item_table(model, tokenizer), s.shape[1] - 1
-    last = state_loss(state_scores(model, s[:, l:], table), batch.target)
-    if l == 0:
-        return last
-    share = (l + 1) / ((l + 1) * (l + 2) / 2)  # w_l
-    weight = torch.arange(1.0, l + 1, device=s.device)
-    j = (weight / torch.empty_like(weight).exponential_()).argmax().view(1)  # a draw that waits for nobody
-    earlier = state_loss(state_scores(model, s.index_select(1, j), table), batch.target)
-    return share * last + (1 - share) * earlier
+    weight = step_weights(s[..., 0])
+    j = (weight / torch.empty_like(s[..., 0]).exponential_()).argmax(dim=1)  # a draw that waits for nobody
+    drawn = s.gather(1, j[:, None, None].expand(-1, 1, s.shape[2]))
+    return state_loss(state_scores(model, drawn, item_table(model, tokenizer)), batch.target)
 
 
 def batch_places(items: Tensor) -> tuple[Tensor, Tensor]:
