@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from .plotting import BLUE, CYCLE, GREEN, GREY, MARKERS, ORANGE, RED, bar_labels, picture, styled
 
@@ -68,7 +68,9 @@ def rounds(table: pd.DataFrame):
     left.set(xlabel="step $i$", ylabel="mean gap $|t - s_i|$ (length)", title="How far off")
     middle.set(xlabel="step $i$", ylabel="mean rank (1 is best)", title="Place of the target", yscale="log")
     right.set(xlabel="step $i$", ylabel="entropy (bits)", title="Variety of thoughts")
-    right.set_ylim(bottom=0)
+    middle.yaxis.set_major_formatter(ScalarFormatter())  # 20, not 2 x 10^1
+    middle.yaxis.set_minor_formatter(ScalarFormatter())
+    right.set_ylim(0, 1.1 * max(1.0, table["entropy"].max()))
     whole_numbers(left, middle, right)
     figure.legend(loc="outside lower center", ncols=4)
     return figure
