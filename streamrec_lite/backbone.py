@@ -189,7 +189,9 @@ class Backbone(nn.Module):
         if level == 0:  # one family for all
             return F.linear(hidden, self.items.below(trie, 1)).gather(-1, family.node)
         vectors = self.items.of_prefixes(trie, level + 1, family.node)
-        return (vectors * hidden[..., None, :]).sum(-1)
+        if torch.is_grad_enabled():  # half the time under autocast, which would copy the vectors
+            return (vectors * hidden[..., None, :]).sum(-1)
+        return (vectors @ hidden[..., None])[..., 0]
 
     def thought_log_probs(
         self, hidden: Tensor, temperature: float = 1.0, said: Tensor | None = None
