@@ -32,7 +32,7 @@ class Traces(NamedTuple):
     rank: Tensor  # (B, l + 1) int64, the target's place among all items by s_i . t(item); 1 is best
 
 
-@torch.inference_mode()
+@torch.no_grad()  # under autocast, inference mode would cast each weight anew at each use
 def annotate(
     model: Backbone,
     tokenizer,
@@ -74,10 +74,10 @@ def _annotate(model: Backbone, tokenizer, batch: Prefixes, table: Tensor, l: int
     t = table[batch.target]
     token = torch.full((batch.rows,), BOS, device=t.device)
     thoughts = torch.empty(batch.rows, 0, dtype=torch.long, device=t.device)
-    hidden, norms, ranks = [], [], []
+    norms, ranks, total = [], [], 0.0
     for i in range(l + 1):
-        hidden.append(stepper.step(token))
-        s = model.states(torch.stack(hidden, dim=1))[:, -1]  # s_i
+        total = total + stepper.step(token).float()  # d_0 + ... + d_i
+        s = model.state(total)  # s_i
         norms.append((t - s).norm(dim=-1))
         scores = s @ table.T
         own = scores.gather(1, batch.target[:, None])

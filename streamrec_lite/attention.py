@@ -43,7 +43,7 @@ def attend(
     """
     scores = split_heads(query, keys.shape[1]) @ keys  # (B, H, W, S)
     if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf)
+        scores.masked_fill_(~mask, -torch.inf)
     return merge_heads(drop(scores.float().softmax(-1).type_as(query)) @ values)
 
 

@@ -20,6 +20,7 @@ from .errors import BadInput, did_you_mean
 from .item_vectors import ItemVectors
 from .runtime import load_weights, read_json, read_tensors, write_json, write_tensors
 from .schemas import ANSWER, BOS, FIRST_CODE, PAD, check_shape
+from .stacks import run_encoder, t5_config
 from .trie import Family, Trie
 
 DECODERS = ("direct", "thinking")
@@ -96,7 +97,6 @@ class Backbone(nn.Module):
         """
         check_shape("tokens", tokens, None, None)
         real = tokens != PAD
-        mask = None if tokens.device.type == "cpu" and bool(real.all()) else real
         x = self.shared(tokens)
         if self.config.recency:
             place = torch.arange(tokens.shape[1], device=tokens.device)
@@ -104,7 +104,7 @@ class Backbone(nn.Module):
             x = x + self.recency(distance.clamp(0, self.config.recency - 1))
         if self.items is not None:
             x = x + self.items(tokens)
-        return self.encoder(inputs_embeds=x, attention_mask=mask).last_hidden_state, mask
+        return run_encoder(self.encoder, x, real)
 
     def decode(self, inputs: Tensor, states: Tensor, mask: Tensor | None, decoder: str = "direct") -> Tensor:
         """Decoder inputs (B, T) beginning with BOS, encoder states (B, S, d) -> hidden states (B, T, d)."""
@@ -196,22 +196,29 @@ class Backbone(nn.Module):
     def thought_log_probs(
         self, hidden: Tensor, temperature: float = 1.0, said: Tensor | None = None
     ) -> Tensor:
-        """log P(next thought): (..., d) -> (..., m*K) float32 over all codes; special tokens are none.
+        """log P(next thought): (..., d) -> (..., m*K) float32 over all codes; special tokens are none."""
+        return self.thought_logits(hidden, temperature, said).log_softmax(-1)
+
+    def thought_logits(self, hidden: Tensor, temperature: float = 1.0, said: Tensor | None = None) -> Tensor:
+        """Of which ``thought_log_probs`` is the logarithm of the softmax.
 
         ``said`` (..., m*K), True: codes that were thought before and shall not come again.
         """
-        logits = F.linear(hidden * self.config.d_model**-0.5, self.shared.weight[FIRST_CODE:])
-        logits = logits.float() / temperature
-        return (logits if said is None else logits.masked_fill(said, -torch.inf)).log_softmax(-1)
+        logits = F.linear(hidden * self.config.d_model**-0.5, self.shared.weight[FIRST_CODE:]).float()
+        logits = logits if temperature == 1 else logits / temperature
+        return logits if said is None else logits.masked_fill(said, -torch.inf)
 
     def states(self, hidden: Tensor) -> Tensor:
-        """The model's estimates of what the user wants: d_0..d_i (B, T, d) -> s_0..s_i (B, T, d).
+        """The model's estimates of what the user wants: d_0..d_i (B, T, d) -> s_0..s_i (B, T, d)."""
+        return self.state(hidden.float().cumsum(dim=1))
 
-        s_i = MLP_s(d_0 + ... + d_i), section 2.3.1. We depart from it in one thing: the sum is brought
-        to one length first, ``state_scale`` a component (at first that of a mean of 4 fresh codes).
-        Raw sums grow with every step, and then t - s_i is mostly that growth.
+    def state(self, total: Tensor) -> Tensor:
+        """The estimate s_i after what adds up to d_0 + ... + d_i (..., d): MLP_s of it, section 2.3.1.
+
+        We depart from it in one thing: the sum is brought to one length first, ``state_scale`` a
+        component (at first that of a mean of 4 fresh codes). Raw sums grow with every step, and then
+        t - s_i is mostly that growth.
         """
-        total = hidden.float().cumsum(dim=1)
         total = total * total.square().mean(-1, keepdim=True).add(1e-6).rsqrt()
         return self.state_head(total * self.state_scale)
 
@@ -256,28 +263,6 @@ class Backbone(nn.Module):
         weights, _ = read_tensors(folder / "model.safetensors")
         load_weights(model, weights, folder / "model.safetensors")
         return model.eval()
-
-
-def t5_config(config: BackboneConfig, vocab_size: int, is_decoder: bool):
-    """transformers' configuration of one stack; dropout also acts on attention weights, as in T5."""
-    from transformers import T5Config
-
-    return T5Config(
-        vocab_size=vocab_size,
-        d_model=config.d_model,
-        d_kv=config.d_kv,
-        d_ff=config.d_ff,
-        num_layers=(is_decoder and config.decoder_layers) or config.num_layers,
-        num_heads=config.num_heads,
-        dropout_rate=config.dropout,
-        feed_forward_proj="relu",
-        is_decoder=is_decoder,
-        is_encoder_decoder=False,
-        use_cache=False,
-        pad_token_id=PAD,
-        decoder_start_token_id=BOS,
-        attn_implementation="sdpa",
-    )
 
 
 def history_tokens(table: Tensor, history: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from .grpo import rollout_log_probs, write_rollouts
 from .optim import make_optimizer
 from .reinforce import collect, update_losses
 from .rivals import as_transformers_t5
-from .runtime import seed_everything
+from .runtime import autocast, resolve_precision, seed_everything
 from .schemas import PAD, Prefixes
 from .semantic_ids import SemanticTokenizer
 from .timing import clock, take_turns
@@ -21,27 +21,40 @@ from .timing import clock, take_turns
 L, USERS = 4, 32
 
 
-def _setting(subject: Subject) -> tuple[Backbone, SemanticTokenizer, Prefixes, torch.device]:
-    """A model with both decoders at the lite preset's sizes, and the users of one update."""
+def _setting(
+    subject: Subject, users: int = USERS
+) -> tuple[Backbone, SemanticTokenizer, Prefixes, torch.device]:
+    """A model with both decoders at the lite preset's sizes, and users to ask about: those of one update."""
     seed_everything(0, "bench")
     tokenizer, train, device = subject.tokenizer, subject.splits.train, subject.device
     sizes = BackboneConfig(recency=0)  # transformers' T5 has none
     model = Backbone(sizes, tokenizer.vocab_size, ("direct", "thinking")).to(device).eval()
-    rows = torch.randperm(train.rows, generator=torch.Generator().manual_seed(0))[:USERS]
+    rows = torch.randperm(train.rows, generator=torch.Generator().manual_seed(0))[:users]
     return model, tokenizer, train.take(rows.to(device)), device
 
 
 def bench_sampling(subject: Subject) -> dict:
     """Rollouts, 16 a user, l = 4 thoughts and m codes, tokens/s, against generate(do_sample=True).
 
-    generate samples freely; ours draws answers from the trie, which is more work.
+    generate samples freely; ours draws answers from the trie, which is more work. Ours runs in the
+    precision that training runs in, generate in that or in float32, whichever is faster for it.
     """
-    model, tokenizer, users, device = _setting(subject)
+    report = {"precision": resolve_precision(subject.device, "auto")}
+    for users, note in ((USERS, ""), (4 * USERS, f", {4 * USERS} users at once")):
+        speed = _sampling_speed(subject, users)
+        theirs = max(speed["generate"], speed["generate, float32"])
+        report |= {f"{name}, tokens/s{note}": value for name, value in speed.items()}
+        report[f"ratio{note}"] = speed["ours"] / theirs
+    return report
+
+
+def _sampling_speed(subject: Subject, users: int) -> dict[str, float]:
+    """Tokens/s of both ways, for so many users drawn at random."""
+    model, tokenizer, some, device = _setting(subject, users)
     t5 = as_transformers_t5(model, "thinking").to(device).eval()
     G, length = GrpoConfig().G, L + tokenizer.m
-    tokens = history_tokens(tokenizer.tokens, users.history)
+    tokens = history_tokens(tokenizer.tokens, some.history)
 
-    @torch.no_grad()
     def ours():
         write_rollouts(model, tokenizer, *model.encode(tokens), L, G)
 
@@ -51,16 +64,16 @@ def bench_sampling(subject: Subject) -> dict:
             num_return_sequences=G, max_new_tokens=length, min_new_tokens=length,
         )  # fmt: skip
 
-    written = USERS * G * length
-    speed = take_turns(
-        {"ours": lambda: written / clock(ours, device), "generate": lambda: written / clock(theirs, device)},
-        5,
-    )
-    return {
-        "ours, tokens/s": speed["ours"],
-        "generate, tokens/s": speed["generate"],
-        "ratio": speed["ours"] / speed["generate"],
+    def speed(work, precision: str) -> float:
+        with torch.no_grad(), autocast(device, precision):
+            return users * G * length / clock(work, device)
+
+    ways = {
+        "ours": lambda: speed(ours, "auto"),
+        "generate": lambda: speed(theirs, "auto"),
+        "generate, float32": lambda: speed(theirs, "float32"),
     }
+    return take_turns(ways, 5)
 
 
 def _alike(tokenizer, items: torch.Tensor, k: int) -> torch.Tensor:

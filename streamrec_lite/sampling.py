@@ -43,10 +43,9 @@ def sample_answers(
         family = trie.families(level, node)
         pick = torch.zeros_like(node)  # where one item is left: the first and only child
         if len(going):
-            some = Family(*(x[going] for x in family))
-            log_probs = stepper.model.code_log_probs(hidden, level, trie, some, temperature)
-            drawn = draw(log_probs)
-            pick[going], log_prob[going, level] = drawn[:, 0], log_probs.gather(1, drawn)[:, 0]
+            some = family if len(going) == rows else Family(*(x[going] for x in family))
+            drawn, each = draw(stepper.model.code_log_probs(hidden, level, trie, some, temperature))
+            pick[going], log_prob[going, level] = drawn[:, 0], each[:, 0]
         token[:, level] = FIRST_CODE + level * trie.K + family.code.gather(1, pick[:, None])[:, 0]
         node = family.node.gather(1, pick[:, None])[:, 0]
     return token, trie.leaf_item[node], log_prob
@@ -58,10 +57,9 @@ def _sample_tokens(stepper: StepDecoder, trie, hidden: Tensor, temperature: floa
     for level in range(trie.m):
         if level > 0:
             hidden = stepper.step(tokens[-1])
-        every = (stepper.model.logits(hidden).float() / temperature).log_softmax(-1)
-        drawn = draw(every)
+        drawn, each = draw(stepper.model.logits(hidden).float() / temperature)
         tokens.append(drawn[:, 0])
-        log_probs.append(every.gather(1, drawn)[:, 0])
+        log_probs.append(each[:, 0])
     token = torch.stack(tokens, dim=1)
     return token, named_items(trie, token), torch.stack(log_probs, dim=1)
 
@@ -73,8 +71,16 @@ def named_items(trie, token: Tensor) -> Tensor:
     return torch.where(right, trie.lookup(code.clamp(0, trie.K - 1)), -1)
 
 
-def draw(log_probs: Tensor, n: int = 1) -> Tensor:
-    """n draws from each distribution: (..., C) -> (..., n). On CPUs 5 times as fast as torch.multinomial."""
-    total = log_probs.exp().cumsum(-1)
-    place = torch.rand((*total.shape[:-1], n), device=total.device) * total[..., -1:]
-    return torch.searchsorted(total, place, right=True).clamp_max(total.shape[-1] - 1)
+def draw(logits: Tensor, n: int = 1) -> tuple[Tensor, Tensor]:
+    """n draws from softmax(logits), (..., C) -> (..., n), and their log-probabilities.
+
+    On CPUs several times as fast as torch.multinomial. The largest tensor is written to three times, in
+    place: fresh memory costs more than the arithmetic.
+    """
+    top = logits.amax(-1, keepdim=True)
+    mass = (logits - top).exp_()
+    torch.cumsum(mass, -1, out=mass)
+    total = mass[..., -1:]
+    place = torch.rand((*mass.shape[:-1], n), device=mass.device) * total
+    drawn = torch.searchsorted(mass, place, right=True).clamp_max(mass.shape[-1] - 1)
+    return drawn, logits.gather(-1, drawn) - top - total.log()

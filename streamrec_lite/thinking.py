@@ -73,35 +73,41 @@ def think_ahead(
             (*token.shape, stepper.model.vocab_size - FIRST_CODE), dtype=torch.bool, device=device
         )
     for i in range(l):
-        log_probs = stepper.model.thought_log_probs(hidden, temperature, said)  # (B, w, m*K)
-        wide, codes = token.shape[1], log_probs.shape[-1]
+        logits = stepper.model.thought_logits(hidden, temperature, said)  # (B, w, m*K)
+        wide, codes = token.shape[1], logits.shape[-1]
         if mode == "sample":  # a user's first n thoughts are drawn from one distribution
-            code = draw(log_probs, n // wide).flatten(1)
+            code, gain = (x.flatten(1) for x in draw(logits, n // wide))
             parent = (torch.arange(n, device=device) // (n // wide)).expand(users, n)
         else:
+            log_probs = logits.log_softmax(-1)
             best = (score[..., None] + log_probs).flatten(1)
             best = best.topk(min(n, best.shape[1]), dim=1).indices
             parent, code = best // codes, best % codes
-        gain = log_probs.flatten(1).gather(1, parent * codes + code)
-        score = score.gather(1, parent) + gain
+            gain = log_probs.flatten(1).gather(1, best)
+        token = FIRST_CODE + code
         if n > 1 and (mode == "beam" or wide < n):  # else every sequence continues itself
             first = torch.arange(users, device=device)[:, None] * wide
             stepper.select((first + parent).flatten())
-        token = FIRST_CODE + code
-        at = parent[..., None]
+            score, path, each, trail = (_gather(x, parent) for x in (score, path, each, trail))
+            said = None if said is None else _gather(said, parent)
+        score = score + gain
         if said is not None:
-            said = said.gather(1, at.expand(-1, -1, said.shape[-1])).scatter(2, code[..., None], True)
-        path = torch.cat([path.gather(1, at.expand(-1, -1, path.shape[-1])), token[..., None]], dim=-1)
-        each = torch.cat([each.gather(1, at.expand(-1, -1, each.shape[-1])), gain[..., None]], dim=-1)
+            said = said.scatter(2, code[..., None], True)
+        path = torch.cat([path, token[..., None]], dim=-1)
+        each = torch.cat([each, gain[..., None]], dim=-1)
         if i == l - 1 and not finish:
             break
         hidden = stepper.step(token.flatten()).view(*token.shape, -1)
-        kept = at[..., None].expand(-1, -1, *trail.shape[2:])
-        trail = torch.cat([trail.gather(1, kept), hidden[:, :, None]], dim=2)
+        trail = torch.cat([trail, hidden[:, :, None]], dim=2)
     answer = hidden
     if stepper.model.mark and finish:
         answer = stepper.step(torch.full_like(token.flatten(), ANSWER)).view_as(hidden)
     return Thoughts(path, score, each, trail, answer)
+
+
+def _gather(x: Tensor, parent: Tensor) -> Tensor:
+    """What belongs to each parent: (B, w, ...) and (B, n) -> (B, n, ...)."""
+    return x[torch.arange(len(x), device=x.device)[:, None], parent]
 
 
 def said_before(thought: Tensor, vocab_size: int) -> Tensor:

@@ -17,7 +17,7 @@ from streamrec_lite.thinking import think_ahead
 def test_draws_come_as_often_as_their_probabilities_say(n):
     torch.manual_seed(0)
     p = torch.tensor([[0.5, 0.0, 0.3, 0.2], [0.0, 0.0, 1.0, 0.0]])
-    drawn = torch.cat([draw(p.log(), n) for _ in range(20_000 // n)], dim=1)
+    drawn = torch.cat([draw(p.log(), n)[0] for _ in range(20_000 // n)], dim=1)
     assert drawn.shape == (2, 20_000)
     share = torch.stack([(drawn == k).double().mean(dim=1) for k in range(4)], dim=1)
     assert share[p == 0].eq(0).all()
