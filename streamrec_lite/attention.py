@@ -12,6 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+LOPSIDED = 2  # where one owner has more than so many times the mean, owners have several rows
+
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """(B, T, H*d_kv) -> (B, H, T, d_kv)."""
@@ -41,42 +43,61 @@ def attend(
         mask: (B, 1, 1, S), True = real, or None.
         drop: what acts on the weights, dropout or nothing.
     """
-    scores = split_heads(query, keys.shape[1]) @ keys  # (B, H, W, S)
-    if mask is not None:
-        scores.masked_fill_(~mask, -torch.inf)
-    return merge_heads(drop(scores.float().softmax(-1).type_as(query)) @ values)
+    scores = (split_heads(query, keys.shape[1]) @ keys).float()  # (B, H, W, S)
+    if mask is not None:  # a sum takes a third of the time of filling where a broadcast mask says so
+        scores.add_(torch.where(mask, 0.0, -torch.inf))
+    return merge_heads(drop(scores.softmax(-1).type_as(query)) @ values)
 
 
 class Seats:
-    """Owners of A sequences, ascending (A,), as places in a table (R, W): W is the most that one has."""
+    """Owners of A sequences, ascending (A,), as places in a table (R, W). A row belongs to one owner.
+
+    An owner has one row, and W is the most that one owner has. But where a few have many more than the
+    others the table would be mostly empty: then W is the mean, and an owner has as many rows as it needs.
+    """
 
     def __init__(self, owner: Tensor, owners: int):
         self.owner, self.owners = owner, owners
         count = torch.bincount(owner, minlength=owners)
-        self.width = int(count.max())
+        self.width, mean = int(count.max()), -(-len(owner) // owners)
+        self.rows = None  # (R,) whose each row is; None: one row an owner, in order
         first = count.cumsum(0) - count
-        self.place = owner * self.width + torch.arange(len(owner), device=owner.device) - first[owner]
-        self.full = len(owner) == owners * self.width
+        turn = torch.arange(len(owner), device=owner.device) - first[owner]  # of its owner's sequences
+        if self.width > LOPSIDED * mean:
+            self.width = mean
+            need = (count + mean - 1) // mean
+            self.rows = torch.repeat_interleave(need)
+            first = need.cumsum(0) - need
+        else:
+            first = torch.arange(owners, device=owner.device)
+        self.place = first[owner] * self.width + turn
+        self.size = (owners if self.rows is None else len(self.rows)) * self.width
+        self.full = len(owner) == self.size
 
     @classmethod
     def of_each(cls, owners: int, device) -> Seats:
         """One sequence an owner; nothing has to be counted, so nobody waits for the device."""
         seats = cls.__new__(cls)
         seats.owner = seats.place = torch.arange(owners, device=device)
-        seats.owners, seats.width, seats.full = owners, 1, True
+        seats.owners = seats.size = owners
+        seats.width, seats.rows, seats.full = 1, None, True
         return seats
 
     def select(self, parent: Tensor) -> Seats:
         """The seats of sequences that continue these: ``parent`` (A',), owners ascending."""
         return Seats(self.owner[parent], self.owners)
 
+    def of_rows(self, x: Tensor | None) -> Tensor | None:
+        """What each owner has, for each row: (owners, ...) -> (R, ...)."""
+        return x if x is None or self.rows is None else x.index_select(0, self.rows)
+
     def spread(self, x: Tensor) -> Tensor:
         """(A, n) -> (R, W, n); empty seats hold zeros."""
         if not self.full:
-            x = x.new_zeros(self.owners * self.width, x.shape[1]).index_copy_(0, self.place, x)
-        return x.reshape(self.owners, self.width, -1)
+            x = x.new_zeros(self.size, x.shape[1]).index_copy_(0, self.place, x)
+        return x.reshape(self.size // self.width, self.width, -1)
 
     def collect(self, x: Tensor) -> Tensor:
         """The inverse of ``spread``: (R, W, n) -> (A, n)."""
-        x = x.reshape(self.owners * self.width, -1)
+        x = x.reshape(self.size, -1)
         return x if self.full else x.index_select(0, self.place)

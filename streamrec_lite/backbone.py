@@ -20,7 +20,7 @@ from .errors import BadInput, did_you_mean
 from .item_vectors import ItemVectors
 from .runtime import load_weights, read_json, read_tensors, write_json, write_tensors
 from .schemas import ANSWER, BOS, FIRST_CODE, PAD, check_shape
-from .stacks import run_encoder, t5_config
+from .stacks import few_places, project, run_encoder, t5_stack
 from .trie import Family, Trie
 
 DECODERS = ("direct", "thinking")
@@ -61,8 +61,6 @@ class Backbone(nn.Module):
         items: ItemVectors | None = None,
     ):
         super().__init__()
-        from transformers.models.t5.modeling_t5 import T5Stack
-
         for name in decoders:
             if name not in DECODERS:
                 raise BadInput(f"decoder {name!r}", "unknown decoder", did_you_mean(name, DECODERS))
@@ -73,16 +71,14 @@ class Backbone(nn.Module):
         if config.recency:
             self.recency = nn.Embedding(config.recency, config.d_model)
             nn.init.normal_(self.recency.weight, std=0.5)
-        self.encoder = T5Stack(t5_config(config, vocab_size, is_decoder=False))
+        self.encoder = t5_stack(config, vocab_size, is_decoder=False)
         self.decoders = nn.ModuleDict(
-            {name: T5Stack(t5_config(config, vocab_size, is_decoder=True)) for name in decoders}
+            {name: t5_stack(config, vocab_size, is_decoder=True) for name in decoders}
         )
         if "thinking" in decoders:
             self.state_head, self.residual_head = Head(config.d_model), Head(config.d_model)
             self.state_scale = nn.Parameter(torch.tensor(0.5))  # the deviation of a mean of 4 codes
             self.sharpness = nn.Parameter(torch.tensor(config.d_model**-0.5))  # see ``state_scores``
-        for stack in (self.encoder, *self.decoders.values()):
-            stack.embed_tokens = None  # `shared` embeds for all: one name in the state dict, no aliases
 
     def encode(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
         """History tokens (B, S), PAD on the right -> states (B, S, d) and mask (B, S), True = real.
@@ -116,13 +112,13 @@ class Backbone(nn.Module):
         )
         return out.last_hidden_state
 
-    def cross(self, states: Tensor, decoder: str) -> list[tuple[Tensor, Tensor]]:
+    def cross(self, states: Tensor, decoder: str, mask: Tensor | None = None) -> list[tuple[Tensor, Tensor]]:
         """What cross-attention reads, a layer: keys (B, H, d_kv, S) and values (B, H, S, d_kv)."""
-        heads, found = self.config.num_heads, []
+        heads, found, there = self.config.num_heads, [], few_places(mask)
         for block in self.decoders[decoder].block:
             attention = block.layer[1].EncDecAttention
-            keys = split_heads(attention.k(states), heads).transpose(2, 3)
-            found.append((keys.contiguous(), split_heads(attention.v(states), heads).contiguous()))
+            keys, values = (split_heads(project(x, states, there), heads) for x in (attention.k, attention.v))
+            found.append((keys.transpose(2, 3).contiguous(), values.contiguous()))
         return found
 
     def decode_groups(

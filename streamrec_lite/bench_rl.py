@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import torch
@@ -36,20 +37,22 @@ def _setting(
 def bench_sampling(subject: Subject) -> dict:
     """Rollouts, 16 a user, l = 4 thoughts and m codes, tokens/s, against generate(do_sample=True).
 
-    generate samples freely; ours draws answers from the trie, which is more work. Ours runs in the
-    precision that training runs in, generate in that or in float32, whichever is faster for it.
+    generate samples freely; ours draws answers from the trie, which is more work. Both in float32, the
+    precision that rollouts are written in by default; then both in bfloat16, generate in float32 where
+    that is the faster for it.
     """
-    report = {"precision": resolve_precision(subject.device, "auto")}
+    report = {}
     for users, note in ((USERS, ""), (4 * USERS, f", {4 * USERS} users at once")):
         speed = _sampling_speed(subject, users)
-        theirs = max(speed["generate"], speed["generate, float32"])
         report |= {f"{name}, tokens/s{note}": value for name, value in speed.items()}
-        report[f"ratio{note}"] = speed["ours"] / theirs
+        report[f"ratio{note}"] = speed["ours"] / speed["generate"]
+        theirs = max(speed["generate"], speed["generate in bfloat16"])
+        report[f"ratio in bfloat16{note}"] = speed["ours in bfloat16"] / theirs
     return report
 
 
 def _sampling_speed(subject: Subject, users: int) -> dict[str, float]:
-    """Tokens/s of both ways, for so many users drawn at random."""
+    """Tokens/s of both ways in both precisions, for so many users drawn at random."""
     model, tokenizer, some, device = _setting(subject, users)
     t5 = as_transformers_t5(model, "thinking").to(device).eval()
     G, length = GrpoConfig().G, L + tokenizer.m
@@ -69,11 +72,12 @@ def _sampling_speed(subject: Subject, users: int) -> dict[str, float]:
             return users * G * length / clock(work, device)
 
     ways = {
-        "ours": lambda: speed(ours, "auto"),
-        "generate": lambda: speed(theirs, "auto"),
-        "generate, float32": lambda: speed(theirs, "float32"),
+        "ours": lambda: speed(ours, "float32"),
+        "generate": lambda: speed(theirs, "float32"),
+        "ours in bfloat16": lambda: speed(ours, "bfloat16"),
+        "generate in bfloat16": lambda: speed(theirs, "bfloat16"),
     }
-    return take_turns(ways, 5)
+    return take_turns(ways, 7)
 
 
 def _alike(tokenizer, items: torch.Tensor, k: int) -> torch.Tensor:
@@ -87,34 +91,46 @@ def _alike(tokenizer, items: torch.Tensor, k: int) -> torch.Tensor:
 def bench_update(subject: Subject) -> dict:
     """One GRPO update of 32 users x 16 rollouts, all rewards included, in passes of the policy.
 
-    A pass is the policy's own forward and backward on the same tokens. Negatives are items that share
-    codes with the target: like items of similar text they stand on few branches of the trie.
+    A pass is the policy's own forward and backward on the same tokens. Both in ``grpo.precision``, the
+    default's. With a run the policy is its fine-tuned model, as at the beginning of stage 3:
+    of 50 negatives most are soon seen to lie below the target. An untrained one gives them all alike.
     """
     model, tokenizer, users, device = _setting(subject)
-    start, config = model, GrpoConfig()
+    report = {"precision": resolve_precision(device, GrpoConfig().precision)}
+    tuned = subject.trained.get("STREAM-Rec-SFT")
+    ways = {"": tuned, ", untrained": model} if tuned else {"": model}
+    for note, policy in ways.items():
+        seconds = _update_seconds(copy.deepcopy(policy), tokenizer, users, device)
+        report[f"ms an update{note}"] = 1e3 * seconds["update"]
+        report[f"ms a forward and backward pass{note}"] = 1e3 * seconds["pass"]
+        report[f"ratio{note}"] = seconds["update"] / seconds["pass"]
+    return report | {"trained": tuned is not None}
+
+
+def _update_seconds(model: Backbone, tokenizer, users: Prefixes, device: torch.device) -> dict[str, float]:
+    """Negatives are items that share codes with the target: like those of similar text, on few branches."""
+    config, start = GrpoConfig(), copy.deepcopy(model).requires_grad_(False)
     optimizer = make_optimizer(model, dataclasses.replace(config, lr=0.0))
     reference = torch.zeros(users.rows, device=device)
     near = _alike(tokenizer, users.target, config.K)
+    histories = history_tokens(tokenizer.tokens, users.history)
     found = collect(model, start, tokenizer, users, reference, near, L, config)
 
     def update():
-        encoded = model.encode(history_tokens(tokenizer.tokens, users.history))
-        found = collect(model, start, tokenizer, users, reference, near, L, config, encoded)
-        loss = update_losses(model, tokenizer, users, found, config, encoded)["loss"]
+        with autocast(device, config.precision):
+            encoded = model.encode(histories)
+            found = collect(model, start, tokenizer, users, reference, near, L, config, encoded)
+            loss = update_losses(model, tokenizer, users, found, config, encoded)["loss"]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         optimizer.step()
 
     def passes():
-        states, mask = model.encode(history_tokens(tokenizer.tokens, users.history))
-        log_prob, _ = rollout_log_probs(model, tokenizer, states, mask, found.rollouts, entropy=False)
+        with autocast(device, config.precision):
+            states, mask = model.encode(histories)
+            log_prob, _ = rollout_log_probs(model, tokenizer, states, mask, found.rollouts, entropy=False)
         optimizer.zero_grad(set_to_none=True)
         log_prob.mean().backward()
 
-    seconds = take_turns({"update": lambda: clock(update, device), "pass": lambda: clock(passes, device)}, 7)
-    return {
-        "ms an update": 1e3 * seconds["update"],
-        "ms a forward and backward pass": 1e3 * seconds["pass"],
-        "ratio": seconds["update"] / seconds["pass"],
-    }
+    return take_turns({"update": lambda: clock(update, device), "pass": lambda: clock(passes, device)}, 7)

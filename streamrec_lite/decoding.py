@@ -48,7 +48,7 @@ class StepDecoder:
         self.model, self.stack = model, model.decoders[decoder]
         self.heads, self.d_kv = model.config.num_heads, model.config.d_kv
         self.mask = None if mask is None else mask[:, None, None, :]  # (B, 1, 1, S)
-        self.cross = cross or model.cross(states, decoder)  # shared by all sequences of a user
+        self.cross = cross or model.cross(states, decoder, mask)  # shared by all sequences of a user
         self.keys: list[list[Tensor]] = [[] for _ in self.stack.block]  # [layer][position] (A, H, d_kv)
         self.values: list[list[Tensor]] = [[] for _ in self.stack.block]
         self.seats = Seats.of_each(len(states), states.device)
@@ -113,7 +113,8 @@ class StepDecoder:
         scores = torch.stack([(query.view(shape) * key).sum(-1) for key in self.keys[i]], dim=-1)
         before = 0
         if self.past:
-            seated = split_heads(self.forks.spread(query), self.heads) @ self.past[i][0]  # (R, H, W, T)
+            keys = self.forks.of_rows(self.past[i][0])
+            seated = split_heads(self.forks.spread(query), self.heads) @ keys  # (R, H, W, T)
             before = seated.shape[-1]
             seated = self.forks.collect(merge_heads(seated)).view(len(x), self.heads, before)
             scores = torch.cat([seated, scores], dim=-1)
@@ -122,13 +123,14 @@ class StepDecoder:
         mixed = mixed.flatten(1)
         if self.past:
             seated = split_heads(self.forks.spread(weights[..., :before].flatten(1)), self.heads)
-            mixed = mixed + self.forks.collect(merge_heads(seated @ self.past[i][1]))
+            mixed = mixed + self.forks.collect(merge_heads(seated @ self.forks.of_rows(self.past[i][1])))
         return attention.o(mixed)
 
     def _cross_attention(self, i: int, layer, x: Tensor) -> Tensor:
         attention = layer.EncDecAttention
         query = self.seats.spread(attention.q(layer.layer_norm(x)))
-        return attention.o(self.seats.collect(attend(query, *self.cross[i], self.mask)))
+        keys, values, mask = (self.seats.of_rows(x) for x in (*self.cross[i], self.mask))
+        return attention.o(self.seats.collect(attend(query, keys, values, mask)))
 
 
 def answer_log_probs(

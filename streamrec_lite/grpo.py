@@ -77,7 +77,7 @@ def rollout_log_probs(
     """
     l, m = rollouts.thought.shape[1], rollouts.answer.shape[1]
     inputs = answer_inputs(model, rollouts.thought, rollouts.answer)
-    hidden = model.decode_groups(inputs, model.cross(states, "thinking"), mask)
+    hidden = model.decode_groups(inputs, model.cross(states, "thinking", mask), mask)
     if model.config.softmax == "trie":
         answered = answer_log_probs(model, tokenizer, hidden[:, -m:], rollouts.item, temperature)
     else:

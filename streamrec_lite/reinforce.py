@@ -150,7 +150,7 @@ def target_cost(
     thought = rollouts.thought.view(batch.rows, config.G, -1)[:, :few].flatten(0, 1)
     items = batch.target.repeat_interleave(few)
     inputs = answer_inputs(model, thought, tokenizer.tokens[items])
-    hidden = model.decode_groups(inputs, model.cross(states, "thinking"), mask)
+    hidden = model.decode_groups(inputs, model.cross(states, "thinking", mask), mask)
     return -answer_log_probs(model, tokenizer, hidden[:, -tokenizer.m :], items, config.temperature).mean()
 
 

@@ -54,7 +54,7 @@ def finetune_loss(
         reference: (B, 2) log pi_ref of the targets and of ``rejected``.
     """
     states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
-    cross = model.cross(states, "thinking")
+    cross = model.cross(states, "thinking", mask)
     l, m, parts = thought.shape[1], tokenizer.m, {}
     own = config.read == "own" and l > 0
     read = _write(model, states, mask, cross, l, config.write) if own else thought
