@@ -32,7 +32,7 @@ class Traces(NamedTuple):
     rank: Tensor  # (B, l + 1) int64, the target's place among all items by s_i . t(item); 1 is best
 
 
-@torch.no_grad()  # under autocast, inference mode would cast each weight anew at each use
+@torch.inference_mode()
 def annotate(
     model: Backbone,
     tokenizer,
