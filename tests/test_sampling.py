@@ -24,6 +24,13 @@ def test_draws_come_as_often_as_their_probabilities_say(n):
     assert (share - p).abs().max() < 0.02  # 5.7 standard errors of 0.0035
 
 
+def test_draws_know_their_log_probabilities():
+    torch.manual_seed(0)
+    logits = 30 * torch.randn(40, 7)
+    drawn, log_prob = draw(logits, 5)
+    torch.testing.assert_close(log_prob, logits.log_softmax(-1).gather(1, drawn), atol=1e-5, rtol=0)
+
+
 @torch.no_grad()
 def test_answers_are_items_and_come_as_often_as_their_log_probs_say():
     """Of 4,000 answers to one user each item comes as often as its log-probability says."""
