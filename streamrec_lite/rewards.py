@@ -17,7 +17,7 @@ ANSWERS = ("format", "match")  # what the drawn answer earns; the others are set
 
 def format_reward(item: Tensor) -> Tensor:
     """Eq. 21: 0 where the answer names an item, -1 where it names none (``item`` (R,) is -1)."""
-    return -(item < 0).float()
+    return torch.where(item < 0, -1.0, 0.0)
 
 
 def match_reward(codes: Tensor, target: Tensor) -> Tensor:
