@@ -51,6 +51,7 @@ class StepDecoder:
         self.cross = cross or model.cross(states, decoder, mask)  # shared by all sequences of a user
         self.keys: list[list[Tensor]] = [[] for _ in self.stack.block]  # [layer][position] (A, H, d_kv)
         self.values: list[list[Tensor]] = [[] for _ in self.stack.block]
+        self.bias = states.new_empty(self.heads, 0)
         self.seats = Seats.of_each(len(states), states.device)
         self.past: list[tuple[Tensor, Tensor]] = []  # a layer: what ``share`` put aside
         self.forks = self.seats  # whose past it is
@@ -94,10 +95,12 @@ class StepDecoder:
         return self.stack.final_layer_norm(x)
 
     def _position_bias(self, device) -> Tensor:
-        """Bias of the newest position towards positions 0..t: (H, t+1)."""
-        attention = self.stack.block[0].layer[0].SelfAttention
+        """Bias of the newest position towards positions 0..t: (H, t+1). It depends on distances alone."""
         t = len(self.keys[0]) + (self.past[0][1].shape[2] if self.past else 0)
-        return attention.compute_bias(1, t + 1, device=device, past_seen_tokens=t)[0, :, 0]
+        if t >= self.bias.shape[1]:  # for all steps to come at once, mostly
+            attention, n = self.stack.block[0].layer[0].SelfAttention, max(16, 2 * t)
+            self.bias = attention.compute_bias(1, n, device=device, past_seen_tokens=n - 1)[0, :, 0]
+        return self.bias[:, -1 - t :]
 
     def _self_attention(self, i: int, layer, x: Tensor, bias: Tensor) -> Tensor:
         attention = layer.SelfAttention

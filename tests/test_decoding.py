@@ -181,3 +181,15 @@ def test_more_answers_than_beams(k):
     model, tokenizer, tokens = world(60, 3, 8)
     with pytest.raises(BadInput, match="beams"):
         beam_search(model, tokenizer.trie, tokens, beams=20, k=k)
+
+
+@torch.no_grad()
+def test_position_bias_is_t5s_own_at_every_step():
+    model, _, tokens = world(20, 3, 8)
+    attention = model.decoders["thinking"].block[0].layer[0].SelfAttention
+    stepper = StepDecoder(model, *model.encode(tokens), "thinking")
+    token = torch.full((len(tokens),), BOS)
+    for t in range(40):  # longer than what is computed at once
+        want = attention.compute_bias(1, t + 1, device="cpu", past_seen_tokens=t)[0, :, 0]
+        assert torch.equal(stepper._position_bias("cpu"), want)
+        stepper.step(token)
