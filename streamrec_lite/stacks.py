@@ -67,11 +67,15 @@ def run_encoder(encoder: nn.Module, x: Tensor, real: Tensor) -> tuple[Tensor, Te
     place = (place[:, None] + torch.arange(x.shape[1])).flatten()[there]
     owner = torch.full((rows * x.shape[1],), -1).index_copy_(0, place, there // x.shape[1])
     owner = owner.view(rows, -1)
-    packed = x.new_zeros(owner.numel(), x.shape[2]).index_copy(0, place, x.flatten(0, 1)[there])
+    packed = _put(x.flatten(0, 1)[there], place, rows, x.shape[1])
     together = owner[:, None, :, None] == owner[:, None, None, :]  # nobody reads a neighbour's history
-    states = encoder(inputs_embeds=packed.view(rows, *x.shape[1:]), attention_mask=together)
-    states = states.last_hidden_state.flatten(0, 1)[place]
-    return states.new_zeros(x.shape).flatten(0, 1).index_copy(0, there, states).view(x.shape), real
+    states = encoder(inputs_embeds=packed, attention_mask=together).last_hidden_state
+    return _put(states.flatten(0, 1)[place], there, *x.shape[:2]), real
+
+
+def _put(y: Tensor, place: Tensor, rows: int, width: int) -> Tensor:
+    """(n, d) -> (rows, width, d): y at these places, counted through, zeros everywhere else."""
+    return y.new_zeros(rows * width, y.shape[1]).index_copy(0, place, y).view(rows, width, -1)
 
 
 def few_places(real: Tensor | None) -> Tensor | None:
@@ -86,8 +90,7 @@ def project(layer: nn.Module, x: Tensor, there: Tensor | None) -> Tensor:
     """``layer`` of x (B, S, d); where ``there`` is given, zeros everywhere else."""
     if there is None:
         return layer(x)
-    y = layer(x.flatten(0, 1)[there])
-    return y.new_zeros(x.shape[0] * x.shape[1], y.shape[1]).index_copy(0, there, y).view(*x.shape[:2], -1)
+    return _put(layer(x.flatten(0, 1)[there]), there, *x.shape[:2])
 
 
 def pack(length: Tensor, width: int) -> tuple[int, Tensor]:
