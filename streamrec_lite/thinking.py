@@ -62,11 +62,12 @@ def think_ahead(
     path = torch.zeros((users, 1, 0), dtype=torch.long, device=device)
     each = torch.zeros((users, 1, 0), device=device)
     hidden = stepper.step(token.flatten())[:, None]
-    trail = hidden[:, :, None]  # (B, w, steps so far, d)
+    trail = [hidden]  # d_0, d_1, ..., (B, w, d) each
     if mode == "sample" and l == 0:  # n answers without a thought
         stepper.select(torch.arange(users, device=device).repeat_interleave(n))
         token, score, path, each = (x.repeat_interleave(n, dim=1) for x in (token, score, path, each))
-        hidden, trail = hidden.repeat(1, n, 1), trail.repeat(1, n, 1, 1)
+        hidden = hidden.repeat(1, n, 1)
+        trail = [hidden]
     said = None
     if not stepper.model.repeats:
         said = torch.zeros(
@@ -88,7 +89,7 @@ def think_ahead(
         if n > 1 and (mode == "beam" or wide < n):  # else every sequence continues itself
             first = torch.arange(users, device=device)[:, None] * wide
             stepper.select((first + parent).flatten())
-            score, path, each, trail = (_gather(x, parent) for x in (score, path, each, trail))
+            score, path, each, *trail = (_gather(x, parent) for x in (score, path, each, *trail))
             said = None if said is None else _gather(said, parent)
         score = score + gain
         if said is not None:
@@ -98,11 +99,11 @@ def think_ahead(
         if i == l - 1 and not finish:
             break
         hidden = stepper.step(token.flatten()).view(*token.shape, -1)
-        trail = torch.cat([trail, hidden[:, :, None]], dim=2)
+        trail.append(hidden)
     answer = hidden
     if stepper.model.mark and finish:
         answer = stepper.step(torch.full_like(token.flatten(), ANSWER)).view_as(hidden)
-    return Thoughts(path, score, each, trail, answer)
+    return Thoughts(path, score, each, torch.stack(trail, dim=2), answer)
 
 
 def _gather(x: Tensor, parent: Tensor) -> Tensor:
