@@ -18,7 +18,7 @@ from .data.sequences import iterate
 from .decoding import StepDecoder
 from .errors import BadInput, did_you_mean
 from .schemas import BOS, FIRST_CODE, Prefixes
-from .targets import item_table
+from .targets import item_table, place_of
 from .thinking import LONGEST
 
 STRATEGIES = ("residual", "nearest-items", "own-codes", "random")
@@ -79,9 +79,7 @@ def _annotate(model: Backbone, tokenizer, batch: Prefixes, table: Tensor, l: int
         total = total + stepper.step(token).float()  # d_0 + ... + d_i
         s = model.state(total)  # s_i
         norms.append((t - s).norm(dim=-1))
-        scores = s @ table.T
-        own = scores.gather(1, batch.target[:, None])
-        ranks.append(1 + (scores > own).sum(dim=1))
+        ranks.append(place_of(batch.target, s @ table.T))
         if i < l:
             r = model.residual_head(t - s)  # r_{i+1}
             if given is not None:

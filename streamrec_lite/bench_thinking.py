@@ -19,7 +19,7 @@ from .runtime import resolve_precision, seed_everything
 from .schemas import BOS, FIRST_CODE, Prefixes
 from .sft import finetune_loss
 from .steps import Step
-from .targets import item_table
+from .targets import item_table, place_of
 from .thinking import think_and_answer
 from .timing import clock, get_to_know, take_turns
 
@@ -48,8 +48,7 @@ def annotate_from_the_start(model: Backbone, tokenizer, prefixes: Prefixes, l: i
         states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
         for _ in range(l + 1):
             s = model.states(model.decode(written, states, mask, "thinking"))[:, -1]
-            scores = s @ table.T  # the rank is asked for at every step, as in ``annotate``
-            (scores > scores.gather(1, batch.target[:, None])).sum(dim=1)
+            place_of(batch.target, s @ table.T)  # asked for at every step, as in ``annotate``
             thought = FIRST_CODE + nearest(model.residual_head(table[batch.target] - s), codes)
             written = torch.cat([written, thought[:, None]], dim=1)
         thoughts[rows] = written[:, 1 : l + 1]

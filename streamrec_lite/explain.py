@@ -81,11 +81,8 @@ def _measured(thought: Tensor, s: Tensor, r: Tensor, table: Tensor, target: Tens
 
 def _ranks(s: Tensor, table: Tensor, target: Tensor, chunk: int = 256) -> Tensor:
     """The target's place among all items for states (B, d): (B,) int64."""
-    ranks = []
-    for state, item in zip(s.split(chunk), target.split(chunk), strict=True):
-        scores = state @ table.T
-        ranks.append(1 + (scores > scores.gather(1, item[:, None])).sum(dim=1))
-    return torch.cat(ranks)
+    parts = zip(s.split(chunk), target.split(chunk), strict=True)
+    return torch.cat([targets.place_of(item, state @ table.T) for state, item in parts])
 
 
 def annotated(model: Backbone, tokenizer, prefixes: Prefixes, l: int, **options) -> Walk:

@@ -13,7 +13,7 @@ from streamrec_lite.annotator import annotate
 from streamrec_lite.config import SftConfig
 from streamrec_lite.sft import finetune
 from streamrec_lite.states import batch_places, quantisation_loss, state_loss, state_part, warm_up
-from streamrec_lite.targets import item_table, state_scores, targets
+from streamrec_lite.targets import item_table, place_of, state_scores, targets
 
 
 def test_state_loss_by_hand():
@@ -33,6 +33,14 @@ def test_scores_have_a_scale_of_their_own():
     model.sharpness.data.fill_(0.5)
     s, t = torch.tensor([[1.0, 2.0] + [0.0] * 14]), torch.eye(16)[:3] * 4
     assert state_scores(model, s, t).tolist() == [[2.0, 4.0, 0.0]]
+
+
+def test_an_items_place_by_hand():
+    """Equal scores do not push it down; among 300 items more than a byte can count are before it."""
+    scores = torch.tensor([[0.5, 2.0, 0.5, -1.0], [3.0, 1.0, 2.0, 0.0]])
+    assert place_of(torch.tensor([2, 3]), scores).tolist() == [2, 4]
+    many = place_of(torch.tensor([0]), torch.arange(300.0)[None])
+    assert many.tolist() == [300] and many.dtype == torch.int64
 
 
 @pytest.mark.parametrize("given", [0.0, 1.0])
