@@ -261,7 +261,7 @@ def answer_beams(stepper: StepDecoder, trie, hidden: Tensor, beams: int, k: int)
             if level > 0:
                 stepper.select(parent.flatten()[at])
                 hidden = stepper.step(token.flatten()[at])
-            some = Family(*(x.flatten(0, 1)[at] for x in family))
+            some = Family(*(x.flatten(0, 1).index_select(0, at) for x in family))
             log_probs = stepper.model.code_log_probs(hidden, level, trie, some)
             gain.flatten(0, 1).index_copy_(0, at, log_probs)
         total = (score[..., None] + gain).flatten(1)

@@ -43,7 +43,7 @@ def sample_answers(
         family = trie.families(level, node)
         pick = torch.zeros_like(node)  # where one item is left: the first and only child
         if len(going):
-            some = family if len(going) == rows else Family(*(x[going] for x in family))
+            some = family if len(going) == rows else Family(*(x.index_select(0, going) for x in family))
             drawn, each = draw(stepper.model.code_log_probs(hidden, level, trie, some, temperature))
             pick[going], log_prob[going, level] = drawn[:, 0], each[:, 0]
         token[:, level] = FIRST_CODE + level * trie.K + family.code.gather(1, pick[:, None])[:, 0]

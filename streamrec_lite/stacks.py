@@ -70,10 +70,10 @@ def run_encoder(encoder: nn.Module, x: Tensor, real: Tensor) -> tuple[Tensor, Te
     place = (place[:, None] + torch.arange(x.shape[1])).flatten()[there]
     owner = torch.full((rows * x.shape[1],), -1).index_copy_(0, place, there // x.shape[1])
     owner = owner.view(rows, -1)
-    packed = _put(x.flatten(0, 1)[there], place, rows, x.shape[1])
+    packed = _put(x.flatten(0, 1).index_select(0, there), place, rows, x.shape[1])
     together = owner[:, None, :, None] == owner[:, None, None, :]  # nobody reads a neighbour's history
     states = encoder(inputs_embeds=packed, attention_mask=together).last_hidden_state
-    return _put(states.flatten(0, 1)[place], there, *x.shape[:2]), real
+    return _put(states.flatten(0, 1).index_select(0, place), there, *x.shape[:2]), real
 
 
 def _put(y: Tensor, place: Tensor, rows: int, width: int) -> Tensor:
@@ -93,7 +93,7 @@ def project(layer: nn.Module, x: Tensor, there: Tensor | None) -> Tensor:
     """``layer`` of x (B, S, d); where ``there`` is given, zeros everywhere else."""
     if there is None:
         return layer(x)
-    return _put(layer(x.flatten(0, 1)[there]), there, *x.shape[:2])
+    return _put(layer(x.flatten(0, 1).index_select(0, there)), there, *x.shape[:2])
 
 
 def pack(length: Tensor, width: int) -> tuple[int, Tensor]:
