@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.patches import Rectangle
 
 from .figures_tiger import LEVEL_COLOURS
-from .plotting import BLUE, GREEN, MARKERS, ORANGE, picture, styled
+from .plotting import BLUE, GREEN, MARKERS, ORANGE, picture, styled, whole_numbers
 
 PARTS = {
     "direct": ("direct: the answer at once", BLUE, "-"),
@@ -49,6 +49,8 @@ def parts_of_the_loss(rows: list[dict], metric: str = "valid N@10"):
     seen = table.dropna(subset=[metric]) if metric in table else table.iloc[:0]
     right.plot(seen.get("epoch", []), seen.get(metric, []), color=BLUE, marker="o")
     right.set(xlabel="epoch", ylabel=metric.replace("valid", "validation"), title="The direct decoder")
+    whole_numbers(left, right)
+    right.set_xlim(left.get_xlim())
     figure.legend(loc="outside lower center", ncols=len(PARTS))
     return figure
 

@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import LinearSegmentedColormap
 
-from .figures_sft import LINES
-from .plotting import BLUE, CYCLE, GREEN, GREY, MARKERS, ORANGE, RED, picture, styled
+from .plotting import BLUE, CYCLE, GREEN, GREY, LINES, MARKERS, ORANGE, RED, picture, styled
 from .report import REFERENCE
 
 

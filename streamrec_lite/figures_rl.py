@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import LinearSegmentedColormap
 
-from .figures_sft import LINES, whole_numbers
-from .plotting import BLUE, CYCLE, GREEN, GREY, MARKERS, ORANGE, RED, picture, styled
+from .plotting import BLUE, CYCLE, GREEN, GREY, LINES, MARKERS, ORANGE, RED, picture, styled, whole_numbers
 from .rewards import NAMES
+
+STANDARD_ERROR = 0.005  # of N@10, about, for some thousand users
 
 
 @styled
@@ -24,6 +25,9 @@ def training(rows: list[dict], best: int):
     kept = seen[seen["epoch"] == best]
     valid.plot(kept["epoch"], kept["valid N@10"], "o", markersize=14, color="none", markeredgecolor=RED)
     valid.set(xlabel="block of updates", ylabel="validation N@10")
+    low, high = valid.get_ylim()
+    room = max(0.0, STANDARD_ERROR - (high - low) / 2)  # a smaller change is luck, and should look like it
+    valid.set_ylim(low - room, high + room)
     valid.set_title("What counts (dashed: before; circle: kept)")
     total.plot(steps["epoch"], steps["reward"], color=BLUE, marker="o", label="mean")
     total.plot(
@@ -88,7 +92,8 @@ def ablation(table: pd.DataFrame):
             axes.text(j, i, f"{value:+.3f}", ha="center", va="center", fontsize=10)
     axes.set_xticks(range(len(table.columns)), table.columns)
     axes.set_yticks(range(len(table)), table.index)
-    axes.set(xlabel="change of each reward, unweighted (blue: rises)", ylabel="what is rewarded")
+    axes.set(xlabel="change of each reward, unweighted (blue: rises; each column has its own scale)")
+    axes.set_ylabel("what is rewarded")
     axes.set_title("A few updates by some of the rewards: what happens to all of them?")
     return figure
 

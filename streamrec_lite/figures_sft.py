@@ -5,17 +5,22 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.ticker import MaxNLocator, ScalarFormatter
+from matplotlib.ticker import ScalarFormatter
 
-from .plotting import BLUE, CYCLE, GREEN, GREY, MARKERS, ORANGE, RED, bar_labels, picture, styled
-
-LINES = ("-", "--", "-.", ":", (0, (3, 1, 1, 1)), (0, (1, 1)))
-
-
-def whole_numbers(*every) -> None:
-    """Epochs and steps are counted: no ticks between them."""
-    for axes in every:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+from .plotting import (
+    BLUE,
+    CYCLE,
+    GREEN,
+    GREY,
+    LINES,
+    MARKERS,
+    ORANGE,
+    RED,
+    bar_labels,
+    picture,
+    styled,
+    whole_numbers,
+)
 
 
 @styled
@@ -31,7 +36,8 @@ def one_at_a_time(table: pd.DataFrame):
             axes.text(j, i, f"{value:+.2f}", ha="center", va="center", fontsize=10)
     axes.set_xticks(range(len(table.columns)), table.columns)
     axes.set_yticks(range(len(table)), table.index)
-    axes.set(xlabel="what changes (nats; blue: falls)", ylabel="what is learned")
+    axes.set(xlabel="change of each part (blue: falls; each column has its own scale)")
+    axes.set(ylabel="what is learned")
     axes.set_title("Learn one part of the loss alone: what happens to the others?")
     return figure
 
@@ -105,7 +111,8 @@ def margins(table: pd.DataFrame):
         axes.hist(table[name].clip(low, high), edges, histtype="step", color=colour, linestyle=line,
                   linewidth=2, label=f"{name}: mean {table[name].mean():.2f}")  # fmt: skip
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set(xlabel="log P(target) - log P(its nearest item by text), nats", ylabel="validation users")
+    axes.set(xlabel="log P(target) - log P(its nearest item by text), nats (outermost bars: all beyond)")
+    axes.set_ylabel("validation users")
     axes.set_title("Does the model prefer the target to what reads alike?")
     figure.legend(loc="outside lower center", ncols=2)
     return figure

@@ -6,10 +6,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
-from .plotting import BLUE, CYCLE, GREEN, GREY, MARKERS, ORANGE, RED, bar_labels, picture, styled
+from .plotting import BLUE, CYCLE, GREEN, GREY, LINES, MARKERS, ORANGE, RED, bar_labels, picture, styled
 from .walkthrough import short
-
-LINES = ("-", "--", "-.", ":")
 
 
 @styled
@@ -82,15 +80,17 @@ def rank_axis(axes, n_items: int) -> None:
 
 @styled
 def many(tables: dict[str, pd.DataFrame], n_items: int):
-    """Mean gap and median rank by step, from ``explain.population``; a colour and a line a source."""
+    """Mean gap, in % of the first, and median rank by step, from ``explain.population``.
+
+    Each source has a colour and a line.
+    """
     figure, (left, right) = picture(9.3, 3.9, columns=2)
     for (name, table), colour, marker, line in zip(tables.items(), CYCLE, MARKERS, LINES, strict=False):
         look = {"color": colour, "marker": marker, "linestyle": line}
-        left.plot(table["step"], table["mean gap"], label=name, **look)
+        left.plot(table["step"], 100 * table["mean gap"] / table["mean gap"].iloc[0], label=name, **look)
         right.plot(table["step"], table["median rank"], **look)
-    highest = max(table["mean gap"].max() for table in tables.values())
-    left.set(xlabel="step $i$", ylabel="mean gap $|t - s_i|$ (length)", title="How far off")
-    left.set_ylim(0, 1.1 * highest)
+    left.axhline(100, color=GREY, linestyle="--", linewidth=1)
+    left.set(xlabel="step $i$", ylabel="mean gap $|t - s_i|$ (% of step 0's)", title="How far off")
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.yaxis.set_major_formatter(ScalarFormatter())
     rank_axis(right, n_items)
@@ -106,19 +106,26 @@ def path(plane, points: np.ndarray, thoughts: list[str], target: int, title: str
 
     ``points`` (l + 1, 2): where they lie; ``thoughts``: l names; ``target``: an item index.
     """
-    figure, axes = picture(8.5, 5.2)
-    axes.scatter(*plane.points.T, s=12, color=GREY, alpha=0.5, linewidths=0, label="items, by $t$")
-    axes.plot(*points.T, "-", color=BLUE, linewidth=1.6)
-    axes.plot(*points.T, "o", color=BLUE, markersize=7, label="states $s_0, s_1, \\ldots$ in order")
-    axes.plot(*plane.item(target), "*", color=RED, markersize=16, markeredgecolor="black", label="target")
-    for place, members in same_place(points, 0.04 * np.ptp(plane.points, axis=0).max()):
-        names = ", ".join(f"$s_{i}$" for i in members)
-        axes.annotate(names, place, (8, 8), textcoords="offset points", fontsize=12)
+    figure, (whole, near) = picture(10, 4.8, columns=2)
+    star = plane.item(target)
+    for axes in (whole, near):
+        axes.scatter(*plane.points.T, s=12, color=GREY, alpha=0.5, linewidths=0, label="items, by $t$")
+        axes.plot(*star, "*", color=RED, markersize=16, markeredgecolor="black", label="target")
+        axes.plot(*points.T, "-", color=BLUE, linewidth=1.6)
+        axes.set(xlabel="UMAP 1 (no unit)", ylabel="UMAP 2 (no unit)")
+    whole.plot(*points.T, "o", color=BLUE, markersize=6, label="states $s_0, s_1, \\ldots$")
+    whole.set_title("All items")
+    corners = np.vstack([points, star])
+    middle, half = (corners.min(0) + corners.max(0)) / 2, 0.7 * max(np.ptp(corners, axis=0).max(), 1e-3)
+    near.set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half))
+    for place, members in same_place(points, 0.12 * half):
+        names = ",".join(map(str, members))
+        near.plot(*place, "o", color=BLUE, markersize=11 + 4 * len(names))
+        near.annotate(names, place, ha="center", va="center", fontsize=10, color="white")
+    near.set_title("The way, nearer (numbers: the step)")
     words = "   ".join(f"$o_{i}$ = {name}" for i, name in enumerate(thoughts, start=1))
-    axes.set(xlabel="UMAP 1 (no unit)", ylabel="UMAP 2 (no unit)")
-    axes.set_title(f"{short(title, 80)}\n{words}")
-    axes.margins(0.08)
-    figure.legend(loc="outside lower center", ncols=3)
+    figure.suptitle(f"{short(title, 80)}\n{words}", fontsize=12)
+    figure.legend(*whole.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 

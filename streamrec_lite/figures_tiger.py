@@ -8,7 +8,21 @@ import numpy as np
 import pandas as pd
 from matplotlib.patches import Rectangle
 
-from .plotting import BLUE, CYCLE, GREEN, GREY, ORANGE, RED, SKY, YELLOW, bar_labels, picture, styled
+from .plotting import (
+    BLUE,
+    CYCLE,
+    GREEN,
+    GREY,
+    LINES,
+    MARKERS,
+    ORANGE,
+    RED,
+    SKY,
+    YELLOW,
+    bar_labels,
+    picture,
+    styled,
+)
 from .walkthrough import short
 
 LEVEL_COLOURS = (SKY, ORANGE, GREEN, YELLOW, BLUE, RED, "#CC79A7", GREY)
@@ -159,7 +173,7 @@ def recommendations(table: pd.DataFrame):
     for bar, truth in zip(bars, table["truth"], strict=True):
         bar.set_hatch("//" if truth else "")
     bars.orientation = "horizontal"
-    bar_labels(axes, bars, "{:#.2g} %")
+    bar_labels(axes, bars, "{:.1f} %")
     axes.invert_yaxis()
     axes.set(
         xlabel="probability of the item's codes (%)", title="Recommended next items (★: what the user took)"
@@ -191,9 +205,7 @@ def model_bars(table: pd.DataFrame, metric: str = "N@10", ceiling: float | None 
 def hits_by_length(tables: dict[str, pd.DataFrame], k: int = 10):
     """R@k by history length for one or more models, with one standard error up and down."""
     figure, axes = picture(8.5, 3.2)
-    for (name, table), colour, marker, line in zip(
-        tables.items(), CYCLE, ("o", "s", "^", "D"), ("-", "--", "-.", ":"), strict=False
-    ):
+    for (name, table), colour, marker, line in zip(tables.items(), CYCLE, MARKERS, LINES, strict=False):
         x = np.arange(len(table))
         axes.errorbar(
             x, table[f"R@{k}"], table["error"], color=colour, marker=marker, linestyle=line, label=name

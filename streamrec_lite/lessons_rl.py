@@ -42,10 +42,15 @@ class School:
 
 
 def mixed_user(school: School, prefixes: Prefixes, config: GrpoConfig, seed: int = 0) -> int:
-    """The row of ``prefixes`` whose four rollouts differ most in the codes that are right."""
-    few = dataclasses.replace(config, G=4)
-    found = school.collect(school.model, prefixes, few, seed)
-    return int(found.rewards["match"].view(-1, 4).std(dim=1).argmax())
+    """The row of ``prefixes`` whose four rollouts differ most in the codes that are right.
+
+    Each user is asked alone, as ``by_hand`` does it: in a batch others would have the first random numbers.
+    """
+    few, apart = dataclasses.replace(config, G=4), []
+    for row in range(prefixes.rows):
+        found = school.collect(school.model, prefixes.take(torch.tensor([row])), few, seed)
+        apart.append(float(found.rewards["match"].std()))
+    return max(range(len(apart)), key=apart.__getitem__)
 
 
 def by_hand(

@@ -13,12 +13,14 @@ from pathlib import Path
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from .runtime import atomic_path, write_json
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, RED, PURPLE, GREY = "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#999999"
 CYCLE = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK, GREY)
+LINES = ("-", "--", "-.", ":", (0, (3, 1, 1, 1)), (0, (1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 PLOTLY_MARKERS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star")
 
@@ -90,6 +92,12 @@ def bar_labels(axes, bars, form: str = "{:.3f}") -> None:
         shift = (4, 0) if lying else (0, 2)
         place = {"ha": "left", "va": "center"} if lying else {"ha": "center", "va": "bottom"}
         axes.annotate(form.format(value), at, shift, textcoords="offset points", fontsize=10, **place)
+
+
+def whole_numbers(*every) -> None:
+    """Epochs and steps are counted: no ticks between them."""
+    for axes in every:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def save_figure(run, name: str, figure: Figure) -> Figure:

@@ -95,6 +95,14 @@ def drawings(shop, ids, steps):
     }
 
 
+def test_every_model_is_in_the_picture_of_history_lengths(shop):
+    splits = leave_one_out(shop, 20)
+    table = slow_motion.hits_by_length(torch.tensor([1, 0] * 20), splits.test.length)
+    names = ["TIGER", "Popularity", "Markov", "SequentialRules", "Oracle"]
+    axes = figures_tiger.hits_by_length(dict.fromkeys(names, table)).axes[0]
+    assert axes.get_legend_handles_labels()[1] == names
+
+
 def test_every_figure_draws_readably(shop, ids, steps):
     for name, figure in drawings(shop, ids, steps).items():
         width, height = size(figure)
