@@ -51,13 +51,13 @@ KNOWN = {  # data set -> model -> test R@10, N@10
         "SequentialRules": (exactly(0.1041, COUNTED), exactly(0.0776, COUNTED)),
         "SASRec": (about(0.102, RECBOLE), about(0.064, RECBOLE)),
         "GRU4Rec": (at_least(0.0735, RECBOLE), at_least(0.0489, RECBOLE)),
-        "Caser": (about(0.0504, RECBOLE), about(0.0321, RECBOLE)),
+        "Caser": (at_least(0.0504, RECBOLE), at_least(0.0321, RECBOLE)),
         "BERT4Rec": (at_least(0.0494, RECBOLE), at_least(0.0295, RECBOLE)),
         "TIGER": (about(0.0934, OURS), about(0.0607, OURS)),
         "STREAM-Rec-PT": (about(0.0643, OURS), about(0.0385, OURS)),
         "STREAM-Rec-SFT": (about(0.0989, OURS), about(0.0672, OURS)),
         "STREAM-Rec-RL": (about(0.0989, OURS), about(0.0673, OURS)),
-        "ReaRec": (about(0.1018, OURS), about(0.0656, OURS)),
+        "ReaRec": (about(0.1014, OURS), about(0.0661, OURS)),
     },
 }
 RANGED = ("R@10", "N@10")
@@ -82,11 +82,14 @@ def verdict(value: float, range_: Range) -> str:
 def range_table(results: dict) -> pd.DataFrame:
     """A row a model and metric whose range is known: value, low, high, verdict, where the range is from.
 
-    Empty for other data. The preset smoke trains for seconds: there only counting models are judged.
+    Empty for other data. The preset smoke trains for seconds: there only counting models are judged. What
+    was measured with this package holds for the preset it was measured with.
     """
     rows = []
     for model, ranges in KNOWN.get(known_as(results), {}).items():
         if model not in results["summary"] or (results["preset"] == "smoke" and model not in COUNTING):
+            continue
+        if ranges[0].source == OURS and results["preset"] != "lite":
             continue
         for metric, range_ in zip(RANGED, ranges, strict=True):
             value = results["summary"][model]["test"][metric]["mean"]

@@ -167,14 +167,17 @@ def _require(folder: Path, hash_: str | None, stage: str) -> None:
 
 
 def versus(run: Run, ranks: dict[str, list]) -> dict:
-    """Paired bootstrap of each model against TIGER on the test users, a user's mean over seeds."""
+    """Paired bootstrap of each model against TIGER on the test users, a user's mean over seeds.
+
+    All models get the same resamples: two that answer alike have the same interval.
+    """
     values = {model: [_per_user(r) for r in over_seeds] for model, over_seeds in ranks.items()}
     mean = {m: {k: sum(v[k] for v in vs) / len(vs) for k in METRIC_NAMES} for m, vs in values.items()}
     resamples = run.config.evaluate.bootstrap
     return {
         model: {
             name: paired_bootstrap(
-                mean[model][name], mean[REFERENCE][name], resamples, derive_seed("bootstrap", model, name)
+                mean[model][name], mean[REFERENCE][name], resamples, derive_seed("bootstrap", name)
             )
             for name in METRIC_NAMES
         }

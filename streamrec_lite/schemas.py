@@ -2,6 +2,7 @@
 
 Symbols (the paper's, where it has one):
 
+    S_u the history of user u
     B   users (rows) of a batch
     N   items of the catalogue, numbered 0..N-1; PAD_ITEM = -1 fills short histories
     L   items of a history, oldest first, at most 20
@@ -12,6 +13,7 @@ Symbols (the paper's, where it has one):
     d   width of the backbone (d_model)
     d_w width of the text embeddings
     x, z, h_d, e_k   RQ-VAE: input, latent, residual at level d, codebook entry (eqs 4-8)
+    t   what stands for an item: the mean of its m code embeddings, plus its own vector if it has one
     l   thoughts before the answer, G rollouts a user, s_i state, r_i residual, o_i thought
 
 Tokens: the code k of level j (both from 0) is token ``FIRST_CODE + j*K + k``. Levels have their own
