@@ -14,12 +14,12 @@ from torch import Tensor
 
 from .backbone import Backbone, history_tokens
 from .clustering import nearest
+from .config import LONGEST
 from .data.sequences import iterate
 from .decoding import StepDecoder
 from .errors import BadInput, did_you_mean
 from .schemas import BOS, FIRST_CODE, Prefixes
 from .targets import item_table, place_of
-from .thinking import LONGEST
 
 STRATEGIES = ("residual", "nearest-items", "own-codes", "random")
 

@@ -1,6 +1,6 @@
 """The encoder-decoder Transformer (section 2.2.2): one encoder, a direct and a thinking decoder.
 
-The layers are transformers' T5 stacks, unchanged. What is ours is that the stacks share one
+The layers are those of transformers' T5 stacks (``stacks``). What is ours is that the stacks share one
 embedding table, which is also the output head, and that an encoder can serve two decoders: the
 direct one answers at once (TIGER, and the reference policy pi_ref), the thinking one writes
 thoughts first. With one decoder and ``recency=0`` the model is exactly ``T5ForConditionalGeneration``.
@@ -253,7 +253,9 @@ class Backbone(nn.Module):
                 habits["items"] = ItemVectors(n_items, m, backbone.d_model, sizes["vocab_size"])
                 habits["items"].naming = naming == [True]
             model = cls(backbone, sizes["vocab_size"], decoders, **habits)
-        except (KeyError, TypeError) as error:
+        except BadInput:
+            raise
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
             rule = f"the file must hold backbone, vocab_size and decoders ({error})"
             raise BadInput(str(folder / "model.json"), rule, "run the stage again") from None
         weights, _ = read_tensors(folder / "model.safetensors")

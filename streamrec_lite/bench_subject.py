@@ -11,14 +11,13 @@ from torch import Tensor
 from .artifacts import read_dataset
 from .backbone import Backbone
 from .clustering import kmeans, nearest
-from .config import Config, DataConfig, EmbeddingConfig
+from .config import Config, DataConfig, EmbeddingConfig, config_of
 from .data.sequences import leave_one_out
 from .data.sources import load_dataset
 from .embeddings import embed_items
 from .errors import BadInput
 from .recommender import StreamRec
 from .repair import repair_collisions
-from .runs import config_of
 from .runtime import read_json
 from .schemas import Splits
 from .semantic_ids import SemanticTokenizer

@@ -41,7 +41,8 @@ def recommend(
                 print(f"      {log_prob:8.3f}  {' '.join(row)}")
         if answer.steps is not None:
             _print_steps(answer.steps[0], recommender.tokenizer.K)
-        print(f"next: {'score' if guided else 'log P(item | history)'}, semantic ID, item")
+        given = "history" if answer.thoughts is None else "thoughts, history"
+        print(f"next: {'score' if guided else f'log P(item | {given})'}, semantic ID, item")
     rows = zip(answer.items[0], answer.scores[0], answer.titles[0], answer.codes[0], strict=True)
     for place, (item, score, title, codes) in enumerate(rows, 1):
         middle = f"{_id(codes)}  " if explain else ""

@@ -15,6 +15,8 @@ from .errors import BadInput, did_you_mean
 from .settings import build, check, leaves, opt, parse, types
 
 PRESETS = ("smoke", "lite", "paper")
+SPECS = ("playground", "amazon-2018:DIR", "amazon-2023:CATEGORY", "FILE.csv", "FILE.parquet")
+LONGEST = 64  # thoughts; with the answer well within the 128 places that T5's relative positions tell apart
 OFFICIAL_MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
 
@@ -81,7 +83,7 @@ class TrainConfig:
     max_epochs: int = opt(24, "passes over the training prefixes", 1, 100_000)
     patience: int = opt(10, "evaluations without a better validation N@10 before the loop stops", 1, 100_000)
     eval_every: int = opt(3, "epochs between evaluations on validation", 1, 100_000)
-    temperature: float = opt(1.0, "tau of eq. 11", 1e-3, 1e3)
+    temperature: float = opt(1.0, "tau of eq. 11 in training; whoever answers does so at 1", 1e-3, 1e3)
     ema: float = opt(
         0.0, "decay a step of the weights' moving average that is evaluated; 0: off", 0.0, 0.99999
     )
@@ -152,7 +154,12 @@ class SftConfig(TrainConfig):
     controls: str = opt(
         "none", "train the controls of notebook 07 too (they double the time)", among=("none", "all")
     )
-    pool: int = opt(10, "dispreferred: one of so many nearest items, drawn anew every time", 1, 10_000)
+    pool: int = opt(
+        10,
+        "dispreferred: one of so many nearest items (at most pretrain.pool), drawn anew every time",
+        1,
+        10_000,
+    )
 
 
 @dataclass(frozen=True)
@@ -251,11 +258,21 @@ class Config:
         for name, value, meta in leaves(self):
             check(name, value, meta)
         if self.evaluate.beams < 10:
-            raise BadInput(
-                f"evaluate.beams={self.evaluate.beams}",
-                "R@10 and N@10 need at least 10 beams",
-                "set evaluate.beams=20",
-            )
+            rule = "R@10 and N@10 need at least 10 beams"
+            raise BadInput(f"evaluate.beams={self.evaluate.beams}", rule, "set evaluate.beams=20")
+        first, sft, rivals = self.pretrain, self.sft, self.baselines
+        if first.n_similar > first.pool:
+            rule = f"items are drawn from the pretrain.pool={first.pool} nearest"
+            raise BadInput(f"pretrain.n_similar={first.n_similar}", rule, "draw fewer, or widen the pool")
+        if first.n_similar * self.tokenizer.m > LONGEST:
+            rule = f"{self.tokenizer.m} codes each are more than the {LONGEST} thoughts that fit"
+            raise BadInput(f"pretrain.n_similar={first.n_similar}", rule, "draw fewer")
+        if sft.annotator == "nearest-items" and -(-sft.l // self.tokenizer.m) > min(sft.pool, first.pool):
+            rule = f"{sft.l} thoughts need more items of {self.tokenizer.m} codes than there are in the pools"
+            raise BadInput("sft.annotator=nearest-items", rule, "widen sft.pool and pretrain.pool")
+        if rivals.d % rivals.num_heads:
+            rule = f"the width must be a multiple of baselines.num_heads={rivals.num_heads}"
+            raise BadInput(f"baselines.d={rivals.d}", rule, "choose another width or number of heads")
 
     def to_dict(self) -> dict:
         """Plain nested values, ready for JSON."""
@@ -284,6 +301,11 @@ class Config:
                 node = node[part]
             node[leaf] = parse(key, raw.strip(), known[key])
         return Config.from_dict(values)
+
+
+def config_of(found: dict) -> dict:
+    """The settings in a run's config.json, without what else stands there."""
+    return {key: value for key, value in found.items() if key not in ("seeds", "versions")}
 
 
 def fingerprint(*parts) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .errors import BadInput
 from .runs import Run, content_hash, data_hash, embeddings_hash, tokenizer_hash
 from .runtime import read_json
 from .stages import done, run_stage
@@ -15,12 +16,17 @@ def run_data(run: Run, dataset=None):
     ``dataset``: it, where the caller has read it already.
     """
     from .artifacts import read_dataset, save_dataset
+    from .data.dataset import MIN_LENGTH
     from .data.sequences import leave_one_out
     from .data.sources import load_dataset
 
     def work(part: Path) -> dict:
         nonlocal dataset
         dataset = dataset or load_dataset(run.config.dataset, run.config.data)
+        if max(map(len, dataset.sequences)) <= MIN_LENGTH:
+            rule = "two are held out and the first has no history, so nothing is left to learn from"
+            value = f"{dataset.name}: no user has more than {MIN_LENGTH} interactions"
+            raise BadInput(value, rule, "bring longer histories")
         return save_dataset(dataset, part)
 
     marker = run_stage(run.dir, "data", data_hash(run), work)

@@ -120,8 +120,9 @@ def credit(parts: dict[str, Tensor], weights: dict[str, float], l: int, m: int, 
     """The advantage of every token, (R, l + m).
 
     "all" is the paper's: each token has its rollout's. "later" (ours): an answer's tokens have only what
-    the answer earned (``ANSWERS``), since what thoughts earn was settled before the answer was drawn. In
-    expectation both give the same gradient; "later" has less noise.
+    the answer earned (``ANSWERS``), since what thoughts earn was settled before the answer was drawn: to
+    its tokens that is noise. As the answer's part is divided by its own deviation in the group, not by that
+    of all rewards together, answers also weigh more against thoughts than by "all".
     """
     whole = combine(parts, weights, G, order)
     answer = whole

@@ -14,15 +14,16 @@ from .config import TrainConfig
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW; weight decay on matrices only, not on norms, embeddings or attention biases.
 
-    The embedding tables learn ``embedding_lr`` times as fast. T5 starts it with deviation 1 and its
+    Embedding tables learn ``embedding_lr`` times as fast. T5 starts it with deviation 1 and its
     matrices with about d**-0.5; Adam's steps have one size for all, so that without a factor the
     table hardly moves, and codes keep the meaning of noise. (T5's own Adafactor scales its steps by
     each matrix's root mean square, which comes to the same.)
     """
     kinds: dict[str, list] = {"matrices": [], "table": [], "others": []}
+    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     for name, parameter in model.named_parameters():
         plain = parameter.ndim < 2 or "relative_attention_bias" in name
-        table = name.startswith(("shared", "recency", "items.vectors"))
+        table = id(parameter) in tables and not plain
         kinds["table" if table else "others" if plain else "matrices"].append(parameter)
     groups = [
         {"params": kinds["matrices"], "weight_decay": config.weight_decay, "lr_factor": 1.0},

@@ -16,6 +16,7 @@ from .runs import (
     SEEDED,
     Run,
     control_dir,
+    control_hash,
     grpo_dir,
     grpo_hash,
     open_run,
@@ -154,7 +155,9 @@ def run_controls(run: Run, seed: int = 0) -> dict[str, dict]:
         _keep_guided(run, result, slow, splits, part)
 
     return {
-        name: row_of(run, control_dir(run, name, seed), sft_hash(run, seed), functools.partial(work, name))
+        name: row_of(
+            run, control_dir(run, name, seed), control_hash(run, name, seed), functools.partial(work, name)
+        )
         for name in CONTROLS
     }
 
@@ -214,6 +217,7 @@ def _keep_trained(run: Run, result, model, splits, part: Path, more: dict | None
         "epochs": result.epochs,
         "parameters": sum(p.numel() for p in result.model.parameters()),
         "precision": result.precision,
+        "ids": model.tokenizer.fingerprint(),
         **(more or {}),
     }
     for name, other in others.items():

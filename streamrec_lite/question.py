@@ -12,31 +12,15 @@ from __future__ import annotations
 
 import dataclasses
 
-from torch import Tensor
-
 from .config import Config
 from .evaluate import evaluate
 from .explain import some
 from .metrics import ndcg_at, paired_bootstrap
-from .recommender import StreamRec
+from .recommender import Asked, StreamRec
 from .schemas import Prefixes
 
 NUMBERS = (0, 1, 2, 4, 6, 8)  # l
 TRAINS = (1, 4, 16)  # n
-
-
-class Asked:
-    """A recommender that is always asked in one way: ``answer``'s options, and l."""
-
-    def __init__(self, model: StreamRec, l: int | None = None, **options):
-        self.model, self.l, self.options = model, model.l if l is None else l, options
-
-    def topk(self, prefixes: Prefixes, k: int) -> Tensor:
-        kept, self.model.l = self.model.l, self.l
-        try:
-            return self.model.answer(prefixes.history, k, **self.options)[0].item
-        finally:
-            self.model.l = kept
 
 
 def ask_in_many_ways(model: StreamRec, prefixes: Prefixes, most: int = 1000, bootstrap: int = 2000) -> dict:

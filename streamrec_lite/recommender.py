@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .backbone import Backbone, history_tokens
+from .config import Config, config_of
 from .decoding import beam_search
 from .errors import BadInput, did_you_mean
 from .retrieval import find_candidates, guided_ranking
@@ -97,6 +98,9 @@ class StreamRec:
         w: float | None = None,
     ) -> tuple[Beams, Thoughts | None]:
         """The k best items of each history, and the thoughts before them (None: answered at once)."""
+        if self.w and think == "none" and w is None:
+            rule = "state-guided scoring asks the state after the thoughts"
+            raise BadInput("think='none'", rule, "think, or load the model without guided")
         think, n, w = think or self.think, n_thoughts or self.n_thoughts, self.w if w is None else w
         self.model.eval()
         tokens = history_tokens(self.tokenizer.tokens, history.to(self.device))
@@ -172,6 +176,8 @@ class StreamRec:
 
     def _histories(self, histories: list[list[str]]) -> Tensor:
         rows = []
+        if not histories:
+            raise BadInput("no histories", "at least one user is needed", "give a list of histories")
         for history in histories:
             if not history:
                 raise BadInput(
@@ -195,7 +201,7 @@ class StreamRec:
         ``guided``: with state-guided scoring, at the weight that was chosen on validation.
         """
         run_dir = Path(run_dir)
-        config = read_json(run_dir / "config.json")
+        config = Config.from_dict(config_of(_object(run_dir / "config.json")))
         if model not in FOLDERS:
             raise BadInput(f"model {model!r}", "unknown model", did_you_mean(model, tuple(FOLDERS)))
         if guided and model not in ("STREAM-Rec-SFT", "STREAM-Rec-RL"):
@@ -214,22 +220,57 @@ class StreamRec:
         if backbone.vocab_size != tokenizer.vocab_size:
             rule = f"its {backbone.vocab_size} tokens are not the tokenizer's {tokenizer.vocab_size}"
             raise BadInput(str(folder), rule, "run `streamrec reproduce` again")
-        items = read_json(run_dir / "data" / "items.json")
+        thinks = model in ("STREAM-Rec-SFT", "STREAM-Rec-RL")
+        row = {}
+        if thinks or (folder / "row.json").exists():
+            row = _object(folder / "row.json", *(("l", "w") if thinks else ()))
+        if row.get("ids", tokenizer.fingerprint()) != tokenizer.fingerprint():
+            rule = "it was trained with other semantic IDs than the run's tokenizer has now"
+            raise BadInput(str(folder), rule, "run `streamrec reproduce` again")
+        names = run_dir / "data" / "items.json"
+        items = _object(names, "item_ids", "titles")
+        for what in ("item_ids", "titles"):
+            if not isinstance(items[what], list) or len(items[what]) != tokenizer.n_items:
+                rule = f"{what} must name the tokenizer's {tokenizer.n_items} items"
+                raise BadInput(str(names), rule, "run `streamrec reproduce` again")
         l, w = 0, 0.0
         if model == "STREAM-Rec-PT":
-            l = config["pretrain"]["n_similar"] * tokenizer.m
-        elif model != "TIGER":
-            row = read_json(folder / "row.json")
+            l = config.pretrain.n_similar * tokenizer.m
+        elif thinks:
             l, w = row["l"], row["w"] if guided else 0.0
         return cls(
             backbone,
             tokenizer,
-            beams=config["evaluate"]["beams"],
+            beams=config.evaluate.beams,
             item_ids=items["item_ids"],
             titles=items["titles"],
-            max_history=config["data"]["max_history"],
+            max_history=config.data.max_history,
             l=l,
             think="none" if model == "TIGER" else "greedy",
             w=w,
             device=device or pick_device(),
         )
+
+
+class Asked:
+    """A recommender that is always asked in one way: ``answer``'s options, and l."""
+
+    def __init__(self, model: StreamRec, l: int | None = None, **options):
+        self.model, self.l, self.options = model, model.l if l is None else l, options
+
+    def topk(self, prefixes: Prefixes, k: int) -> Tensor:
+        kept, self.model.l = self.model.l, self.l
+        try:
+            return self.model.answer(prefixes.history, k, **self.options)[0].item
+        finally:
+            self.model.l = kept
+
+
+def _object(path: Path, *keys: str) -> dict:
+    """A JSON object that has these keys; else ``BadInput``."""
+    found = read_json(path)
+    missing = [key for key in keys if not isinstance(found, dict) or key not in found]
+    if missing or not isinstance(found, dict):
+        rule = f"it must be an object with {', '.join(missing)}" if missing else "it must be an object"
+        raise BadInput(str(path), rule, "run `streamrec reproduce` again")
+    return found

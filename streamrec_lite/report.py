@@ -19,6 +19,7 @@ from .runs import (
     SEEDED,
     Run,
     control_dir,
+    control_hash,
     counting_hash,
     counting_names,
     mixed_dir,
@@ -26,7 +27,6 @@ from .runs import (
     mixed_name,
     neural_dir,
     neural_hash,
-    sft_hash,
     tuning_dir,
     tuning_hash,
 )
@@ -93,6 +93,7 @@ def write_results(run: Run) -> dict:
         for seed, (folder, hash_) in rows.items():
             _require(folder, hash_, stages.get(model, "baselines"))
             row, kept = read_json(folder / "row.json"), read_tensors(folder / "ranks.safetensors")[0]
+            row.pop("ids", None)
             row["wall_seconds"] = done(folder)["seconds"] + _tuning_seconds(run, model, seed)
             models.setdefault(model, {})[seed] = row
             ranks.setdefault(model, []).append(kept["test"])
@@ -139,7 +140,7 @@ def _controls(run: Run, ranks: dict[str, list]) -> dict:
     found: dict[str, dict] = {}
     for name in CONTROLS if run.config.sft.controls == "all" else ():
         folders = {str(seed): control_dir(run, name, seed) for seed in run.seeds}
-        if all(done(folder, sft_hash(run, int(seed))) for seed, folder in folders.items()):
+        if all(done(folder, control_hash(run, name, int(seed))) for seed, folder in folders.items()):
             found[name] = {seed: read_json(folder / "row.json") for seed, folder in folders.items()}
             kept = [read_tensors(folder / "ranks.safetensors")[0] for folder in folders.values()]
             ranks[name] = [part["test"] for part in kept]

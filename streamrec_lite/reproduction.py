@@ -9,7 +9,8 @@ from .conductor import Conductor, cores, is_done
 from .errors import BadInput, did_you_mean
 from .pipeline import run_data
 from .runs import STAGES, Run, check_spec, make_run, write_config
-from .stages import discard, lock_file, locked
+from .runtime import read_json
+from .stages import discard, done, lock_file, locked
 from .workers import StageFailed, notebooks_folder
 
 # What --fresh discards: results first, so that none outlive what they were made from.
@@ -19,7 +20,10 @@ DELIVERED += ("baselines", "tokenizer", "embeddings", "data")
 
 def default_out(dataset: str, preset: str) -> Path:
     """runs/playground, runs/scientific-2018-smoke: the data set, and a preset that is not lite."""
-    name = Path(dataset.rpartition(":")[2]).resolve().stem if dataset != "playground" else dataset
+    kind, _, rest = dataset.partition(":")
+    name = Path(dataset).stem
+    if rest:  # amazon-2023:CATEGORY@FOLDER is named by its category, amazon-2018:FOLDER by its folder
+        name = rest.partition("@")[0] if kind == "amazon-2023" else Path(rest).resolve().name
     return Path("runs") / (name if preset == "lite" else f"{name}-{preset}")
 
 
@@ -76,6 +80,7 @@ def reproduce(
     stages = choose_stages(only)
     check_machine(gpus, jobs, engine)
     source = notebooks_folder()
+    check_same_data(run, fresh)
     read = None
     if fresh or not is_done(run, "data"):
         from .data.sources import load_dataset
@@ -119,13 +124,25 @@ def reproduce_all(
             tell(f"{name}, data set {len(results) + len(failed) + 1} of {len(datasets)}")
         try:
             results.append(reproduce(name, preset, out=folder, tell=tell, **options))
-        except StageFailed as error:
+        except (BadInput, StageFailed) as error:
             failed.append(error)
             if many:
                 tell(f"{name}: FAILED: {error}")
+    if len(failed) == 1 or (failed and all(isinstance(error, BadInput) for error in failed)):
+        raise failed[0]
     if failed:
         raise StageFailed.of(failed)
     return results
+
+
+def check_same_data(run: Run, fresh: bool) -> None:
+    """``BadInput`` where the folder holds a run of other data: its stages would be replaced one by one."""
+    if fresh or is_done(run, "data") or not done(run.dir / "data"):
+        return
+    before = read_json(run.dir / "config.json").get("dataset")
+    if before != run.config.dataset:
+        rule = f"the folder holds a run of {before!r}, this is {run.config.dataset!r}"
+        raise BadInput(str(run.dir), rule, "give another --out, or --fresh to discard that run")
 
 
 def clean(run: Run, fresh: bool) -> None:

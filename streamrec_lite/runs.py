@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import __version__
-from .config import Config, fingerprint
+from .config import SPECS, Config, config_of, fingerprint
 from .errors import BadInput, did_you_mean
 from .presets import preset
 from .runtime import read_json, write_json
@@ -26,7 +26,6 @@ NEURAL = ("Caser", "GRU4Rec", "SASRec", "BERT4Rec", "ReaRec")
 ORACLE = "Oracle"
 CONTROLS = ("deep-tiger", "item-tiger", "no-thoughts", "random-thoughts")  # see ``question``
 FORMAT = 1  # raise it when a stage writes something else for the same settings
-SPECS = ("playground", "amazon-2018:DIR", "amazon-2023:CATEGORY", "FILE.csv", "FILE.parquet")
 
 
 @dataclass(frozen=True)
@@ -122,11 +121,6 @@ def check_folder(folder: Path) -> None:
         raise BadInput(f"{folder / 'config.json'}", "it does not describe a run", "give another --out")
 
 
-def config_of(found: dict) -> dict:
-    """The settings in a config.json, without what else stands there."""
-    return {key: value for key, value in found.items() if key not in ("seeds", "versions")}
-
-
 def write_config(run: Run, seeds: list[int]) -> None:
     versions = {"streamrec_lite": __version__, "python": platform.python_version()}
     for name in ("torch", "transformers", "numpy"):
@@ -170,53 +164,60 @@ def content_hash(run: Run) -> str | None:
     return done(run.dir / "data", data_hash(run)).get("fingerprint")
 
 
-def _after(run: Run, name: str, *settings, upstream: str | None) -> str | None:
+def _after(name: str, *settings, upstream: str | None) -> str | None:
     return upstream and fingerprint(name, FORMAT, settings, upstream)
 
 
 def embeddings_hash(run: Run) -> str | None:
     settings = run.config.to_dict()["embeddings"]
     playground = run.config.dataset == "playground"  # decides what "auto" means
-    return _after(run, "embeddings", settings, playground, upstream=content_hash(run))
+    return _after("embeddings", settings, playground, upstream=content_hash(run))
 
 
 def tokenizer_hash(run: Run) -> str | None:
-    return _after(run, "tokenizer", run.config.to_dict()["tokenizer"], upstream=embeddings_hash(run))
+    return _after("tokenizer", run.config.to_dict()["tokenizer"], upstream=embeddings_hash(run))
 
 
 def tiger_hash(run: Run, seed: int) -> str | None:
     c = run.config.to_dict()
     settings = (c["backbone"], c["tiger"], c["evaluate"]["beams"], c["data"]["max_history"], seed)
-    return _after(run, "TIGER", *settings, upstream=tokenizer_hash(run))
+    return _after("TIGER", *settings, upstream=tokenizer_hash(run))
 
 
 def pretrain_hash(run: Run, seed: int) -> str | None:
     c = run.config.to_dict()
     settings = (c["backbone"], c["pretrain"], c["evaluate"]["beams"], c["data"]["max_history"], seed)
-    return _after(run, "pretrain", *settings, upstream=tokenizer_hash(run))
+    return _after("pretrain", *settings, upstream=tokenizer_hash(run))
 
 
 def sft_hash(run: Run, seed: int) -> str | None:
     c = run.config.to_dict()
     settings = {key: value for key, value in c["sft"].items() if key != "controls"}
-    return _after(run, "sft", settings, upstream=pretrain_hash(run, seed))
+    return _after("sft", settings, upstream=pretrain_hash(run, seed))
 
 
 def grpo_hash(run: Run, seed: int) -> str | None:
-    return _after(run, "grpo", run.config.to_dict()["grpo"], upstream=sft_hash(run, seed))
+    return _after("grpo", run.config.to_dict()["grpo"], upstream=sft_hash(run, seed))
+
+
+def control_hash(run: Run, name: str, seed: int) -> str | None:
+    """Those that are TIGERs are trained by TIGER's settings, but belong to a fine-tuning, too."""
+    more = run.config.to_dict()["tiger"] if name in ("deep-tiger", "item-tiger") else None
+    return _after("control", name, more, upstream=sft_hash(run, seed))
 
 
 def counting_hash(run: Run, name: str) -> str | None:
-    return _after(run, name, upstream=content_hash(run))
+    """SequentialRules and the oracle read no more of a history than the models do."""
+    return _after(name, run.config.data.max_history, upstream=content_hash(run))
 
 
 def tuning_hash(run: Run, name: str) -> str | None:
     c = run.config.to_dict()
-    return _after(run, f"{name} tuned", c["baselines"], c["data"]["max_history"], upstream=content_hash(run))
+    return _after(f"{name} tuned", c["baselines"], c["data"]["max_history"], upstream=content_hash(run))
 
 
 def neural_hash(run: Run, name: str, seed: int) -> str | None:
-    return _after(run, name, seed, upstream=tuning_hash(run, name))
+    return _after(name, seed, upstream=tuning_hash(run, name))
 
 
 def tuning_dir(run: Run, name: str) -> Path:
@@ -266,7 +267,7 @@ def mixed_name(model: str) -> str:
 
 def mixed_hash(run: Run, stage: str, seed: int) -> str | None:
     rules = counting_hash(run, "SequentialRules")
-    return rules and _after(run, "mixed", rules, upstream=SEEDED[stage][2](run, seed))
+    return rules and _after("mixed", rules, upstream=SEEDED[stage][2](run, seed))
 
 
 def mixed_dir(run: Run, stage: str, seed: int) -> Path:

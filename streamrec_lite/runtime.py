@@ -161,7 +161,9 @@ def read_json(path: str | Path):
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadInput(str(path), "the file does not exist", "check the path") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except IsADirectoryError:
+        raise BadInput(str(path), "it is a folder, and a file is needed", "remove it") from None
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON
         raise BadInput(str(path), f"the file must be UTF-8 JSON ({error})", "mend or delete it") from None
 
 

@@ -30,7 +30,6 @@ if TYPE_CHECKING:  # importing the package loads no torch
 PAD, BOS, ANSWER = 0, 1, 2
 FIRST_CODE = 3
 PAD_ITEM = -1
-IGNORE = -100  # target positions that the cross-entropy skips
 
 
 class Prefixes(NamedTuple):

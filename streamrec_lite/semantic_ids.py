@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,10 @@ class SemanticTokenizer:
         write_tensors(folder / "tokenizer.safetensors", tensors)
         about = {"schema": 1, "items": self.n_items, "m": self.m, "K": self.K, "health": self.health}
         write_json(folder / "tokenizer.json", about)
+
+    def fingerprint(self) -> str:
+        """A short hash of all IDs: a model knows only the codes that it was trained with."""
+        return hashlib.sha256(self.codes.cpu().numpy().astype("<i8").tobytes()).hexdigest()[:16]
 
     @classmethod
     def load(cls, folder: str | Path) -> SemanticTokenizer:

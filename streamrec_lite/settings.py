@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from dataclasses import field
@@ -89,7 +90,8 @@ def cast(name: str, value, kind: str):
     if kind == "int" and number and isinstance(value, int):
         return value
     if kind == "float" and number:
-        return float(value)
+        with contextlib.suppress(OverflowError):  # an int may be larger than any float
+            return float(value)
     if kind == "str" and isinstance(value, str):
         return value
     listed = kind.startswith("tuple") and isinstance(value, (list, tuple))

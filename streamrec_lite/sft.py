@@ -108,7 +108,7 @@ def _thought_parts(model: Backbone, hidden: Tensor, thought: Tensor, gap: Tensor
 
 @torch.no_grad()
 def _write(model: Backbone, states: Tensor, mask: Tensor | None, cross: list, l: int, mode: str) -> Tensor:
-    """The model's own thoughts: (B, l)."""
+    """The model's own thoughts: (B, l). Where the model is in training the dropout within its layers acts."""
     stepper = StepDecoder(model, states, mask, "thinking", cross)
     return think_ahead(stepper, l, mode, finish=False).token[:, 0]
 
@@ -185,6 +185,14 @@ def finetune(
     model.mark = settings.mark == "answer"
     model.repeats = settings.repeats == "allowed"
     model, tokenizer = model.to(device), tokenizer.to(device)
+    splits = splits.to(device)
+    neighbours = neighbours[:, : settings.pool].to(device)
+    path = work_dir / "reference.safetensors"  # pi_ref is the model as stage 1 left it
+    if not path.exists():
+        table = reference_log_probs(model, tokenizer, splits.train, neighbours)
+        write_tensors(path, {"log_probs": table})
+    shape = (splits.train.rows, 1 + neighbours.shape[1])
+    table = kept_tensors(path, log_probs=shape)["log_probs"].to(device)
     if settings.items == "codes":
         model.items = None
     elif model.items is None:
@@ -195,14 +203,6 @@ def finetune(
         model.sharpness.requires_grad_(False).fill_(settings.sharpness)
     if settings.start == "direct":  # stage 1 taught the thinking decoder to believe hints
         model.decoders["thinking"].load_state_dict(model.decoders["direct"].state_dict())
-    splits = splits.to(device)
-    neighbours = neighbours[:, : settings.pool].to(device)
-    path = work_dir / "reference.safetensors"
-    if not path.exists():
-        table = reference_log_probs(model, tokenizer, splits.train, neighbours)
-        write_tensors(path, {"log_probs": table})
-    shape = (splits.train.rows, 1 + neighbours.shape[1])
-    table = kept_tensors(path, log_probs=shape)["log_probs"].to(device)
     seed_everything(seed, "sft", "warm-up")
     warm_up(model, tokenizer, splits.train, settings.l)
     held: dict[str, Tensor] = {}

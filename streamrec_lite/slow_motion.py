@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .evaluate import evaluate
 from .metrics import rank_of_target
+from .recommender import Asked
 from .runtime import read_tensors
 from .schemas import BOS, FIRST_CODE, Prefixes
 
@@ -160,18 +161,8 @@ def by_thoughts(model, prefixes: Prefixes, numbers: tuple[int, ...] = (1, 4), k:
     ways = {"at once": ("none", 1)} | {f"n = {n}": ("beam", n) for n in numbers}
     rows = {}
     for name, (think, n) in ways.items():
-        asked = _Asked(model, think, n)
+        asked = Asked(model, think=think, n_thoughts=n)
         result = evaluate(asked, prefixes, k=k, batch_size=64)
         rows[name] = {key: result.metrics[key] for key in ("N@10", "R@10")}
         rows[name]["ms a user"] = 1000 / result.users_per_second
     return pd.DataFrame(rows).T
-
-
-class _Asked:
-    """A recommender that is always asked to think in one way."""
-
-    def __init__(self, model, think: str, n_thoughts: int):
-        self.model, self.way = model, (think, n_thoughts)
-
-    def topk(self, prefixes: Prefixes, k: int) -> Tensor:
-        return self.model.answer(prefixes.history, k, *self.way)[0].item

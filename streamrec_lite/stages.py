@@ -139,10 +139,10 @@ def run_stage(
         seconds = round(time.perf_counter() - begin, 3)
         record = {"hash": hash_, "seconds": seconds, **info, "files": _files(part)}
         write_json(part / RECORD, record)
+        for path in [*part.glob("checkpoint*"), *part.rglob(".*.tmp")]:  # only of use until here
+            path.unlink()
         _swap_in(folder)
         recover(folder)
-        for path in folder.glob("checkpoint*"):  # only of use until here
-            path.unlink()
         return done(folder, hash_)
 
 

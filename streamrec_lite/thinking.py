@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .backbone import Backbone, history_tokens
+from .config import LONGEST
 from .data.sequences import iterate
 from .decoding import StepDecoder, answer_beams
 from .errors import BadInput, did_you_mean
@@ -22,7 +23,6 @@ from .sampling import draw
 from .schemas import ANSWER, BOS, FIRST_CODE, Beams, Prefixes
 
 THINK = ("none", "greedy", "sample", "beam")
-LONGEST = 64  # thoughts; with the answer well within the 128 places that T5's relative positions tell apart
 
 
 class Thoughts(NamedTuple):

@@ -29,8 +29,8 @@ class Trie:
     ``j + 1`` carries the code ``child_code[j][w]``, and siblings' codes rise. A node at depth m is
     one item, ``leaf_item[node]``.
 
-    start       m int64 tensors, the j-th of shape (nodes at depth j + 1,)  [one more than the nodes]
-    child_code  m int64 tensors, the j-th of shape (nodes at depth j+1,)
+    start       m int64 tensors, the j-th of shape (nodes at depth j, plus one,)
+    child_code  m int64 tensors, the j-th of shape (nodes at depth j + 1,)
     leaf_item   (N,) int64
     """
 

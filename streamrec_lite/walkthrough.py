@@ -235,15 +235,6 @@ def project_belief(dataset, user: int, most: int = 7) -> pd.DataFrame | None:
     return table
 
 
-def brand_belief(dataset, user: int) -> pd.DataFrame | None:
-    """P(favourite brand | the first t items of a user), as ``project_belief``."""
-    if dataset.world is None:
-        return None
-    sequence = dataset.sequences[user]
-    belief = dataset.world.filter([sequence[:t] for t in range(len(sequence) + 1)]).sum(2)
-    return pd.DataFrame(belief.T, index=list(dataset.world.brand_name))
-
-
 def category_table(embeddings: np.ndarray, labels: list[str]) -> pd.DataFrame:
     """A row a category: its items, their mean cosine similarity, and that to all other items."""
     unit, names = unit_rows(np.asarray(embeddings, dtype=np.float64)), np.asarray(labels)

@@ -33,11 +33,11 @@ class StageFailed(RuntimeError):
         self.trace = trace
 
     @classmethod
-    def of(cls, failures: list[StageFailed]) -> StageFailed:
+    def of(cls, failures: list[Exception]) -> StageFailed:
         """One error for several, with all that they say."""
         if len(failures) == 1:
             return failures[0]
-        trace = "\n".join(f"{failure}\n{failure.trace}" for failure in failures)
+        trace = "\n".join(f"{failure}\n{getattr(failure, 'trace', '')}" for failure in failures)
         whole = cls(f"{len(failures)} failures: {'; '.join(map(str, failures))}", trace)
         for note in [note for failure in failures for note in getattr(failure, "__notes__", [])]:
             whole.add_note(note)
@@ -135,7 +135,16 @@ class Worker:
 
     def give(self, job: Job) -> None:
         self.job, self.begin = job, time.perf_counter()
-        self.process.stdin.write(json.dumps(job.request).encode() + b"\n")
+        request = json.dumps(job.request).encode() + b"\n"
+        try:
+            self._write(request)
+        except BrokenPipeError:  # the process died while it had nothing to do
+            self.close()
+            self._start()
+            self._write(request)
+
+    def _write(self, request: bytes) -> None:
+        self.process.stdin.write(request)
         self.process.stdin.flush()
 
     def answer(self, timeout: float) -> dict | None:

@@ -67,7 +67,10 @@ TABLES = {
     "two items files": (two, "only one may exist"),
     "the items file itself": (lambda f: write_shop(f).replace("shop.csv", "shop.items.csv"), "an items file"),
     "missing column": (put("shop.csv", "user,item\nu,a\n"), "no column 'timestamp'"),
-    "column twice": (put("shop.csv", "user,item,timestamp,item\nu,a,1,b\n"), "'item' occurs twice"),
+    "column twice": (
+        put("shop.csv", "user,item,timestamp,item\nu,a,1,b\n"),
+        "occurs twice: column names",
+    ),
     "nothing in it": (put("shop.csv", ""), "valid csv|no column"),
     "header alone": (interactions(), "no rows"),
     "latin-1": (put("shop.items.csv", "item,title\na,Gitarre für\n".encode("latin-1")), "UTF-8"),
@@ -102,6 +105,7 @@ TABLES = {
     "parquet bool ID": (parquet(user=[True, False, True]), "column user is bool"),
     "parquet date ID": (parquet(user=pd.to_datetime(["2024-01-01"] * 3)), "column user is datetime"),
     "parquet null ID": (parquet(item=["a", None, "c"]), "data row 2: ID"),
+    "parquet lists for IDs": (parquet(user=[[1], [2], [3]]), "column user"),
     "parquet nan time": (parquet(timestamp=[1.0, np.nan, 2.0]), "column timestamp, data row 2"),
     "parquet no time": (
         parquet(timestamp=pd.to_datetime(["2024-01-01", None, "2024-01-02"])),
@@ -117,9 +121,10 @@ TABLES = {
     "vectors of words": (vectors(np.array([["a"] * 2] * 4)), "vectors are floats"),
     "pickled objects": (vectors(VECTORS.astype(object), allow_pickle=True), "without pickle"),
     "vectors cut short": (put("shop.embeddings.npy", b"\x93NUMPY\x01\x00"), "without pickle"),
+    "vectors in a zip": (put("shop.embeddings.npy", b"PK\x03\x04 not a zip"), "without pickle"),
     "vectors of no bytes": (put("shop.embeddings.npy", b""), "without pickle"),
     "safetensors that is none": (put("shop.embeddings.safetensors", b"12345678"), "must be safetensors"),
-    "two tensors": (tensors(a=torch.zeros(4, 2), b=torch.zeros(4, 2)), r"2 tensors \(a, b\)"),
+    "two tensors": (tensors(a=torch.zeros(4, 2), b=torch.zeros(4, 2)), r"2 tensors \(a, b\): one is needed"),
     "tensor of integers": (tensors(a=torch.zeros(4, 2, dtype=torch.int64)), "vectors are floats"),
 }
 
@@ -159,6 +164,8 @@ JSON = {
     "history is text": (json_case('{"1": "1"}', GOOD_ITEM), "user '1' has '1'"),
     "empty history": (json_case('{"1": []}', GOOD_ITEM), r"user '1' has \[\]"),
     "item is null": (json_case('{"1": [1, null, 1]}', GOOD_ITEM), "user '1': ID None"),
+    "item of a thousand digits": (json_case('{"1": [' + "1" * 5000 + "]}", GOOD_ITEM), "must be JSON"),
+    "item is half a character": (json_case('{"1": ["\\ud83d"]}', GOOD_ITEM), "half of a character"),
     "item is true": (json_case('{"1": [1, true, 1]}', GOOD_ITEM), "ID True"),
     "item is a half": (json_case('{"1": [1, 1.5, 1]}', GOOD_ITEM), "ID 1.5"),
     "item is NaN": (json_case('{"1": [1, NaN, 1]}', GOOD_ITEM), "NaN"),
@@ -205,6 +212,12 @@ def test_bad_files(tmp_path, name):
     before = sorted(tmp_path.rglob("*"))
     check(spec, text, ALL)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_half_a_character_in_a_text_becomes_a_question_mark(tmp_path):
+    """A title that was cut inside an emoji; UTF-8 has no halves, so it could not be written down."""
+    spec = json_case('{"1": [1, 1, 1, 1]}', '{"1": {"title": "guitar \\ud83d"}}')(tmp_path)
+    assert load_dataset(spec, ALL).items["title"].tolist() == ["guitar ?"]
 
 
 @pytest.mark.parametrize("spec", SPECS)

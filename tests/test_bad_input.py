@@ -125,11 +125,25 @@ def gone(name: str):
     return lambda run: (run / name).unlink()
 
 
+def folder(name: str):
+    return lambda run: ((run / name).unlink(), (run / name).mkdir())
+
+
 MODEL, IDS = "baselines/TIGER/seed-0/model", "tokenizer/tokenizer"
+ROW = "baselines/TIGER/seed-0/row.json"
 CHECKPOINTS = {
     "no such run": (lambda run: shutil.rmtree(run), "not a run"),
     "config cut short": (cut("config.json", 50), "config.json"),
+    "config is a list": (lambda run: write_json(run / "config.json", []), "config.json"),
+    "config with another type": (edit("config.json", lambda v: v.update(evaluate=3)), "evaluate"),
     "no items": (gone("data/items.json"), "items.json"),
+    "no titles": (edit("data/items.json", lambda v: v.pop("titles")), "titles"),
+    "fewer names": (edit("data/items.json", lambda v: v["item_ids"].pop()), "12 items"),
+    "names in a folder": (folder("data/items.json"), "folder"),
+    "row is a list": (lambda run: write_json(run / ROW, []), "row.json"),
+    "other IDs": (lambda run: write_json(run / ROW, {"ids": "x"}), "other semantic"),
+    "negative width": (edit(f"{MODEL}.json", lambda v: v["backbone"].update(d_model=-5)), "model.json"),
+    "half of the vectors' sizes": (edit(f"{MODEL}.json", lambda v: v.update(items=[600])), "model.json"),
     "model gone": (gone(f"{MODEL}.json"), "no trained model"),
     "weights gone": (gone(f"{MODEL}.safetensors"), "model.safetensors"),
     "weights cut short": (cut(f"{MODEL}.safetensors", 500), "safetensors"),

@@ -58,6 +58,16 @@ def test_weight_decay_spares_norms_embeddings_and_position_biases():
     assert kept == {"layer_norm", "final_layer_norm", "relative_attention_bias"}
 
 
+def test_embedding_tables_of_any_model_are_tables():
+    """Those of the item-based baselines, too: they do not decay, and have their own learning rate."""
+    model = nn.ModuleDict({"table": nn.Embedding(5, 4), "layer": nn.Linear(4, 4)})
+    optimizer = make_optimizer(model, TrainConfig(weight_decay=0.1, embedding_lr=3.0))
+    groups = {id(p): g for g in optimizer.param_groups for p in g["params"]}
+    table, matrix = groups[id(model["table"].weight)], groups[id(model["layer"].weight)]
+    assert (table["weight_decay"], table["lr_factor"]) == (0.0, 3.0)
+    assert (matrix["weight_decay"], matrix["lr_factor"]) == (0.1, 1.0)
+
+
 def test_byte_dropout_drops_its_share_and_keeps_the_mean():
     torch.manual_seed(0)
     layer = ByteDropout(0.1)

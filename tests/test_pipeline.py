@@ -22,6 +22,8 @@ from streamrec_lite.bench_thinking import bench_thinking
 from streamrec_lite.conductor import Conductor, is_done
 from streamrec_lite.errors import BadInput
 from streamrec_lite.runs import (
+    control_hash,
+    counting_hash,
     data_hash,
     embeddings_hash,
     input_files,
@@ -508,6 +510,49 @@ def test_a_worker_that_dies_has_failed_its_job_and_is_replaced(copied, tmp_path)
     assert told[-1].startswith("second: done in")
 
 
+def test_a_worker_that_died_while_idle_is_replaced(copied, tmp_path):
+    worker = workers.Worker(tmp_path)
+    try:
+        worker.process.kill()
+        worker.process.wait()
+        request = {"baseline": "counting", "parameters": parameters_of(copied)}
+        worker.give(workers.Job("again", "counting", request))
+        assert worker.answer(120)["ok"]
+    finally:
+        worker.close()
+
+
+def test_controls_and_counting_know_what_they_are_made_from(copied):
+    run, faster = opened(copied), opened(copied, "tiger.lr=0.002")
+    for name, same in (("deep-tiger", False), ("item-tiger", False), ("no-thoughts", True)):
+        assert (control_hash(run, name, 0) == control_hash(faster, name, 0)) == same
+    shorter = opened(copied, "data.max_history=2")
+    assert counting_hash(run, "SequentialRules") != counting_hash(shorter, "SequentialRules")
+
+
+def test_another_data_set_does_not_replace_a_run_unasked(copied, tmp_path):
+    rows = "".join(f"u{u},i{i},{i}\n" for u in range(6) for i in range(6))
+    (tmp_path / "shop.csv").write_text("user,item,timestamp\n" + rows)
+    (tmp_path / "shop.items.csv").write_text("item,title\n" + "".join(f"i{i},thing {i}\n" for i in range(6)))
+    with pytest.raises(BadInput, match="a run of 'playground'"):
+        reproduction.reproduce(str(tmp_path / "shop.csv"), "smoke", out=copied)
+    assert read_json(copied / "config.json")["dataset"] == "playground" and done(copied / "sft" / "seed-0")
+
+
+@pytest.mark.parametrize(
+    "spec, name",
+    [
+        ("playground", "playground"),
+        ("shops/a.csv", "a"),
+        ("amazon-2018:data/sci.v2", "sci.v2"),
+        ("amazon-2023:Gift_Cards", "Gift_Cards"),
+        ("amazon-2023:Gift_Cards@data/hub", "Gift_Cards"),
+    ],
+)
+def test_a_run_is_named_after_its_data(spec, name):
+    assert reproduction.default_out(spec, "lite") == Path("runs") / name
+
+
 def parameters_of(out: Path) -> dict:
     run = opened(out)
     parameters = {"run_dir": str(run.dir), "dataset": "playground", "preset": "smoke", "seed": 0}
@@ -552,6 +597,18 @@ def test_several_data_sets_each_get_a_run(tmp_path, monkeypatch):
         reproduction.reproduce_all(["a.csv", "playground"], "smoke", tmp_path, told.append)
     assert done_for == [("playground", tmp_path / "playground-smoke")]
     assert told[:2] == ["a.csv, data set 1 of 2", "a.csv: FAILED: a.csv is torn"]
+    bad = BadInput("a.csv", "it has no rows", "add some")
+
+    def refuse(name, *arguments, **options):
+        if name == "a.csv":
+            raise bad
+        return fake(name, *arguments, **options)
+
+    monkeypatch.setattr(reproduction, "reproduce", refuse)
+    with pytest.raises(BadInput, match="no rows"):  # exit code 2, and the rest is done all the same
+        reproduction.reproduce_all(["a.csv", "playground"], "smoke", tmp_path, told.append)
+    assert len(done_for) == 2
+    monkeypatch.setattr(reproduction, "reproduce", fake)
     one = reproduction.reproduce_all(["playground"], "smoke", tmp_path / "x", told.append)
     assert one == [tmp_path / "x" / "results.json"]
     with pytest.raises(BadInput, match="own name"):

@@ -107,6 +107,12 @@ def test_a_model_with_thoughts_loads_thinking(tmp_path):
     model = StreamRec.load(tmp_path, model="STREAM-Rec-PT")
     slow = model.recommend([["item-7"], ["item-1", "item-2"]], k=5)
     assert slow.thoughts.token.shape == (2, 1, 6)  # greedy: two similar items of three codes
+    with pytest.raises(BadInput, match="no histories"):
+        model.recommend([])
+    model.w = 0.5
+    with pytest.raises(BadInput, match="state-guided"):
+        model.recommend([["item-7"]], k=5, think="none")
+    model.w = 0.0
     several = model.recommend([["item-7"]], k=5, think="beam", n_thoughts=4)
     assert several.thoughts.token.shape == (1, 4, 6)
     assert model.recommend([["item-7"]], k=5, think="none").thoughts is None

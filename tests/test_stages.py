@@ -49,6 +49,18 @@ def test_done_once_then_skipped(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == [".locks", "x"]
 
 
+def test_what_a_killed_write_left_is_not_delivered(tmp_path):
+    def work(part: Path) -> dict:
+        for name in ("checkpoint.safetensors", ".checkpoint.safetensors.7.tmp", "sub/.b.txt.7.tmp"):
+            (part / name).parent.mkdir(exist_ok=True)
+            (part / name).write_text("half")
+        return write("one")(part)
+
+    run_stage(tmp_path, "x", "h1", work)
+    delivered = {p.name for p in (tmp_path / "x").rglob("*") if p.is_file()}
+    assert delivered == {"a.txt", "b.txt", DONE} | ({RECORD} & delivered)
+
+
 def test_another_hash_replaces(tmp_path):
     run_stage(tmp_path, "deep/x", "h1", write("one"))
     (tmp_path / "deep" / "x" / "left-over").write_text("from before")

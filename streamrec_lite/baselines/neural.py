@@ -99,6 +99,8 @@ def tune(
     lr = choose(rows)["lr"]
     rows += [point(lr, dropout) for dropout in DROPOUTS[1:]]
     chosen = choose(rows)
+    if "failed" in chosen:
+        raise FloatingPointError(f"{name}: every training of the grid diverged: {chosen['failed']}")
     rows = [chosen, *sorted((row for row in rows if row is not chosen), key=lambda row: -row["valid N@10"])]
     best = work_dir / f"lr-{rows[0]['lr']}-dropout-{rows[0]['dropout']}"
     for kept in KEPT:

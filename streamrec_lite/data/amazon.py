@@ -96,7 +96,9 @@ def _read_object(path: Path) -> dict:
         )
     except UnicodeDecodeError as error:
         raise BadInput(f"{path}: {error}", "the file must be UTF-8", "convert it to UTF-8") from None
-    except (json.JSONDecodeError, RecursionError) as error:
+    except BadInput:
+        raise
+    except (ValueError, RecursionError) as error:  # JSONDecodeError, and numbers of thousands of digits
         raise BadInput(f"{path}: {error}", "the file must be JSON", "download or write it again") from None
     if not isinstance(value, dict):
         raise BadInput(f"{path}: a {type(value).__name__}", "the file must hold one JSON object", "check it")

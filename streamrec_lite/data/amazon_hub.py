@@ -13,7 +13,7 @@ from pathlib import Path
 from textwrap import shorten
 
 from ..errors import BadInput, did_you_mean
-from .dataset import TEXT_COLUMNS, Dataset, assemble, frame_of_text
+from .dataset import TEXT_COLUMNS, Dataset, assemble, frame_of_text, whole
 from .tables import in_order, read_table
 
 REPOSITORY = "McAuley-Lab/Amazon-Reviews-2023"
@@ -140,4 +140,4 @@ def _plain(value, between: str = " ") -> str:
     """Free-form metadata as text: lists joined, white space closed up, what is no text left out."""
     if isinstance(value, list):
         return between.join(filter(None, (_plain(part) for part in value)))
-    return " ".join(value.split()) if isinstance(value, str) else ""
+    return whole(" ".join(value.split())) if isinstance(value, str) else ""

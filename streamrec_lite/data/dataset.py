@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 TEXT_COLUMNS = ("title", "brand", "categories", "description")
 MIN_LENGTH = 3  # leave-one-out: one item to learn from, one for validation, one for test
 NO_IDS = {"", "nan", "inf", "-inf", "none", "null", "<na>", "nat"}  # how exports write a missing value
-_INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
+_INTEGER = re.compile(r"-?(0|[1-9][0-9]{,1000})")
 
 
 @dataclass(frozen=True)
@@ -77,16 +77,23 @@ def _hash_texts(digest, texts) -> None:
     digest.update("".join(texts).encode("utf-8", "surrogatepass"))
 
 
+def whole(text: str) -> str:
+    """The text without halves of characters (lone surrogates, where a text was cut): "?" in their place."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def text_id(value, where: str) -> str:
     """An ID as text: an integer (1 and 1.0 alike), or a string that is no word for a missing value."""
+    if isinstance(value, numbers.Integral) and not isinstance(value, (bool, np.bool_)):
+        return str(int(value))
     if isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_)):
         if math.isfinite(value) and value == int(value):
             return str(int(value))
-    elif isinstance(value, str) and value.strip().lower() not in NO_IDS:
+    elif isinstance(value, str) and value.strip().lower() not in NO_IDS and value == whole(value):
         return value.strip()
     raise BadInput(
         f"{where}: ID {value!r:.60}",
-        "an ID is an integer or a text, not empty and no NaN, inf, None or null",
+        "an ID is an integer or a text, not empty, no NaN, inf, None or null, and no half of a character",
         "correct or remove it",
     )
 
@@ -96,9 +103,9 @@ def text_field(value, column: str, where: str) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)) or value is pd.NA:
         return ""
     if isinstance(value, str):
-        return value.strip()
+        return whole(value.strip())
     if isinstance(value, (list, tuple, np.ndarray)) and all(isinstance(part, str) for part in value):
-        return ("," if column == "categories" else " ").join(part.strip() for part in value)
+        return whole(("," if column == "categories" else " ").join(part.strip() for part in value))
     raise BadInput(
         f"{where}: {column} {value!r:.60}", "a field is a text or a list of texts", "correct or remove it"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..config import DataConfig
+from ..config import SPECS, DataConfig
 from ..errors import BadInput, did_you_mean
 from .dataset import Dataset
 from .tables import SUFFIXES
@@ -12,7 +12,6 @@ from .tables import SUFFIXES
 __all__ = ["Dataset", "dataset_table", "load_dataset"]
 
 DEFAULTS = DataConfig()
-KINDS = ("playground", "amazon-2018:DIR", "amazon-2023:CATEGORY", "FILE.csv", "FILE.parquet")
 
 
 def load_dataset(spec: str, config: DataConfig = DEFAULTS) -> Dataset:
@@ -51,7 +50,7 @@ def _load(spec: str, config: DataConfig) -> Dataset:
         what = "a folder" if Path(spec).is_dir() else "no table"
         remedy = f"write amazon-2018:{spec}" if Path(spec).is_dir() else "give a .csv or .parquet file"
         raise BadInput(f"dataset {spec!r}", f"this path is {what}", remedy)
-    raise BadInput(f"dataset {spec!r}", "unknown data set", did_you_mean(kind if colon else spec, KINDS))
+    raise BadInput(f"dataset {spec!r}", "unknown data set", did_you_mean(kind if colon else spec, SPECS))
 
 
 def dataset_table() -> list[dict]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import warnings
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -79,6 +80,8 @@ def read_table(path: Path, required: Sequence[str]) -> pd.DataFrame:
         frame = _read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
     except UnicodeDecodeError as error:
         raise BadInput(f"{path}: {error}", "the file must be UTF-8", "convert it to UTF-8") from None
+    except BadInput:
+        raise
     except (ValueError, OSError, csv.Error, pd.errors.ParserWarning) as error:  # pyarrow's errors too
         raise BadInput(f"{path}: {error}", f"the file must be valid {path.suffix[1:]}", "mend it") from None
     missing = [column for column in required if column not in frame.columns]
@@ -124,7 +127,11 @@ def _codes(column: pd.Series, path: Path) -> tuple[list[str], np.ndarray]:
         raise BadInput(
             f"{path}: column {column.name} is {column.dtype}", "IDs are text or integers", "convert it"
         )
-    codes, values = pd.factorize(column, use_na_sentinel=False)
+    try:
+        codes, values = pd.factorize(column, use_na_sentinel=False)
+    except TypeError as error:  # lists and the like
+        where = f"{path}: column {column.name}: {error}"
+        raise BadInput(where, "IDs are text or integers", "convert it") from None
     first = np.unique(codes, return_index=True)[1]
     prefix = f"{path}, column {column.name}, data row"
     texts = [text_id(value, f"{prefix} {row + 1}") for value, row in zip(values, first, strict=True)]
@@ -182,7 +189,9 @@ def read_vectors(path: Path, item_ids: list[str]) -> np.ndarray:
     """Embeddings (N, d_w) float32 aligned with ``item_ids``, from ``.npy`` or one-tensor safetensors."""
     try:
         vectors = np.load(path, allow_pickle=False) if path.suffix == ".npy" else _only_tensor(path)
-    except (ValueError, OSError, EOFError) as error:
+    except BadInput:
+        raise
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise BadInput(
             f"{path}: {error}", "vectors are a .npy file without pickle, or safetensors", "save them again"
         ) from None
