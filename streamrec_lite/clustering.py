@@ -71,7 +71,12 @@ def revive(book: Tensor, h: Tensor, code: Tensor) -> Tensor:
     error = (h - book[code]).square().sum(dim=1)
     worst = error.argsort(descending=True, stable=True)[: 4 * len(dead) + 64]
     worst = worst[(error[worst] > 0) & (count[code[worst]] > 1)]
-    taken = [i for i, row in enumerate(worst) if not i or not torch.equal(h[row], h[worst[i - 1]])]
-    rows = worst[taken][: len(dead)]
+    differ = torch.ones(len(worst), dtype=torch.bool, device=h.device)
+    differ[1:] = (h[worst[1:]] != h[worst[:-1]]).any(dim=1)
+    left, rows = count.tolist(), []
+    for row, own in zip(worst[differ].tolist(), code[worst[differ]].tolist(), strict=True):
+        if left[own] > 1 and len(rows) < len(dead):  # its code keeps a row
+            left[own] -= 1
+            rows.append(row)
     book[dead[: len(rows)]] = h[rows]
     return dead[: len(rows)]

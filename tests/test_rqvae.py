@@ -106,6 +106,14 @@ def test_dead_codes_move_to_the_worst_fitted_rows():
     assert len(revive(book, h, nearest(h, book))) == 0
 
 
+def test_revival_leaves_every_living_code_a_row():
+    h = torch.tensor([[0.0], [0.1], [10.0], [13.0]])
+    book = torch.tensor([[0.0], [11.5], [100.0], [200.0]])  # the two worst rows have the same code
+    moved = revive(book, h, nearest(h, book))
+    assert moved.tolist() == [2, 3]
+    assert torch.bincount(nearest(h, book), minlength=4).tolist() == [1, 1, 1, 1]
+
+
 def test_revival_stops_where_no_row_is_badly_fitted():
     h = torch.ones(4, 2)
     book = torch.tensor([[1.0, 1.0], [9.0, 9.0]])
