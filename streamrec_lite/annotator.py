@@ -21,6 +21,9 @@ from .errors import BadInput, did_you_mean
 from .schemas import BOS, FIRST_CODE, Prefixes
 from .targets import item_table, place_of
 
+ROWS = (
+    128  # at once, on a CPU: for fewer a decoder step is mostly overhead, and for more the caches are small
+)
 STRATEGIES = ("residual", "nearest-items", "own-codes", "random")
 
 
@@ -60,6 +63,8 @@ def annotate(
     thought = torch.zeros(prefixes.rows, l, dtype=torch.long, device=device)
     norm = torch.zeros(prefixes.rows, l + 1, device=device)
     rank = torch.zeros(prefixes.rows, l + 1, dtype=torch.long, device=device)
+    if batch_size is None and device.type == "cpu":
+        batch_size = ROWS
     for rows, batch in iterate(prefixes, batch_size):
         given = _given(tokenizer, batch.target, l, strategy, neighbours, generator)
         thought[rows], norm[rows], rank[rows] = _annotate(model, tokenizer, batch, table, l, given)

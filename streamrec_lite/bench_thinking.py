@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .annotator import annotate
+from .annotator import ROWS, annotate
 from .backbone import Backbone, history_tokens
 from .baselines.tiger import tiger_loss
 from .bench_subject import Subject
@@ -43,7 +43,7 @@ def annotate_from_the_start(model: Backbone, tokenizer, prefixes: Prefixes, l: i
     """The thoughts of ``annotate``, the plain way: the decoder runs from BOS at every step."""
     codes, table = model.shared.weight[FIRST_CODE:], item_table(model, tokenizer)
     thoughts = torch.empty(prefixes.rows, l, dtype=torch.long, device=prefixes.target.device)
-    for rows, batch in iterate(prefixes):
+    for rows, batch in iterate(prefixes, ROWS):
         written = torch.full((batch.rows, 1), BOS, device=batch.target.device)
         states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
         for _ in range(l + 1):
@@ -61,7 +61,7 @@ def _decoder_alone(model: Backbone, tokenizer, prefixes: Prefixes, thought: Tens
     read = torch.cat([torch.full_like(thought[:, :1], BOS), thought], dim=1)
     encoded = [
         (read[rows], *model.encode(history_tokens(tokenizer.tokens, batch.history)))
-        for rows, batch in iterate(prefixes)
+        for rows, batch in iterate(prefixes, ROWS)
     ]
 
     def cached():
@@ -75,7 +75,7 @@ def _decoder_alone(model: Backbone, tokenizer, prefixes: Prefixes, thought: Tens
             for end in range(1, tokens.shape[1] + 1):
                 model.decode(tokens[:, :end], states, mask, "thinking")
 
-    seconds = take_turns({"cached": lambda: clock(cached, device), "anew": lambda: clock(anew, device)}, 3)
+    seconds = take_turns({"cached": lambda: clock(cached, device), "anew": lambda: clock(anew, device)}, 7)
     return seconds["anew"] / seconds["cached"]
 
 
