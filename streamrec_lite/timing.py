@@ -24,13 +24,14 @@ def take_turns(variants: dict[str, Callable[[], float]], rounds: int) -> dict[st
     return {name: statistics.median(values) for name, values in seen.items()}
 
 
-def clock(work: Callable[[], object], device) -> float:
-    """Seconds of one call."""
+def clock(work: Callable[[], object], device, times: int = 1) -> float:
+    """Seconds of one call, the mean of ``times`` in a row."""
     start = time.perf_counter()
-    work()
+    for _ in range(times):
+        work()
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return (time.perf_counter() - start) / times
 
 
 def get_to_know(step: Step, train: Prefixes, batches: list[Tensor]) -> None:
