@@ -6,6 +6,7 @@ Exit codes: 0 success, 1 failure, 2 bad input, 130 interrupted.
 from __future__ import annotations
 
 import errno
+import shlex
 import sys
 from typing import Annotated
 
@@ -86,7 +87,9 @@ def reproduce(
 @app.command()
 def recommend(
     run: Annotated[str, typer.Option(help="Folder of a run.")],
-    history: Annotated[str, typer.Option(help="Item ids, oldest first, with spaces between.")],
+    history: Annotated[
+        str, typer.Option(help='Item ids, oldest first, spaces between; "" around an id with a space.')
+    ],
     k: Annotated[str, typer.Option("-k", help="How many items.")] = "10",
     think: Annotated[
         str | None, typer.Option(help="none, greedy, sample or beam; default: the model's own.")
@@ -103,7 +106,16 @@ def recommend(
     """Recommend the next items after a history."""
     from .commands import recommend as ask
 
-    ask(run, history.split(), _integer("-k", k), think, explain, model, _integer("--seed", seed), guided)
+    ask(
+        run,
+        _words("--history", history),
+        _integer("-k", k),
+        think,
+        explain,
+        model,
+        _integer("--seed", seed),
+        guided,
+    )
 
 
 @app.command()
@@ -187,6 +199,16 @@ def _integer(option: str, text: str) -> int:
         return int(text)
     except ValueError:
         raise BadInput(f"{option} {text}", "the value must be an integer", f"write e.g. {option} 1") from None
+
+
+def _words(option: str, text: str) -> list[str]:
+    """The words of a text; double quotes hold together what has spaces in it."""
+    words = shlex.shlex(text, posix=True)
+    words.whitespace_split, words.commenters, words.escape, words.quotes = True, "", "", '"'
+    try:
+        return list(words)
+    except ValueError:
+        raise BadInput(f"{option} {text}", "a double quote is not closed", "close it") from None
 
 
 def _say(line: str, code: int) -> int:

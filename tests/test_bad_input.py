@@ -174,6 +174,8 @@ def test_damaged_runs(trained, tmp_path, capsys, name):
 QUESTIONS = {
     "empty history": (["--history", " "], "at least one item"),
     "unknown item": (["--history", "i1 i99"], "i99"),
+    "an id with a space": (["--history", 'i1 "i 9"'], "item 'i 9'"),
+    "an open quote": (["--history", 'i1 "i9'], "not closed"),
     "no answers": (["--history", "i1", "-k", "0"], "k=0"),
     "too many answers": (["--history", "i1", "-k", "13"], "k=13"),
     "unknown thinking": (["--history", "i1", "--think", "hard"], "hard"),
