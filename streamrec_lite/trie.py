@@ -125,8 +125,8 @@ class Trie:
 
     def families(self, depth: int, node: Tensor) -> Family:
         """The children of each ``node`` (...) of that depth."""
-        if depth == 0 and node.dim() > 0:  # the root's are everybody's: looked up once
-            return Family(*(x.expand(*node.shape, -1) for x in self.families(0, node.new_zeros(()))))
+        if depth == 0 and node.numel() > 1:  # the root's are everybody's: looked up once
+            return Family(*(x.expand(*node.shape, -1) for x in self.families(0, node.new_zeros(1))))
         first, end = self.start[depth][node], self.start[depth][node + 1]
         child = first[..., None] + torch.arange(self.max_children[depth], device=self.device)
         real = child < end[..., None]
