@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .metrics import METRIC_NAMES, ndcg_at, recall_at
+from .metrics import METRIC_NAMES, of_users, recall_at
 from .report import GUIDED, PAPER, REFERENCE, mean_text, row_folders
 from .runs import ORACLE, Run, counting_names
 from .runtime import read_json, read_tensors
@@ -53,11 +53,7 @@ def read_ranks(run: Run) -> dict[str, list[Tensor]]:
 
 def per_user(ranks: dict[str, list[Tensor]], metric: str = "N@10") -> dict[str, np.ndarray]:
     """A metric's value for every user, the mean over seeds: model -> (users,) float64."""
-    if metric not in METRIC_NAMES:
-        raise ValueError(f"metric {metric!r} is none of {', '.join(METRIC_NAMES)}")
-    kind, k = metric.split("@")
-    at = {"R": recall_at, "N": ndcg_at}[kind]
-    return {m: torch.stack([at(r, int(k)) for r in rows]).mean(0).numpy() for m, rows in ranks.items()}
+    return {m: torch.stack([of_users(r, metric) for r in rows]).mean(0).numpy() for m, rows in ranks.items()}
 
 
 # The table

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from .errors import BadInput, did_you_mean
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -34,6 +36,14 @@ def recall_at(ranks: Tensor, k: int) -> Tensor:
 def ndcg_at(ranks: Tensor, k: int) -> Tensor:
     """``1 / log2(1 + rank)`` in the first k places, else 0.0: ``ranks`` (B,) -> (B,) float64."""
     return recall_at(ranks, k) / (1 + ranks.clamp_min(1).double()).log2()
+
+
+def of_users(ranks: Tensor, metric: str) -> Tensor:
+    """A metric by its name, for every user: ``ranks`` (B,), one of ``METRIC_NAMES`` -> (B,) float64."""
+    if metric not in METRIC_NAMES:
+        raise BadInput(f"metric {metric!r}", "unknown metric", did_you_mean(metric, METRIC_NAMES))
+    kind, k = metric.split("@")
+    return {"R": recall_at, "N": ndcg_at}[kind](ranks, int(k))
 
 
 def metrics(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .config import fingerprint
 from .errors import BadInput
-from .metrics import METRIC_NAMES, mean_and_deviation, ndcg_at, paired_bootstrap, recall_at
+from .metrics import METRIC_NAMES, mean_and_deviation, of_users, paired_bootstrap
 from .runs import (
     CONTROLS,
     COUNTING,
@@ -172,8 +172,10 @@ def versus(run: Run, ranks: dict[str, list]) -> dict:
 
     All models get the same resamples: two that answer alike have the same interval.
     """
-    values = {model: [_per_user(r) for r in over_seeds] for model, over_seeds in ranks.items()}
-    mean = {m: {k: sum(v[k] for v in vs) / len(vs) for k in METRIC_NAMES} for m, vs in values.items()}
+    mean = {
+        model: {name: sum(of_users(r, name) for r in over_seeds) / len(over_seeds) for name in METRIC_NAMES}
+        for model, over_seeds in ranks.items()
+    }
     resamples = run.config.evaluate.bootstrap
     return {
         model: {
@@ -184,15 +186,6 @@ def versus(run: Run, ranks: dict[str, list]) -> dict:
         }
         for model in ranks
         if model != REFERENCE
-    }
-
-
-def _per_user(ranks) -> dict:
-    return {
-        "R@5": recall_at(ranks, 5),
-        "R@10": recall_at(ranks, 10),
-        "N@5": ndcg_at(ranks, 5),
-        "N@10": ndcg_at(ranks, 10),
     }
 
 

@@ -12,6 +12,7 @@ import torch
 from streamrec_lite import figures_results as fig
 from streamrec_lite import lessons_results as lessons
 from streamrec_lite import normal
+from streamrec_lite.errors import BadInput
 
 LOG2_3 = 1 / math.log2(3)  # N@10 of rank 2
 
@@ -57,7 +58,7 @@ def test_values_of_users_are_means_over_seeds():
     assert values["TIGER"].tolist() == pytest.approx([1, LOG2_3 / 2, 0, 0, 0, 1 / 3])
     assert values["Markov"].tolist() == pytest.approx([1, 0, LOG2_3, 0, 0, 0])
     assert lessons.per_user(ranks(), "R@5")["TIGER"].tolist() == [1, 0.5, 0, 0, 0, 0]
-    with pytest.raises(ValueError, match="none of R@5"):
+    with pytest.raises(BadInput, match="unknown metric"):
         lessons.per_user(ranks(), "MRR")
 
 

@@ -16,6 +16,7 @@ from streamrec_lite.metrics import (
     mean_and_deviation,
     metrics,
     ndcg_at,
+    of_users,
     paired_bootstrap,
     rank_of_target,
     recall_at,
@@ -36,6 +37,8 @@ def test_values_by_hand():
     assert recall_at(ranks, 5).tolist() == [1, 1, 1, 0, 0, 0, 0]
     expected = [1.0, 1 / math.log2(3), 1 / math.log2(6), 1 / math.log2(7), 1 / math.log2(11), 0, 0]
     assert ndcg_at(ranks, 10).tolist() == pytest.approx(expected, abs=1e-15)
+    assert of_users(ranks, "N@10").tolist() == ndcg_at(ranks, 10).tolist()
+    assert of_users(ranks, "R@5").tolist() == [1, 1, 1, 0, 0, 0, 0]
     result = metrics(ranks)
     assert list(result) == ["R@5", "R@10", "N@5", "N@10"]
     assert result["R@5"] == pytest.approx(3 / 7, abs=1e-15)
