@@ -207,6 +207,12 @@ def wide(table: pd.DataFrame) -> pd.DataFrame:
     return table.pivot(index="model", columns="group", values="mean").loc[models, names]
 
 
+def intervals(table: pd.DataFrame) -> pd.DataFrame:
+    """As ``wide``, of differences and with their intervals, as text: "+0.0100 [-0.0020, +0.0220]"."""
+    columns = zip(table["mean"], table["low"], table["high"], strict=True)
+    return wide(table.assign(mean=[f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]" for mean, low, high in columns]))
+
+
 # Agreement
 
 

@@ -91,6 +91,9 @@ def test_means_and_intervals_by_group():
     gaps = lessons.by_group(values, groups, reference="B")
     assert gaps["model"].unique().tolist() == ["A"] and gaps["mean"].tolist() == [0.25, 0.25]
     assert lessons.wide(table).loc["B"].tolist() == [0.25, 0.25]
+    words = lessons.intervals(gaps.assign(low=[-0.1, 0.2], high=[0.6, 0.3]))
+    assert words.loc["A"].tolist() == ["+0.2500 [-0.1000, +0.6000]", "+0.2500 [+0.2000, +0.3000]"]
+    assert list(words.columns) == list(lessons.wide(table).columns)  # in the order of the groups
     one = lessons.by_group({"A": np.array([1.0])}, lessons.Groups(("a",), np.array([0])))
     assert one["mean"][0] == 1 and math.isnan(one["low"][0])
 
