@@ -21,9 +21,6 @@ from .errors import BadInput, did_you_mean
 from .schemas import BOS, FIRST_CODE, Prefixes
 from .targets import item_table, place_of
 
-ROWS = (
-    128  # at once, on a CPU: for fewer a decoder step is mostly overhead, and for more the caches are small
-)
 STRATEGIES = ("residual", "nearest-items", "own-codes", "random")
 
 
@@ -33,6 +30,11 @@ class Traces(NamedTuple):
     thought: Tensor  # (B, l) int64, code tokens o_1..o_l
     norm: Tensor  # (B, l + 1) float32, |t - s_i| for i = 0..l
     rank: Tensor  # (B, l + 1) int64, the target's place among all items by s_i . t(item); 1 is best
+
+
+def rows_at_once(device: torch.device) -> int | None:
+    """On a CPU 128: for fewer a decoder step is mostly overhead, for more the caches are small."""
+    return 128 if device.type == "cpu" else None
 
 
 @torch.inference_mode()
@@ -63,9 +65,7 @@ def annotate(
     thought = torch.zeros(prefixes.rows, l, dtype=torch.long, device=device)
     norm = torch.zeros(prefixes.rows, l + 1, device=device)
     rank = torch.zeros(prefixes.rows, l + 1, dtype=torch.long, device=device)
-    if batch_size is None and device.type == "cpu":
-        batch_size = ROWS
-    for rows, batch in iterate(prefixes, batch_size):
+    for rows, batch in iterate(prefixes, batch_size or rows_at_once(device)):
         given = _given(tokenizer, batch.target, l, strategy, neighbours, generator)
         thought[rows], norm[rows], rank[rows] = _annotate(model, tokenizer, batch, table, l, given)
     return Traces(thought, norm, rank)

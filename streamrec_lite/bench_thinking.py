@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .annotator import ROWS, annotate
+from .annotator import annotate, rows_at_once
 from .backbone import Backbone, history_tokens
 from .baselines.tiger import tiger_loss
 from .bench_subject import Subject
@@ -43,7 +43,7 @@ def annotate_from_the_start(model: Backbone, tokenizer, prefixes: Prefixes, l: i
     """The thoughts of ``annotate``, the plain way: the decoder runs from BOS at every step."""
     codes, table = model.shared.weight[FIRST_CODE:], item_table(model, tokenizer)
     thoughts = torch.empty(prefixes.rows, l, dtype=torch.long, device=prefixes.target.device)
-    for rows, batch in iterate(prefixes, ROWS):
+    for rows, batch in iterate(prefixes, rows_at_once(prefixes.target.device)):
         written = torch.full((batch.rows, 1), BOS, device=batch.target.device)
         states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
         for _ in range(l + 1):
@@ -61,7 +61,7 @@ def _decoder_alone(model: Backbone, tokenizer, prefixes: Prefixes, thought: Tens
     read = torch.cat([torch.full_like(thought[:, :1], BOS), thought], dim=1)
     encoded = [
         (read[rows], *model.encode(history_tokens(tokenizer.tokens, batch.history)))
-        for rows, batch in iterate(prefixes, ROWS)
+        for rows, batch in iterate(prefixes, rows_at_once(prefixes.target.device))
     ]
 
     def cached():

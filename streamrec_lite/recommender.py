@@ -224,7 +224,8 @@ class StreamRec:
         row = {}
         if thinks or (folder / "row.json").exists():
             row = _object(folder / "row.json", *(("l", "w") if thinks else ()))
-        if row.get("ids", tokenizer.fingerprint()) != tokenizer.fingerprint():
+        ids = tokenizer.fingerprint()
+        if row.get("ids", ids) != ids:
             rule = "it was trained with other semantic IDs than the run's tokenizer has now"
             raise BadInput(str(folder), rule, "run `streamrec reproduce` again")
         names = run_dir / "data" / "items.json"
@@ -269,8 +270,7 @@ class Asked:
 def _object(path: Path, *keys: str) -> dict:
     """A JSON object that has these keys; else ``BadInput``."""
     found = read_json(path)
-    missing = [key for key in keys if not isinstance(found, dict) or key not in found]
-    if missing or not isinstance(found, dict):
-        rule = f"it must be an object with {', '.join(missing)}" if missing else "it must be an object"
+    if not isinstance(found, dict) or not found.keys() >= set(keys):
+        rule = f"it must be an object with the keys {', '.join(keys)}" if keys else "it must be an object"
         raise BadInput(str(path), rule, "run `streamrec reproduce` again")
     return found

@@ -92,8 +92,7 @@ def write_results(run: Run) -> dict:
     for model, rows in row_folders(run).items():
         for seed, (folder, hash_) in rows.items():
             _require(folder, hash_, stages.get(model, "baselines"))
-            row, kept = read_json(folder / "row.json"), read_tensors(folder / "ranks.safetensors")[0]
-            row.pop("ids", None)
+            row, kept = _kept_row(folder), read_tensors(folder / "ranks.safetensors")[0]
             row["wall_seconds"] = done(folder)["seconds"] + _tuning_seconds(run, model, seed)
             models.setdefault(model, {})[seed] = row
             ranks.setdefault(model, []).append(kept["test"])
@@ -129,6 +128,13 @@ def write_results(run: Run) -> dict:
     return results
 
 
+def _kept_row(folder: Path) -> dict:
+    """A model's row of results.json; which IDs it was trained with is only for who loads it."""
+    row = read_json(folder / "row.json")
+    row.pop("ids", None)
+    return row
+
+
 def _tuning_seconds(run: Run, model: str, seed: str) -> float:
     """What the grid of a neural baseline took; the run's first seed has it, all seeds use it."""
     first = model in NEURAL and seed == str(run.seeds[0])
@@ -141,7 +147,7 @@ def _controls(run: Run, ranks: dict[str, list]) -> dict:
     for name in CONTROLS if run.config.sft.controls == "all" else ():
         folders = {str(seed): control_dir(run, name, seed) for seed in run.seeds}
         if all(done(folder, control_hash(run, name, int(seed))) for seed, folder in folders.items()):
-            found[name] = {seed: read_json(folder / "row.json") for seed, folder in folders.items()}
+            found[name] = {seed: _kept_row(folder) for seed, folder in folders.items()}
             kept = [read_tensors(folder / "ranks.safetensors")[0] for folder in folders.values()]
             ranks[name] = [part["test"] for part in kept]
             if name not in ("deep-tiger", "item-tiger"):

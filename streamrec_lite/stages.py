@@ -98,6 +98,8 @@ def recover(folder: Path) -> None:
 
 def _swap_in(folder: Path) -> None:
     part, old = part_of(folder), _sibling(folder, ".old")
+    for path in [*part.glob("checkpoint*"), *part.rglob(".*.tmp")]:  # only of use until here
+        path.unlink()
     if folder.exists():
         if old.exists():
             shutil.rmtree(old)
@@ -139,8 +141,6 @@ def run_stage(
         seconds = round(time.perf_counter() - begin, 3)
         record = {"hash": hash_, "seconds": seconds, **info, "files": _files(part)}
         write_json(part / RECORD, record)
-        for path in [*part.glob("checkpoint*"), *part.rglob(".*.tmp")]:  # only of use until here
-            path.unlink()
         _swap_in(folder)
         recover(folder)
         return done(folder, hash_)

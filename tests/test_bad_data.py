@@ -69,7 +69,7 @@ TABLES = {
     "missing column": (put("shop.csv", "user,item\nu,a\n"), "no column 'timestamp'"),
     "column twice": (
         put("shop.csv", "user,item,timestamp,item\nu,a,1,b\n"),
-        "occurs twice: column names",
+        "'item' occurs twice: column names",
     ),
     "nothing in it": (put("shop.csv", ""), "valid csv|no column"),
     "header alone": (interactions(), "no rows"),
