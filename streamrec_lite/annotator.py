@@ -84,7 +84,8 @@ def _annotate(model: Backbone, tokenizer, batch: Prefixes, table: Tensor, l: int
         total = total + stepper.step(token).float()  # d_0 + ... + d_i
         s = model.state(total)  # s_i
         norms.append((t - s).norm(dim=-1))
-        ranks.append(place_of(batch.target, s @ table.T))
+        with torch.autocast(t.device.type, enabled=False):  # too close to each other for bfloat16
+            ranks.append(place_of(batch.target, s.float() @ table.T))
         if i < l:
             r = model.residual_head(t - s)  # r_{i+1}
             if given is not None:

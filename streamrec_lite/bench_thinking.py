@@ -15,7 +15,7 @@ from .data.sequences import iterate, length_batches
 from .decoding import StepDecoder, beam_search
 from .item_vectors import ItemVectors
 from .optim import make_optimizer, quicken_dropout
-from .runtime import resolve_precision, seed_everything
+from .runtime import autocast, resolve_precision, seed_everything
 from .schemas import BOS, FIRST_CODE, Prefixes
 from .sft import finetune_loss
 from .steps import Step
@@ -178,7 +178,8 @@ def bench_finetuning(subject: Subject) -> dict:
         return clock(work, device) / sum(map(len, batches))
 
     def annotating() -> float:
-        seconds = clock(lambda: annotate(model, tokenizer, users, config.l), device) / users.rows
+        with autocast(device, config.precision):
+            seconds = clock(lambda: annotate(model, tokenizer, users, config.l), device) / users.rows
         model.train()
         return seconds
 

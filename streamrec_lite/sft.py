@@ -23,7 +23,7 @@ from .errors import BadInput
 from .item_vectors import ItemVectors
 from .loop import Stop, Task, Trained, train
 from .recommender import StreamRec
-from .runtime import read_tensors, seed_everything, write_tensors
+from .runtime import autocast, read_tensors, seed_everything, write_tensors
 from .schemas import FIRST_CODE, Prefixes, Splits
 from .states import align_loss, quantisation_loss, state_part, warm_up
 from .targets import targets
@@ -108,9 +108,14 @@ def _thought_parts(model: Backbone, hidden: Tensor, thought: Tensor, gap: Tensor
 
 @torch.no_grad()
 def _write(model: Backbone, states: Tensor, mask: Tensor | None, cross: list, l: int, mode: str) -> Tensor:
-    """The model's own thoughts: (B, l). Where the model is in training the dropout within its layers acts."""
+    """The model's own thoughts (B, l), written without the decoder's dropout, as when it is asked."""
+    decoder = model.decoders["thinking"]
+    learns = decoder.training
+    decoder.eval()
     stepper = StepDecoder(model, states, mask, "thinking", cross)
-    return think_ahead(stepper, l, mode, finish=False).token[:, 0]
+    thought = think_ahead(stepper, l, mode, finish=False).token[:, 0]
+    decoder.train(learns)
+    return thought
 
 
 def _weight(config: SftConfig, part: str) -> float:
@@ -221,7 +226,8 @@ def finetune(
             return {}
         path = work_dir / f"traces-{number}.safetensors"
         if not path.exists():
-            traces = annotate(model, tokenizer, splits.train, settings.l, settings.annotator, neighbours)
+            with autocast(device, settings.precision):
+                traces = annotate(model, tokenizer, splits.train, settings.l, settings.annotator, neighbours)
             write_tensors(path, traces._asdict())
         found = kept_tensors(path, thought=(splits.train.rows, settings.l))
         held.update({name: value.to(device) for name, value in found.items()})

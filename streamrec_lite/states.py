@@ -23,7 +23,8 @@ from .thinking import think_ahead
 def state_loss(scores: Tensor, positive: Tensor, twin: Tensor | None = None) -> Tensor:
     """L_State of eq. 14, a mean over users.
 
-    The weights w_j = (j + 1) / sum rise with the step.
+    The sum starts with s_1, the state after the first thought, and the weights w_j = j / sum rise with the
+    step: what s_0 takes for the target is a first guess, and nobody answers with it.
 
     Args:
         scores: (B, l + 1, C) of s_0..s_l against C candidates (``state_scores``).
@@ -39,15 +40,19 @@ def state_loss(scores: Tensor, positive: Tensor, twin: Tensor | None = None) -> 
 
 
 def step_weights(losses: Tensor) -> Tensor:
-    """w_0..w_l of eq. 14 for losses (B, l + 1): (j + 1) / sum."""
-    weight = torch.arange(1, losses.shape[1] + 1, device=losses.device, dtype=losses.dtype)
-    return weight / weight.sum()
+    """w_0..w_l of eq. 14 for losses (B, l + 1): j / sum, so that w_0 = 0; without thoughts w_0 = 1."""
+    weight = torch.arange(losses.shape[1], device=losses.device, dtype=losses.dtype)
+    return weight / weight.sum() if len(weight) > 1 else weight + 1
 
 
 def align_loss(states: Tensor, t: Tensor) -> Tensor:
-    """|s_j - sg[t]|^2 a component, by the weights of eq. 14, a mean over users: (B, l + 1, d) and (B, d)."""
+    """|s_j - sg[t]|^2 a component, a mean over users, weights (j + 1) / sum: (B, l + 1, d) and (B, d).
+
+    s_0 is among them, other than in eq. 14: the first residual is what it leaves of t.
+    """
     gaps = (states - t.detach()[:, None]).square().mean(dim=-1)
-    return (gaps * step_weights(gaps)).sum(dim=1).mean()
+    weight = torch.arange(1, gaps.shape[1] + 1, device=gaps.device, dtype=gaps.dtype)
+    return (gaps * (weight / weight.sum())).sum(dim=1).mean()
 
 
 def quantisation_loss(residual: Tensor, thought: Tensor, beta: float) -> Tensor:

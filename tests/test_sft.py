@@ -17,8 +17,9 @@ from streamrec_lite.decoding import answer_log_probs
 from streamrec_lite.item_vectors import ItemVectors
 from streamrec_lite.presets import preset
 from streamrec_lite.schemas import BOS, FIRST_CODE, Splits
-from streamrec_lite.sft import finetune, finetune_loss
+from streamrec_lite.sft import _write, finetune, finetune_loss
 from streamrec_lite.targets import item_table, targets
+from streamrec_lite.thinking import write_thoughts
 
 ALL = {"lam": 0.7, "mu": 0.3, "delta": 0.5, "align": 0.2, "thought": 0.8}  # every part takes part
 
@@ -76,6 +77,22 @@ def test_a_uniform_model_by_hand():
         assert parts["loss"].item() == pytest.approx(total, abs=1e-4)
 
 
+def test_own_thoughts_are_written_without_the_decoders_dropout():
+    model, tokenizer, batch, *_ = two_users()
+    for each in model.modules():
+        if isinstance(each, torch.nn.Dropout):
+            each.p = 0.5
+    with torch.no_grad():
+        states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
+    model.train()
+    cross = model.cross(states, "thinking", mask)
+    asked = write_thoughts(model, tokenizer, batch, 4)
+    model.train()
+    for _ in range(5):
+        assert torch.equal(_write(model, states, mask, cross, 4, "greedy"), asked)
+    assert model.decoders["thinking"].training  # and it goes on learning
+
+
 @torch.no_grad()
 def test_two_users_one_after_the_other_give_the_batch():
     """The paper's losses, computed for each user alone from eqs 14-19 as they stand."""
@@ -104,8 +121,8 @@ def test_two_users_one_after_the_other_give_the_batch():
         sums["dpo"] += (1 + (-0.3 * margin).exp()).log() / 2
         sums["align"] += sum((j + 1) / 6 * (s[j] - t[u]).square().mean() for j in range(3)) / 2
         sums["quant"] += 1.25 * (r - o).square().sum() / 4
-        for j in range(3):
-            sums["state"] += (j + 1) / 6 * -(model.sharpness * s[j] @ t.T).log_softmax(-1)[u] / 2
+        for j in (1, 2):  # eq. 14 begins with s_1
+            sums["state"] += j / 3 * -(model.sharpness * s[j] @ t.T).log_softmax(-1)[u] / 2
     for name, want in sums.items():
         assert got[name].item() == pytest.approx(float(want), rel=1e-4), name
     total = sums["answer"] + 0.8 * sums["thoughts"] + 0.7 * sums["dpo"] + 0.5 * sums["state"]

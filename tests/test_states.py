@@ -12,13 +12,20 @@ from torch.nn import functional as F
 from streamrec_lite.annotator import annotate
 from streamrec_lite.config import SftConfig
 from streamrec_lite.sft import finetune
-from streamrec_lite.states import batch_places, quantisation_loss, state_loss, state_part, warm_up
+from streamrec_lite.states import (
+    align_loss,
+    batch_places,
+    quantisation_loss,
+    state_loss,
+    state_part,
+    warm_up,
+)
 from streamrec_lite.targets import item_table, place_of, state_scores, targets
 
 
 def test_state_loss_by_hand():
-    """Two users, two states each, three candidates; weights 1/3 and 2/3."""
-    states = torch.tensor([[[1.0, 0.0], [0.0, 2.0]], [[0.0, 1.0], [1.0, 1.0]]])
+    """Two users, s_1 and s_2 after a wild s_0, three candidates; weights 0, 1/3 and 2/3."""
+    states = torch.tensor([[[9.0, 7.0], [1.0, 0.0], [0.0, 2.0]], [[-5.0, 6.0], [0.0, 1.0], [1.0, 1.0]]])
     t = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     e = math.exp
     first = math.log(e(1) + 1 + e(1)) - 1, math.log(1 + e(2) + e(2)) - 0  # user 0 wants candidate 0
@@ -26,6 +33,16 @@ def test_state_loss_by_hand():
     want = sum(row[0] / 3 + 2 * row[1] / 3 for row in (first, second)) / 2
     got = state_loss(states @ t.T, torch.tensor([0, 2]))
     assert got.item() == pytest.approx(want, abs=1e-6)
+    alone = state_loss(states[:, 1:2] @ t.T, torch.tensor([0, 2]))  # without thoughts s_0 is all there is
+    assert alone.item() == pytest.approx((first[0] + second[0]) / 2, abs=1e-6)
+
+
+def test_states_come_near_the_target_from_the_first_one_on():
+    """|s_j - t|^2 a component is 4, 1 and 0 for s_0, s_1, s_2, by the weights 1/6, 2/6 and 3/6."""
+    t = torch.ones(1, 2, requires_grad=True)
+    loss = align_loss(torch.tensor([[[3.0, 3.0], [2.0, 2.0], [1.0, 1.0]]]), t)
+    assert loss.item() == pytest.approx(4 / 6 + 2 / 6)
+    assert not loss.requires_grad  # the target does not follow
 
 
 def test_scores_have_a_scale_of_their_own():
@@ -55,21 +72,21 @@ def test_the_scale_is_learned_unless_it_is_given(tmp_path, given):
 
 
 def test_another_user_with_the_same_target_is_no_negative():
-    states, t = torch.randn(3, 2, 4), torch.randn(3, 4)
+    states, t = torch.randn(3, 3, 4), torch.randn(3, 4)
     items = torch.tensor([7, 8, 7])
     place, twin = batch_places(items)
     assert twin.tolist() == [[False, False, True], [False, False, False], [True, False, False]]
     got = state_loss(states @ t.T, place, twin)
-    left_out = torch.stack([states[0] @ t[:2].T, states[2] @ t[[2, 1]].T])  # (2, steps, 2)
+    left_out = torch.stack([states[0, 1:] @ t[:2].T, states[2, 1:] @ t[[2, 1]].T])  # (2, steps, 2)
     own = F.cross_entropy(left_out.flatten(0, 1), torch.zeros(4, dtype=torch.long), reduction="none")
-    other = F.cross_entropy(states[1] @ t.T, torch.ones(2, dtype=torch.long), reduction="none")
+    other = F.cross_entropy(states[1, 1:] @ t.T, torch.ones(2, dtype=torch.long), reduction="none")
     weight = torch.tensor([1 / 3, 2 / 3])
     want = ((own.view(2, 2) * weight).sum() + (other * weight).sum()) / 3
     torch.testing.assert_close(got, want)
 
 
 def test_against_all_items_one_state_a_user_is_drawn_by_the_weights():
-    """The mean of 1,000 draws for 2 users; even weights: 0.37 more, the last state alone: 0.69 less."""
+    """The mean of 1,000 draws for 2 users; s_0, the worst by far, is never drawn."""
     model, tokenizer, batch, *_ = two_users()
     t = targets(model, tokenizer, batch.target)
     torch.manual_seed(0)
@@ -80,7 +97,7 @@ def test_against_all_items_one_state_a_user_is_drawn_by_the_weights():
         want = state_loss(scores, batch.target).item()
         many = batch.take(torch.arange(2).repeat(1000))
         got = state_part(model, tokenizer, many, s.repeat(1000, 1, 1), t.repeat(1000, 1), SftConfig()).item()
-    assert want == pytest.approx((each[0] + 2 * each[1] + 3 * each[2]) / 6, abs=1e-5)
+    assert want == pytest.approx((each[1] + 2 * each[2]) / 3, abs=1e-5)
     assert got == pytest.approx(want, abs=0.1)
 
 
