@@ -37,17 +37,18 @@ def _setting(
 def bench_sampling(subject: Subject) -> dict:
     """Rollouts, 16 a user, l = 4 thoughts and m codes, tokens/s, against generate(do_sample=True).
 
-    generate samples freely; ours draws answers from the trie, which is more work. Both in float32, the
-    precision that rollouts are written in by default; then both in bfloat16, generate in float32 where
-    that is the faster for it.
+    generate samples freely; ours draws answers from the trie, which is more work. "ratio" is ours in the
+    precision that stage 3 writes rollouts in here (``grpo.rollouts``) to generate in the one that is the
+    faster for it; then both in float32.
     """
-    report = {}
+    precision = resolve_precision(subject.device, GrpoConfig().rollouts)
+    report = {"precision": precision}
     for users, note in ((USERS, ""), (4 * USERS, f", {4 * USERS} users at once")):
         speed = _sampling_speed(subject, users)
         report |= {f"{name}, tokens/s{note}": value for name, value in speed.items()}
-        report[f"ratio{note}"] = speed["ours"] / speed["generate"]
-        theirs = max(speed["generate"], speed["generate in bfloat16"])
-        report[f"ratio in bfloat16{note}"] = speed["ours in bfloat16"] / theirs
+        theirs = max(speed["generate in float32"], speed["generate in bfloat16"])
+        report[f"ratio{note}"] = speed[f"ours in {precision}"] / theirs
+        report[f"ratio in float32{note}"] = speed["ours in float32"] / speed["generate in float32"]
     return report
 
 
@@ -72,8 +73,8 @@ def _sampling_speed(subject: Subject, users: int) -> dict[str, float]:
             return users * G * length / clock(work, device, times)
 
     ways = {  # a turn of either takes about as long
-        "ours": lambda: speed(ours, "float32", 5),
-        "generate": lambda: speed(theirs, "float32"),
+        "ours in float32": lambda: speed(ours, "float32", 5),
+        "generate in float32": lambda: speed(theirs, "float32"),
         "ours in bfloat16": lambda: speed(ours, "bfloat16", 5),
         "generate in bfloat16": lambda: speed(theirs, "bfloat16"),
     }
@@ -91,9 +92,10 @@ def _alike(tokenizer, items: torch.Tensor, k: int) -> torch.Tensor:
 def bench_update(subject: Subject) -> dict:
     """One GRPO update of 32 users x 16 rollouts, all rewards included, in passes of the policy.
 
-    A pass is the policy's own forward and backward on the same tokens. Both in ``grpo.precision``, the
-    default's. With a run the policy is its fine-tuned model, as at the beginning of stage 3:
-    of 50 negatives most are soon seen to lie below the target. An untrained one gives them all alike.
+    A pass is the policy's own forward and backward on the same tokens. Both learn in ``grpo.precision``, and
+    rollouts are written and judged in ``grpo.rollouts``, by default. With a run the policy is its fine-tuned
+    model, as at the beginning of stage 3: of 50 negatives most are soon seen to lie below the target. An
+    untrained one gives them all alike.
     """
     model, tokenizer, users, device = _setting(subject)
     report = {"precision": resolve_precision(device, GrpoConfig().precision)}

@@ -176,6 +176,9 @@ class GrpoConfig(TrainConfig):
     precision: str = opt(
         "float32", "ratios of probabilities are too fine for bfloat16", among=("auto", "float32", "bfloat16")
     )
+    rollouts: str = opt(
+        "auto", "as precision, for writing and judging rollouts", among=("auto", "float32", "bfloat16")
+    )
     updates: int = opt(60, "rollout batches of a block", 1, 1_000_000)
     passes: int = opt(1, "updates on each rollout batch", 1, 100)
     G: int = opt(16, "G: rollouts a user", 1, 1024)

@@ -56,7 +56,8 @@ def write_rollouts(
     after = stepper.copy()
     last = thoughts.answer.flatten(0, 1)
     answer, item, log_prob = sample_answers(stepper, tokenizer.trie, last, temperature)
-    state = model.state(thoughts.hidden.flatten(0, 1).float().sum(dim=1))  # s_l
+    with torch.autocast(states.device.type, enabled=False):  # its scores lie too close for bfloat16
+        state = model.state(thoughts.hidden.flatten(0, 1).float().sum(dim=1))  # s_l
     user = torch.arange(len(states), device=states.device).repeat_interleave(G)
     log_prob = torch.cat([thoughts.each.flatten(0, 1), log_prob], dim=1)
     return Rollouts(user, thoughts.token.flatten(0, 1), answer, item, log_prob, state, last), after

@@ -38,7 +38,8 @@ class School:
         none = torch.zeros(self.tokenizer.n_items, 0, dtype=torch.long)
         reference = reference_log_probs(self.reference, self.tokenizer, batch, none)[:, 0]
         negatives = self.neighbours[batch.target][:, : config.K]
-        return collect(model, self.model, self.tokenizer, batch, reference, negatives, self.l, config)
+        exact = dataclasses.replace(config, rollouts="float32")  # small steps are to be seen
+        return collect(model, self.model, self.tokenizer, batch, reference, negatives, self.l, exact)
 
 
 def mixed_user(school: School, prefixes: Prefixes, config: GrpoConfig, seed: int = 0) -> int:

@@ -30,7 +30,7 @@ from .rewards import (
     reciprocal_reward,
     similarity_reward,
 )
-from .runtime import derive_seed, read_tensors, write_json, write_tensors
+from .runtime import autocast, derive_seed, read_tensors, write_json, write_tensors
 from .schemas import Prefixes, Splits
 from .sft import check_model
 from .targets import targets
@@ -57,10 +57,12 @@ def judge(
         negatives: (B, K) items of similar text.
     """
     user, target = rollouts.user, batch.target[rollouts.user]
+    with torch.autocast(target.device.type, enabled=False):
+        alike = similarity_reward(rollouts.state, targets(model, tokenizer, batch.target), user)
     parts = {
         "format": format_reward(rollouts.item),
         "match": match_reward(rollouts.answer, tokenizer.tokens[target]),
-        "similarity": similarity_reward(rollouts.state, targets(model, tokenizer, batch.target), user),
+        "similarity": alike,
     }
     if config.ranking > 0 or config.likelihood > 0:
         own = item_log_probs(after.copy(), tokenizer, rollouts.hidden, target[:, None])[:, 0]
@@ -83,6 +85,7 @@ class Collected(NamedTuple):
     rollouts: Rollouts
     rewards: dict[str, Tensor]  # unweighted, (R,) each
     anchor: Tensor  # (R, l + m) log-probabilities under the fine-tuned model, for the KL term
+    old: Tensor | None  # (R, l + m) under the policy that wrote; None: it is the one that is updated
 
 
 @torch.no_grad()
@@ -99,15 +102,22 @@ def collect(
 ) -> Collected:
     """Let ``model`` write G rollouts for each user of ``batch``, and judge them; see ``judge``.
 
+    Both in ``config.rollouts``: which rollouts are drawn is chance anyway. Log-probabilities that are
+    compared with each other are not read off there, but from teacher-forced passes of one precision.
+
     ``start``: the fine-tuned model that the KL term refers to. ``encoded``: what ``model.encode`` made of
     the histories, where the caller has it.
     """
     tokens, tau = history_tokens(tokenizer.tokens, batch.history), config.temperature
     states, mask = encoded or model.encode(tokens)
-    rollouts, after = write_rollouts(model, tokenizer, states, mask, l, config.G, tau)
-    rewards = judge(model, tokenizer, batch, rollouts, after, reference, negatives, config)
+    with autocast(tokens.device, config.rollouts):
+        rollouts, after = write_rollouts(model, tokenizer, states, mask, l, config.G, tau)
+        rewards = judge(model, tokenizer, batch, rollouts, after, reference, negatives, config)
     anchor = rollout_log_probs(start, tokenizer, *start.encode(tokens), rollouts, tau, entropy=False)[0]
-    return Collected(rollouts, rewards, anchor)
+    old = None
+    if config.passes > 1:
+        old = rollout_log_probs(model, tokenizer, states, mask, rollouts, tau, entropy=False)[0]
+    return Collected(rollouts, rewards, anchor, old)
 
 
 def update_losses(
@@ -127,9 +137,8 @@ def update_losses(
     rollouts, weights = found.rollouts, weights_of(config)
     l, m = rollouts.thought.shape[1], rollouts.answer.shape[1]
     advantage = credit(found.rewards, weights, l, m, config.G, config.order, config.credit)
-    losses = grpo_loss(
-        log_prob, found.rollouts.log_prob, found.anchor, advantage, config.epsilon, config.beta
-    )
+    old = log_prob.detach() if found.old is None else found.old
+    losses = grpo_loss(log_prob, old, found.anchor, advantage, config.epsilon, config.beta)
     if config.direct > 0:
         answer = target_cost(model, tokenizer, batch, states, mask, rollouts, config)
         losses |= {"loss": losses["loss"] + config.direct * answer, "answer": answer.detach()}

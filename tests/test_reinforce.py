@@ -22,7 +22,7 @@ from streamrec_lite.targets import item_table
 from streamrec_lite.thinking import think_and_answer
 
 module = sys.modules[judge.__module__]  # the package's `reinforce` is the function
-EVERY = GrpoConfig(G=4, K=6, reciprocal=1.0)
+EVERY = GrpoConfig(G=4, K=6, reciprocal=1.0, rollouts="float32")
 
 
 def settings(**changes):
@@ -111,12 +111,30 @@ def test_rollouts_that_name_nothing_are_punished_and_the_update_is_finite(monkey
     assert float(losses["invalid"]) == 1.0 and torch.isfinite(losses["loss"])
 
 
-def test_before_the_first_update_ratios_are_one_and_kl_is_zero():
-    model, tokenizer, users, _, _, found = collected(EVERY)
-    losses = update_losses(model, tokenizer, users, found, EVERY)
+@pytest.mark.parametrize("passes", [1, 2])
+@pytest.mark.parametrize("rollouts", ["float32", "bfloat16"])
+def test_before_the_first_update_ratios_are_one_and_kl_is_zero(rollouts, passes):
+    config = dataclasses.replace(EVERY, rollouts=rollouts, passes=passes)
+    model, tokenizer, users, _, _, found = collected(config)
+    assert (found.old is None) == (passes == 1)  # the policy that is updated is then the one that wrote
+    losses = update_losses(model, tokenizer, users, found, config)
     assert float(losses["ratio"]) == pytest.approx(1.0, abs=1e-5)
     assert float(losses["kl"]) == pytest.approx(0.0, abs=1e-8)
     assert float(losses["clip_ratio low"]) == float(losses["clip_ratio high"]) == 0.0
+
+
+def test_what_is_written_in_bfloat16_is_judged_nearly_as_in_float32():
+    """A likelihood is off by hundredths of a nat; ratios are taken between passes of one precision."""
+    config = dataclasses.replace(EVERY, rollouts="bfloat16", passes=2)
+    model, tokenizer, users, _, reference, found = collected(config)
+    rollouts, tokens = found.rollouts, history_tokens(tokenizer.tokens, users.history)
+    user = rollouts.user
+    exact = by_teacher_forcing(model, tokenizer, tokens[user], rollouts.thought, users.target[user])[1]
+    off = found.rewards["likelihood"] - (exact - reference[user])
+    assert 0 < float(off.abs().max()) < 0.1
+    gap = (found.old - rollouts.log_prob).abs().max()
+    assert 0 < float(gap) < 0.1
+    assert rollouts.state.dtype == torch.float32
 
 
 def start(folder, config, **options):
