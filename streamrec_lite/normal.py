@@ -42,8 +42,8 @@ KNOWN = {  # data set -> model -> test R@10, N@10
         "SequentialRules": (exactly(0.3664, COUNTED), exactly(0.2134, COUNTED)),
         "TIGER": (about(0.5768, OURS), about(0.3585, OURS)),
         "STREAM-Rec-PT": (about(0.5068, OURS), about(0.3003, OURS)),
-        "STREAM-Rec-SFT": (about(0.5948, OURS), about(0.3664, OURS)),
-        "STREAM-Rec-RL": (about(0.5948, OURS), about(0.3664, OURS)),
+        "STREAM-Rec-SFT": (about(0.6012, OURS), about(0.3685, OURS)),
+        "STREAM-Rec-RL": (about(0.6012, OURS), about(0.3685, OURS)),
     },
     "scientific-2018": {
         "Popularity": (exactly(0.0231, COUNTED), exactly(0.0162, COUNTED)),
