@@ -13,7 +13,6 @@ from .groundwork import row_of, run_data, run_embeddings, run_neighbours, run_to
 from .runs import (
     CONTROLS,
     MIXED,
-    SEEDED,
     Run,
     control_dir,
     control_hash,
@@ -231,11 +230,10 @@ def run_results(run: Run) -> dict:
 
     ``BadInput`` if a model of this release has no row yet.
     """
-    from .report import write_results
+    from .report import check_rows, write_results
 
+    check_rows(run)  # before minutes are spent on mixtures
     for stage in MIXED:
         for seed in run.seeds:
-            _, folder, hash_ = SEEDED[stage]
-            if done(folder(run, seed), hash_(run, seed) or "-"):
-                run_mixture(run, stage, seed)
+            run_mixture(run, stage, seed)
     return write_results(run)

@@ -262,6 +262,7 @@ def test_several_seeds_give_means_and_deviations(copied):
     pipeline.run_sft(run, 1)
     with pytest.raises(BadInput, match="with --only grpo"):
         pipeline.run_results(run)
+    assert not list((copied / "baselines").glob("with-rules/*/seed-1"))  # nothing was mixed in vain
     pipeline.run_grpo(run, 1)
     results = pipeline.run_results(run)
     rows = [results["models"]["TIGER"][seed]["test"]["N@10"] for seed in ("0", "1")]
