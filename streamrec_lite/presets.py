@@ -58,17 +58,7 @@ def preset(name: str = "lite", dataset: str = "playground") -> Config:
             backbone=BackboneConfig(d_model=256, d_ff=1024, num_layers=4, num_heads=4, d_kv=64),
             tiger=replace(config.tiger, max_epochs=36, eval_every=9, **long),
             pretrain=replace(config.pretrain, max_epochs=18, eval_every=9, **long),
-            # items, delta and thought as its results were measured: other values were not tried here
-            sft=replace(
-                config.sft,
-                max_epochs=18,
-                eval_every=6,
-                epochs_per_round=6,
-                items="read",
-                delta=1.0,
-                thought=0.3,
-                **long,
-            ),
+            sft=replace(config.sft, max_epochs=18, eval_every=6, epochs_per_round=6, **long),
             grpo=replace(config.grpo, lr=1e-5, batch_size=128, updates=60, max_epochs=4, patience=10),
             evaluate=replace(config.evaluate, batch_size=512),
         )
