@@ -154,26 +154,3 @@ def question(asked: dict, metric: str = "N@10"):
     left.set_title("More thoughts")
     right.set_title("More trains of thought")
     return figure
-
-
-@styled
-def differences(table: pd.DataFrame, reference: str = "TIGER"):
-    """A forest plot: each model's N@10 minus the reference's, with its 95 % interval.
-
-    ``table``: columns difference, low, high; one row a model.
-    """
-    figure, axes = picture(8.5, 1.2 + 0.38 * len(table))
-    places = np.arange(len(table))[::-1]
-    for place, (_, row) in zip(places, table.iterrows(), strict=True):
-        sure = row["low"] > 0 or row["high"] < 0
-        colour = GREY if not sure else GREEN if row["difference"] > 0 else RED
-        axes.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=2)
-        axes.plot(row["difference"], place, marker="o" if sure else "s", color=colour, markersize=7)
-        axes.annotate(f"{row['difference']:+.4f}", (row["difference"], place), (0, 6),
-                      textcoords="offset points", ha="center", fontsize=10)  # fmt: skip
-    axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(places, table.index)
-    axes.set_ylim(-0.6, len(table) - 0.2)
-    axes.set(xlabel=f"test N@10 minus {reference}'s (95 % paired bootstrap)")
-    axes.set_title(f"Which differences to {reference} are real?")
-    return figure

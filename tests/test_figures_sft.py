@@ -35,10 +35,6 @@ def figures():
     costs = pd.DataFrame({"pretrained": [5.0, 6.0], "fine-tuned": [4.0, 4.1]}, ["none", "its own"])
     gaps = pd.DataFrame({"pi_ref": np.linspace(-3, 5, 50), "fine-tuned": np.linspace(-2, 6, 50)})
     weights = {"0.0": METRICS, "0.5": {**METRICS, "N@10": 0.09}, "state": {**METRICS, "N@10": 0.08}}
-    versus = pd.DataFrame(
-        {"difference": [0.01, -0.02, 0.001], "low": [0.005, -0.03, -0.01], "high": [0.015, -0.01, 0.01]},
-        ["better", "worse", "alike"],
-    )
     return {
         "alone": figures_sft.one_at_a_time(alone),
         "parts": figures_sft.parts_by_epoch(log),
@@ -47,7 +43,6 @@ def figures():
         "margins": figures_sft.margins(gaps),
         "weights": figures_sft.weights(weights, 0.5),
         "question": figures_sft.question({"l": {"0": way(-0.01), "4": way(0.0)}, "n": {"1": way(0.0)}}),
-        "differences": figures_sft.differences(versus),
     }
 
 
@@ -65,11 +60,5 @@ def test_they_show_the_numbers(figures):
     assert "-1.00" in words(figures["alone"]) and "+1.00" in words(figures["alone"])
     assert "6.00" in words(figures["who"])
     assert "mean 1.00" in words(figures["margins"])
-    assert "+0.0100" in words(figures["differences"]) and "better" in words(figures["differences"])
     line = figures["weights"].axes[0].get_lines()[0]
     assert list(line.get_ydata()) == [0.07, 0.09]
-
-
-def test_a_difference_that_may_be_chance_looks_different(figures):
-    shapes = [line.get_marker() for line in figures["differences"].axes[0].get_lines()]
-    assert shapes.count("s") == 1 and shapes.count("o") == 2

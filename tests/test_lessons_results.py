@@ -223,3 +223,15 @@ def test_pictures_have_titles_and_labels():
     looks = {fig.look(number)[:2] for number in range(64)}
     assert len(looks) == 64
     fig.forest(pd.DataFrame(columns=["difference", "low", "high", "p", "sure"]))._repr_png_()
+
+
+def test_a_difference_that_may_be_chance_looks_different():
+    table = pd.DataFrame(
+        {"difference": [0.01, -0.02, 0.001], "low": [0.005, -0.03, -0.01], "high": [0.015, -0.01, 0.01]},
+        ["better", "worse", "alike"],
+    )
+    figure = fig.forest(table)
+    points = [line for line in figure.axes[0].get_lines() if line.get_marker() in ("^", "v", "s")]
+    assert [point.get_marker() for point in points] == ["^", "v", "s"]
+    assert [point.get_markerfacecolor() == "white" for point in points] == [False, False, True]
+    assert "+0.0100" in [text.get_text() for text in figure.axes[0].texts]
