@@ -16,8 +16,8 @@ from .backbone import Backbone, answer_inputs, history_tokens
 from .config import SftConfig
 from .data.sequences import iterate
 from .decoding import StepDecoder, answer_log_probs, item_log_probs
-from .metrics import ndcg_at, paired_bootstrap
-from .runtime import read_tensors
+from .metrics import of_users, paired_bootstrap
+from .runtime import derive_seed, read_tensors
 from .schemas import BOS, FIRST_CODE, Prefixes
 from .sft import finetune_loss, gradient_norms
 from .thinking import think_ahead, write_thoughts
@@ -190,17 +190,18 @@ def against(rows: dict[str, dict], reference: str, split: str = "test") -> pd.Da
     """N@10 of each model minus the reference's on the same users: difference, low, high (95 %).
 
     ``rows``: rows of results.json with "dir", where their ranks lie; those without one are left out. A
-    name that ends with "state-guided" stands for the guided ranks of its folder.
+    name that ends with "state-guided" stands for the guided ranks of its folder. Users are resampled as in
+    ``report.versus``: by the defaults, a run of one seed has the same intervals here and in results.json.
     """
 
     def values(name: str, row: dict) -> Tensor:
         prefix = "guided " if name.endswith("state-guided") else ""
         kept = read_tensors(Path(row["dir"]) / "ranks.safetensors")[0]
-        return ndcg_at(kept[f"{prefix}{split}"], 10)
+        return of_users(kept[f"{prefix}{split}"], "N@10")
 
     base, table = values(reference, rows[reference]), {}
     for name, row in rows.items():
         if name != reference and "dir" in row:
-            found = paired_bootstrap(values(name, row), base)
+            found = paired_bootstrap(values(name, row), base, seed=derive_seed("bootstrap", "N@10"))
             table[name] = {"difference": found["mean_difference"], "low": found["low"], "high": found["high"]}
     return pd.DataFrame(table).T

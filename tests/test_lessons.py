@@ -10,10 +10,11 @@ import torch
 from test_thinking import by_teacher_forcing
 from tiny_world import small_world
 
-from streamrec_lite import lessons
+from streamrec_lite import lessons, report
 from streamrec_lite.backbone import history_tokens
-from streamrec_lite.config import SftConfig
+from streamrec_lite.config import Config, SftConfig
 from streamrec_lite.decoding import beam_search
+from streamrec_lite.runs import Run
 from streamrec_lite.runtime import write_tensors
 from streamrec_lite.schemas import BOS
 from streamrec_lite.thinking import think_and_answer, write_thoughts
@@ -112,6 +113,18 @@ def test_differences_come_from_the_kept_ranks(tmp_path):
     assert table.loc["b", "difference"] == pytest.approx(0.5)  # two of four users from 0 to 1
     assert table.loc["b, state-guided", "difference"] == pytest.approx((2 + 1 - 1 / np.log2(3)) / 4)
     assert (table["low"] <= table["difference"]).all()
+
+
+def test_intervals_are_those_of_the_report(tmp_path):
+    generator = torch.Generator().manual_seed(1)
+    ranks = {name: torch.randint(0, 12, (60,), generator=generator) for name in ("TIGER", "b")}
+    rows = {name: {"dir": tmp_path / name} for name in ranks}
+    for name, row in rows.items():
+        write_tensors(row["dir"] / "ranks.safetensors", {"test": ranks[name]})
+    run = Run(tmp_path, Config())
+    found = report.versus(run, {name: [kept] for name, kept in ranks.items()})["b"]["N@10"]
+    table = lessons.against(rows, "TIGER")
+    assert table.loc["b"].tolist() == [found["mean_difference"], found["low"], found["high"]]
 
 
 def test_every_part_is_computed_even_at_weight_zero():
