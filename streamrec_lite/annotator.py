@@ -99,6 +99,24 @@ def _annotate(model: Backbone, tokenizer, batch: Prefixes, table: Tensor, l: int
     return thoughts, torch.stack(norms, dim=1), torch.stack(ranks, dim=1)
 
 
+@torch.no_grad()
+def corrections(model: Backbone, gap: Tensor, said: Tensor | None = None) -> Tensor:
+    """Eq. 12 after every state of a train of thought, whoever wrote it: the thought that should come next.
+
+    Args:
+        gap: (B, l, d) t - s_0..s_{l-1}.
+        said: (B, l, m*K) codes that may not come any more, or None.
+
+    Returns:
+        (B, l) code tokens.
+    """
+    with torch.autocast(gap.device.type, enabled=False):
+        r, codes = model.residual_head(gap.float()), model.shared.weight[FIRST_CODE:].float()
+        if said is None:
+            return FIRST_CODE + nearest(r.flatten(0, 1), codes).view(r.shape[:2])
+        return FIRST_CODE + torch.cdist(r, codes).masked_fill(said, torch.inf).argmin(dim=-1)
+
+
 def _given(tokenizer, target: Tensor, l: int, strategy: str, neighbours, generator) -> Tensor | None:
     """The thoughts (B, l) of a strategy that looks at no residual."""
     if strategy == "residual":

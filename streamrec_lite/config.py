@@ -126,6 +126,11 @@ class SftConfig(TrainConfig):
     epochs_per_round: int = opt(4, "epochs between two annotations", 1, 100_000)
     read: str = opt("own", "whose thoughts answers and states are learned after", among=("own", "annotated"))
     write: str = opt("sample", "how the model's own thoughts are written", among=("sample", "greedy"))
+    lesson: str = opt(
+        "annotated",
+        "what is to be thought next is learned after the annotator's thoughts, or after the model's own",
+        among=("annotated", "own"),
+    )
     mark: str = opt(
         "answer",
         "what is read between thoughts and answer: the token ANSWER, or none",
@@ -273,6 +278,10 @@ class Config:
         if sft.annotator == "nearest-items" and -(-sft.l // self.tokenizer.m) > min(sft.pool, first.pool):
             rule = f"{sft.l} thoughts need more items of {self.tokenizer.m} codes than there are in the pools"
             raise BadInput("sft.annotator=nearest-items", rule, "widen sft.pool and pretrain.pool")
+        if sft.lesson == "own" and (sft.read, sft.annotator) != ("own", "residual"):
+            rule = f"it cannot go with sft.read={sft.read}, sft.annotator={sft.annotator}"
+            remedy = "set sft.read=own and sft.annotator=residual, or sft.lesson=annotated"
+            raise BadInput("sft.lesson=own", rule, remedy)
         if rivals.d % rivals.num_heads:
             rule = f"the width must be a multiple of baselines.num_heads={rivals.num_heads}"
             raise BadInput(f"baselines.d={rivals.d}", rule, "choose another width or number of heads")

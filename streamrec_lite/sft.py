@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .annotator import annotate, informativeness
+from .annotator import annotate, corrections, informativeness
 from .backbone import Backbone, answer_inputs, history_tokens
 from .branches import decode_branches
 from .config import Config, SftConfig
@@ -48,6 +48,10 @@ def finetune_loss(
     the spot, from the same encoder states. They know no more than what reads them. To save time one half
     of the batch has its lesson in thinking, the other half its preferences.
 
+    With ``lesson="own"`` thoughts, too, are learned after the model's own: at each step the one that the
+    annotator would write next (Ross et al., 2011: an expert corrects what the learner really does). No
+    second sequence is needed for that.
+
     Args:
         thought: (B, l) annotated code tokens.
         rejected: (B,) items of similar text, the dispreferred.
@@ -58,7 +62,8 @@ def finetune_loss(
     l, m, parts = thought.shape[1], tokenizer.m, {}
     own = config.read == "own" and l > 0
     read = _write(model, states, mask, cross, l, config.write) if own else thought
-    compared, taught = _shares(batch.rows, config.lam > 0, own)
+    corrected = own and config.lesson == "own"
+    compared, taught = _shares(batch.rows, config.lam > 0, own and not corrected)
     inputs = answer_inputs(model, read, tokenizer.tokens[batch.target])
     branches = []
     if compared:
@@ -83,8 +88,10 @@ def finetune_loss(
         thought, hidden, t = thought[compared:], more[-1], t[compared:]
         s = model.states(hidden)
         parts["align"] = parts["align"] + align_loss(s, t)
-    if l and (taught or not own):
-        parts |= _thought_parts(model, hidden[:, :l], thought, t[:, None] - s[:, :l], config)
+    if l and (taught or corrected or not own):
+        before = read if corrected else thought
+        gap = t[:, None] - s[:, :l]
+        parts |= _thought_parts(model, hidden[:, :l], before, gap, config, corrected)
     return {"loss": sum(_weight(config, name) * value for name, value in parts.items()), **parts}
 
 
@@ -95,9 +102,15 @@ def _shares(rows: int, preferences: bool, lessons: bool) -> tuple[int, int]:
     return rows * preferences, rows * lessons
 
 
-def _thought_parts(model: Backbone, hidden: Tensor, thought: Tensor, gap: Tensor, config: SftConfig) -> dict:
-    """L_SFT of the thoughts and L_Quant: hidden (B, l, d), thought (B, l), t - s_0..s_{l-1} (B, l, d)."""
-    said = None if model.repeats else said_before(thought, model.vocab_size)
+def _thought_parts(
+    model: Backbone, hidden: Tensor, before: Tensor, gap: Tensor, config: SftConfig, corrected: bool
+) -> dict[str, Tensor]:
+    """L_SFT of the thoughts and L_Quant: hidden (B, l, d), t - s_0..s_{l-1} (B, l, d).
+
+    ``before``: the thoughts (B, l) that were read. They are to be learned, too, unless ``corrected``.
+    """
+    said = None if model.repeats else said_before(before, model.vocab_size)
+    thought = corrections(model, gap, said) if corrected else before
     guess = model.thought_log_probs(hidden, config.temperature, said)
     parts = {"thoughts": -guess.gather(-1, (thought - FIRST_CODE)[..., None]).mean()}
     if config.mu > 0:

@@ -64,6 +64,14 @@ BAD = [
 ]
 
 
+@pytest.mark.parametrize("other", ["sft.read=annotated", "sft.annotator=random"])
+def test_a_lesson_after_own_thoughts_needs_own_thoughts_and_residuals(other):
+    preset().override(["sft.lesson=own"])
+    with pytest.raises(BadInput, match=other) as caught:
+        preset().override(["sft.lesson=own", other])
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(("text", "word"), BAD)
 def test_bad_overrides_are_one_line(text, word):
     with pytest.raises(BadInput, match=word) as caught:

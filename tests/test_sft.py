@@ -77,6 +77,37 @@ def test_a_uniform_model_by_hand():
         assert parts["loss"].item() == pytest.approx(total, abs=1e-4)
 
 
+def test_the_lesson_after_own_thoughts_by_hand():
+    """What should have been thought next, eq. 12, user by user and step by step, in passes of their own."""
+    model, tokenizer, batch, _, rejected, reference = two_users()
+    model.mark = True
+    torch.nn.init.normal_(model.residual_head.outer.weight, std=0.3)
+    nothing = torch.zeros(2, 2, dtype=torch.long)  # what the annotator wrote is not looked at
+    for repeats in (True, False):
+        model.repeats = repeats
+        config = SftConfig(write="greedy", lesson="own", **ALL)
+        own = write_thoughts(model, tokenizer, batch, 2)
+        parts = finetune_loss(model, tokenizer, batch, nothing, rejected, reference, config)
+        codes, costs, gaps = model.shared.weight[FIRST_CODE:], [], []
+        for user in range(2):
+            inputs = torch.tensor([[BOS, *own[user].tolist()]])
+            one = batch.take(torch.tensor([user]))
+            hidden = model.decode(
+                inputs, *model.encode(history_tokens(tokenizer.tokens, one.history)), "thinking"
+            )
+            s, t = model.states(hidden)[0], targets(model, tokenizer, one.target)[0]
+            for j in range(2):
+                r = model.residual_head(t - s[j])
+                far = (r - codes).norm(dim=1)
+                score = model.thought_logits(hidden[0, j])
+                if not repeats and j:
+                    far[own[user, 0] - FIRST_CODE], score[own[user, 0] - FIRST_CODE] = math.inf, -math.inf
+                costs.append(-score.log_softmax(0)[far.argmin()].item())
+                gaps.append(1.25 * far.min().square().item())
+        assert parts["thoughts"].item() == pytest.approx(sum(costs) / 4, rel=1e-4)
+        assert parts["quant"].item() == pytest.approx(sum(gaps) / 4, rel=1e-4)
+
+
 def test_own_thoughts_are_written_without_the_decoders_dropout():
     model, tokenizer, batch, *_ = two_users()
     for each in model.modules():
@@ -130,15 +161,17 @@ def test_two_users_one_after_the_other_give_the_batch():
     assert got["loss"].item() == pytest.approx(float(total), rel=1e-4)
 
 
-@pytest.mark.parametrize("read", ["own", "annotated"])
+@pytest.mark.parametrize(
+    ("read", "lesson"), [("own", "annotated"), ("annotated", "annotated"), ("own", "own")]
+)
 @pytest.mark.parametrize("negatives", ["catalogue", "batch"])
 @pytest.mark.parametrize("part", ["answer", "thoughts", "dpo", "state"])
-def test_gradient_equals_a_finite_difference(read, negatives, part):
+def test_gradient_equals_a_finite_difference(read, lesson, negatives, part):
     model, tokenizer, batch, thought, rejected, reference = two_users()
     model = model.double()
     for head in (model.state_head, model.residual_head):  # states are taken in single precision
         head.float()
-    config = SftConfig(read=read, negatives=negatives, write="greedy", **ALL)
+    config = SftConfig(read=read, lesson=lesson, negatives=negatives, write="greedy", **ALL)
 
     def loss():
         torch.manual_seed(0)  # draws the same state
