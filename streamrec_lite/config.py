@@ -279,9 +279,9 @@ class Config:
             rule = f"{sft.l} thoughts need more items of {self.tokenizer.m} codes than there are in the pools"
             raise BadInput("sft.annotator=nearest-items", rule, "widen sft.pool and pretrain.pool")
         if sft.lesson == "own" and (sft.read, sft.annotator) != ("own", "residual"):
-            rule = f"it cannot go with sft.read={sft.read}, sft.annotator={sft.annotator}"
-            remedy = "set sft.read=own and sft.annotator=residual, or sft.lesson=annotated"
-            raise BadInput("sft.lesson=own", rule, remedy)
+            rule = "own thoughts are corrected by residuals: it needs sft.read=own and sft.annotator=residual"
+            value = f"sft.lesson=own with sft.read={sft.read}, sft.annotator={sft.annotator}"
+            raise BadInput(value, rule, "set these, or sft.lesson=annotated")
         if rivals.d % rivals.num_heads:
             rule = f"the width must be a multiple of baselines.num_heads={rivals.num_heads}"
             raise BadInput(f"baselines.d={rivals.d}", rule, "choose another width or number of heads")
