@@ -90,11 +90,12 @@ def _annotate(model: Backbone, tokenizer, batch: Prefixes, table: Tensor, l: int
             r = model.residual_head(t - s)  # r_{i+1}
             if given is not None:
                 token = given[:, i]
-            elif model.repeats or i == 0:
-                token = FIRST_CODE + nearest(r, codes)
             else:
-                gap = torch.cdist(r, codes).scatter_(1, thoughts - FIRST_CODE, torch.inf)
-                token = FIRST_CODE + gap.argmin(dim=1)
+                said = None
+                if i and not model.repeats:
+                    said = torch.zeros(len(t), len(codes), dtype=torch.bool, device=t.device)
+                    said.scatter_(1, thoughts - FIRST_CODE, True)
+                token = _closest(r, codes, said)
             thoughts = torch.cat([thoughts, token[:, None]], dim=1)
     return thoughts, torch.stack(norms, dim=1), torch.stack(ranks, dim=1)
 
@@ -112,9 +113,14 @@ def corrections(model: Backbone, gap: Tensor, said: Tensor | None = None) -> Ten
     """
     with torch.autocast(gap.device.type, enabled=False):
         r, codes = model.residual_head(gap.float()), model.shared.weight[FIRST_CODE:].float()
-        if said is None:
-            return FIRST_CODE + nearest(r.flatten(0, 1), codes).view(r.shape[:2])
-        return FIRST_CODE + torch.cdist(r, codes).masked_fill(said, torch.inf).argmin(dim=-1)
+        return _closest(r, codes, said)
+
+
+def _closest(r: Tensor, codes: Tensor, said: Tensor | None) -> Tensor:
+    """Eq. 12: residuals (..., d) and codes (m*K, d) -> tokens (...); ``said`` (..., m*K) may not come."""
+    if said is None:
+        return FIRST_CODE + nearest(r.flatten(0, -2), codes).view(r.shape[:-1])
+    return FIRST_CODE + torch.cdist(r, codes).masked_fill(said, torch.inf).argmin(dim=-1)
 
 
 def _given(tokenizer, target: Tensor, l: int, strategy: str, neighbours, generator) -> Tensor | None:
