@@ -149,6 +149,12 @@ class SftConfig(TrainConfig):
     negatives: str = opt(
         "catalogue", "of L_State: all other items, or the batch's (eq. 14)", among=("catalogue", "batch")
     )
+    keep: float = opt(
+        0.0,
+        "share of L_State's labels that is the first guess's own: what s_0 takes for the target",
+        0.0,
+        0.99,
+    )
     thought: float = opt(0.03, "weight of the thoughts in L_SFT, beside the answer's 1", 0.0, 1e4)
     sharpness: float = opt(
         0.0, "scale of the scores s . t in L_State; 1: eq. 14 as printed, 0: it is learned", 0.0, 1e3

@@ -37,6 +37,29 @@ def test_state_loss_by_hand():
     assert alone.item() == pytest.approx((first[0] + second[0]) / 2, abs=1e-6)
 
 
+def test_the_first_guess_as_part_of_the_label_by_hand():
+    """One user, two candidates: s_0 has 3/4 and 1/4, s_1 has 1/2 and 1/2, s_2 2/3 and 1/3."""
+    log = math.log
+    scores = torch.tensor([[[log(3), 0.0], [0.0, 0.0], [log(2), 0.0]]], requires_grad=True)
+    loss = state_loss(scores, torch.tensor([1]), None, scores[:, 0], 0.6)
+    one = log(2)
+    two = 0.4 * log(3) + 0.6 * (0.75 * log(3 / 2) + 0.25 * log(3))
+    assert loss.item() == pytest.approx(one / 3 + two * 2 / 3, abs=1e-6)
+    loss.backward()
+    assert scores.grad[0, 0].tolist() == [0, 0]  # the guess does not follow
+    label = 0.6 * 0.25 + 0.4  # of the target; the gradient is the softmax minus the label
+    assert scores.grad[0, 2].tolist() == pytest.approx(
+        [2 / 3 * (label - 1 / 3), 2 / 3 * (1 / 3 - label)], abs=1e-6
+    )
+
+
+def test_a_guess_says_nothing_of_users_with_the_same_target():
+    scores, twin = torch.randn(1, 2, 3), torch.tensor([[False, True, False]])
+    got = state_loss(scores, torch.tensor([0]), twin, scores[:, 0], 0.5)
+    want = state_loss(scores[..., ::2], torch.tensor([0]), None, scores[:, 0, ::2], 0.5)
+    torch.testing.assert_close(got, want)
+
+
 def test_states_come_near_the_target_from_the_first_one_on():
     """|s_j - t|^2 a component is 4, 1 and 0 for s_0, s_1, s_2, by the weights 1/6, 2/6 and 3/6."""
     t = torch.ones(1, 2, requires_grad=True)
@@ -99,6 +122,23 @@ def test_against_all_items_one_state_a_user_is_drawn_by_the_weights():
         got = state_part(model, tokenizer, many, s.repeat(1000, 1, 1), t.repeat(1000, 1), SftConfig()).item()
     assert want == pytest.approx((each[1] + 2 * each[2]) / 3, abs=1e-5)
     assert got == pytest.approx(want, abs=0.1)
+
+
+@pytest.mark.parametrize("negatives", ["catalogue", "batch"])
+def test_what_is_kept_is_the_first_guess_among_the_candidates(negatives):
+    """Two states: the draw has no choice, so the loss is that of s_1 with the label worked out here."""
+    model, tokenizer, batch, *_ = two_users()
+    t = targets(model, tokenizer, batch.target).detach()
+    s = torch.randn(2, 2, t.shape[1])
+    table = item_table(model, tokenizer).detach() if negatives == "catalogue" else t
+    place = batch.target if negatives == "catalogue" else torch.arange(2)
+    guess, later = (state_scores(model, s[:, j], table).detach() for j in range(2))
+    label = 0.3 * F.one_hot(place, len(table)) + 0.7 * guess.softmax(-1)
+    config = SftConfig(negatives=negatives, keep=0.7)
+    got = state_part(model, tokenizer, batch, s, t, config)
+    torch.testing.assert_close(got, F.cross_entropy(later, label))
+    alone = state_part(model, tokenizer, batch, s[:, :1], t, config)
+    torch.testing.assert_close(alone, F.cross_entropy(guess, place))  # no thought: eq. 14 as it is
 
 
 def test_quantisation_loss_by_hand_and_whom_it_moves():
