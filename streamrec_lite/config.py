@@ -151,7 +151,7 @@ class SftConfig(TrainConfig):
     )
     keep: float = opt(
         0.0,
-        "share of L_State's labels that is the first guess's own: what s_0 takes for the target",
+        "share of L_State's labels that is the first guess's own, what s_0 takes for the target",
         0.0,
         0.99,
     )

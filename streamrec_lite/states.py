@@ -20,38 +20,43 @@ from .targets import item_table, state_scores, targets
 from .thinking import think_ahead
 
 
-def state_loss(
-    scores: Tensor,
-    positive: Tensor,
-    twin: Tensor | None = None,
-    first: Tensor | None = None,
-    keep: float = 0.0,
-) -> Tensor:
+def state_loss(scores: Tensor, positive: Tensor, twin: Tensor | None = None) -> Tensor:
     """L_State of eq. 14, a mean over users.
 
     The sum starts with s_1, the state after the first thought, and the weights w_j = j / sum rise with the
     step: what s_0 takes for the target is a first guess, and nobody answers with it.
 
-    With ``keep`` the first guess is a part of every later label (not in the paper): 1 - keep is the target's
-    share, keep that of the softmax of s_0's own scores, as it is. So a thought can correct the guess, but
-    not forget what it knew (distillation, Hinton et al., 2015, from the model's own faster half).
-
     Args:
         scores: (B, l + 1, C) of s_0..s_l against C candidates (``state_scores``).
         positive: (B,) each user's target among the candidates.
         twin: (B, C) candidates that are neither positive nor negative, or None.
-        first: (B, C) the scores of s_0, where ``keep`` is not 0.
     """
     if twin is not None:
         scores = scores.masked_fill(twin[:, None], -torch.inf)
     steps = scores.shape[1]
     labels = positive[:, None].expand(-1, steps)
     losses = F.cross_entropy(scores.flatten(0, 1), labels.flatten(), reduction="none").view(-1, steps)
-    if keep > 0:
-        guess = first.detach() if twin is None else first.detach().masked_fill(twin, -torch.inf)
-        log_probs = scores.log_softmax(-1).masked_fill(scores == -torch.inf, 0.0)
-        soft = -(guess.softmax(-1)[:, None] * log_probs).sum(dim=-1)
-        losses = (1 - keep) * losses + keep * soft
+    return (losses * step_weights(losses)).sum(dim=1).mean()
+
+
+def guess_loss(scores: Tensor, first: Tensor, twin: Tensor | None = None) -> Tensor:
+    """How far later states are from what s_0 takes for the target, a mean over users (not in the paper).
+
+    The cross-entropy to the softmax of s_0's own scores, which does not move, with eq. 14's weights: a
+    thought may correct the first guess, but shall not forget what it knew. It is distillation (Hinton et
+    al., 2015) from the model's own faster half.
+
+    Args:
+        scores: (B, l + 1, C) of s_0..s_l, or of some of them, against C candidates.
+        first: (B, 1, C) of s_0.
+        twin: (B, C) candidates that do not count, or None.
+    """
+    if twin is not None:
+        scores, first = (x.masked_fill(twin[:, None], -torch.inf) for x in (scores, first))
+    log_probs = scores.log_softmax(-1)
+    if twin is not None:
+        log_probs = log_probs.masked_fill(twin[:, None], 0.0)  # nothing times infinity
+    losses = -(first.detach().softmax(-1) * log_probs).sum(dim=-1)
     return (losses * step_weights(losses)).sum(dim=1).mean()
 
 
@@ -86,19 +91,26 @@ def state_part(model, tokenizer, batch: Prefixes, s: Tensor, t: Tensor, config: 
 
     All items are many. So each user learns one of the states s_0..s_l, drawn by the weights of eq. 14:
     the mean is the same.
+
+    With ``config.keep`` the target has the share 1 - keep of each label, the first guess the rest
+    (``guess_loss``). s_0 then learns, too, with the weight 1 - keep and from the target alone: a guess that
+    only its students move fades, and they with it. Without thoughts there is nothing to keep.
     """
-    keep = config.keep if s.shape[1] > 1 else 0.0  # without thoughts s_0 is all there is
+    keep = config.keep if s.shape[1] > 1 else 0.0
+    first, (place, twin) = s[:, :1], (batch.target, None)
     if config.negatives == "batch":
-        scores = state_scores(model, s, t)
-        return state_loss(scores, *batch_places(batch.target), scores[:, 0], keep)
-    weight = step_weights(s[..., 0])
-    j = (weight / torch.empty_like(s[..., 0]).exponential_()).argmax(dim=1)  # a draw that waits for nobody
-    drawn = s.gather(1, j[:, None, None].expand(-1, 1, s.shape[2]))
-    table, first = item_table(model, tokenizer), None
-    if keep > 0:
-        with torch.no_grad():
-            first = state_scores(model, s[:, 0], table)
-    return state_loss(state_scores(model, drawn, table), batch.target, None, first, keep)
+        candidates, (place, twin) = t, batch_places(batch.target)
+    else:
+        candidates, weight = item_table(model, tokenizer), step_weights(s[..., 0])
+        wait = torch.empty_like(s[..., 0]).exponential_()  # a draw that nobody has to wait for
+        j = (weight / wait).argmax(dim=1)
+        s = s.gather(1, j[:, None, None].expand(-1, 1, s.shape[2]))
+    scores = state_scores(model, s, candidates)
+    loss = state_loss(scores, place, twin)
+    if keep == 0:
+        return loss
+    first = state_scores(model, first, candidates)
+    return (1 - keep) * (loss + state_loss(first, place, twin)) + keep * guess_loss(scores, first, twin)
 
 
 def batch_places(items: Tensor) -> tuple[Tensor, Tensor]:

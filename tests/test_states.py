@@ -15,6 +15,7 @@ from streamrec_lite.sft import finetune
 from streamrec_lite.states import (
     align_loss,
     batch_places,
+    guess_loss,
     quantisation_loss,
     state_loss,
     state_part,
@@ -37,27 +38,23 @@ def test_state_loss_by_hand():
     assert alone.item() == pytest.approx((first[0] + second[0]) / 2, abs=1e-6)
 
 
-def test_the_first_guess_as_part_of_the_label_by_hand():
-    """One user, two candidates: s_0 has 3/4 and 1/4, s_1 has 1/2 and 1/2, s_2 2/3 and 1/3."""
+def test_what_is_kept_of_the_first_guess_by_hand():
+    """One user, two candidates: s_0 has 3/4 and 1/4, s_1 1/2 and 1/2, s_2 2/3 and 1/3."""
     log = math.log
     scores = torch.tensor([[[log(3), 0.0], [0.0, 0.0], [log(2), 0.0]]], requires_grad=True)
-    loss = state_loss(scores, torch.tensor([1]), None, scores[:, 0], 0.6)
-    one = log(2)
-    two = 0.4 * log(3) + 0.6 * (0.75 * log(3 / 2) + 0.25 * log(3))
-    assert loss.item() == pytest.approx(one / 3 + two * 2 / 3, abs=1e-6)
+    loss = guess_loss(scores, scores[:, :1])
+    two = 0.75 * log(3 / 2) + 0.25 * log(3)
+    assert loss.item() == pytest.approx(log(2) / 3 + two * 2 / 3, abs=1e-6)
     loss.backward()
     assert scores.grad[0, 0].tolist() == [0, 0]  # the guess does not follow
-    label = 0.6 * 0.25 + 0.4  # of the target; the gradient is the softmax minus the label
-    assert scores.grad[0, 2].tolist() == pytest.approx(
-        [2 / 3 * (label - 1 / 3), 2 / 3 * (1 / 3 - label)], abs=1e-6
-    )
+    pull = 2 / 3 * (2 / 3 - 3 / 4)  # a softmax minus its label, by w_2
+    assert scores.grad[0, 2].tolist() == pytest.approx([pull, -pull], abs=1e-6)
 
 
 def test_a_guess_says_nothing_of_users_with_the_same_target():
     scores, twin = torch.randn(1, 2, 3), torch.tensor([[False, True, False]])
-    got = state_loss(scores, torch.tensor([0]), twin, scores[:, 0], 0.5)
-    want = state_loss(scores[..., ::2], torch.tensor([0]), None, scores[:, 0, ::2], 0.5)
-    torch.testing.assert_close(got, want)
+    got = guess_loss(scores, scores[:, :1], twin)
+    torch.testing.assert_close(got, guess_loss(scores[..., ::2], scores[:, :1, ::2]))
 
 
 def test_states_come_near_the_target_from_the_first_one_on():
@@ -134,9 +131,9 @@ def test_what_is_kept_is_the_first_guess_among_the_candidates(negatives):
     place = batch.target if negatives == "catalogue" else torch.arange(2)
     guess, later = (state_scores(model, s[:, j], table).detach() for j in range(2))
     label = 0.3 * F.one_hot(place, len(table)) + 0.7 * guess.softmax(-1)
+    want = F.cross_entropy(later, label) + 0.3 * F.cross_entropy(guess, place)
     config = SftConfig(negatives=negatives, keep=0.7)
-    got = state_part(model, tokenizer, batch, s, t, config)
-    torch.testing.assert_close(got, F.cross_entropy(later, label))
+    torch.testing.assert_close(state_part(model, tokenizer, batch, s, t, config), want)
     alone = state_part(model, tokenizer, batch, s[:, :1], t, config)
     torch.testing.assert_close(alone, F.cross_entropy(guess, place))  # no thought: eq. 14 as it is
 
