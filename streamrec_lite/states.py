@@ -97,9 +97,10 @@ def state_part(model, tokenizer, batch: Prefixes, s: Tensor, t: Tensor, config: 
     only its students move fades, and they with it. Without thoughts there is nothing to keep.
     """
     keep = config.keep if s.shape[1] > 1 else 0.0
-    first, (place, twin) = s[:, :1], (batch.target, None)
+    first, place, twin = s[:, :1], batch.target, None
     if config.negatives == "batch":
-        candidates, (place, twin) = t, batch_places(batch.target)
+        candidates = t
+        place, twin = batch_places(batch.target)
     else:
         candidates, weight = item_table(model, tokenizer), step_weights(s[..., 0])
         wait = torch.empty_like(s[..., 0]).exponential_()  # a draw that nobody has to wait for
