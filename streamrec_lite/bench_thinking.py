@@ -154,6 +154,7 @@ def bench_finetuning(subject: Subject) -> dict:
     optimizers = {each: make_optimizer(each, config) for each in (tiger, model)}
     batches = length_batches(train.length, config.batch_size, 0)[:24]
     users = _some(train, 1024)
+    nearby = torch.randint(0, tokenizer.n_items, (tokenizer.n_items, config.pool), device=device)
 
     def fast(model: Backbone, batch: Prefixes) -> dict[str, Tensor]:
         return {"loss": tiger_loss(model, tokenizer, batch, TrainConfig())}
@@ -162,7 +163,7 @@ def bench_finetuning(subject: Subject) -> dict:
         shape = (batch.rows, config.l)
         thought = torch.randint(FIRST_CODE, tokenizer.vocab_size, shape, device=batch.target.device)
         rejected, reference = batch.target.flip(0), torch.zeros(batch.rows, 2, device=batch.target.device)
-        return finetune_loss(model, tokenizer, batch, thought, rejected, reference, config)
+        return finetune_loss(model, tokenizer, batch, thought, rejected, reference, nearby, config)
 
     steps = {tiger: Step(tiger, fast, config, device, record=True)}
     steps[model] = Step(model, slow, config, device, record=True)

@@ -123,7 +123,7 @@ class SftConfig(TrainConfig):
         "the thinking decoder starts as stage 1 left it, or as a copy of the direct one",
         among=("thinking", "direct"),
     )
-    epochs_per_round: int = opt(4, "epochs between two annotations", 1, 100_000)
+    epochs_per_round: int = opt(6, "epochs between two annotations", 1, 100_000)
     read: str = opt("own", "whose thoughts answers and states are learned after", among=("own", "annotated"))
     write: str = opt("sample", "how the model's own thoughts are written", among=("sample", "greedy"))
     lesson: str = opt(
@@ -145,16 +145,18 @@ class SftConfig(TrainConfig):
     items_dropout: float = opt(0.3, "how often an item of a history goes without its vector", 0.0, 0.99)
     lam: float = opt(0.1, "lambda of eq. 19: weight of L_DPO", 0.0, 1e4)
     mu: float = opt(0.0, "mu of eq. 19: weight of L_Quant", 0.0, 1e4)
-    delta: float = opt(0.3, "delta of eq. 19: weight of L_State", 0.0, 1e4)
+    delta: float = opt(0.5, "delta of eq. 19: weight of L_State", 0.0, 1e4)
     negatives: str = opt(
         "catalogue", "of L_State: all other items, or the batch's (eq. 14)", among=("catalogue", "batch")
     )
     keep: float = opt(
+        0.9,
+        "share of L_State's labels after a thought that is the first guess, what s_0 takes for the target",
         0.0,
-        "share of L_State's labels that is the first guess's own, what s_0 takes for the target",
-        0.0,
-        0.99,
+        1.0,
     )
+    similar: float = opt(0.1, "share of that guess which is spread on items of similar text", 0.0, 1.0)
+    first: float = opt(0.5, "weight of s_0 in L_State, which learns from the target alone", 0.0, 1e4)
     thought: float = opt(0.03, "weight of the thoughts in L_SFT, beside the answer's 1", 0.0, 1e4)
     sharpness: float = opt(
         0.0, "scale of the scores s . t in L_State; 1: eq. 14 as printed, 0: it is learned", 0.0, 1e3

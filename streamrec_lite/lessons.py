@@ -40,6 +40,7 @@ class Example:
     thought: Tensor  # (B, l), annotated
     rejected: Tensor  # (B,)
     reference: Tensor  # (B, 2)
+    nearby: Tensor  # (N, k)
 
 
 def make_example(model: Backbone, tokenizer, prefixes: Prefixes, neighbours: Tensor, l: int) -> Example:
@@ -49,7 +50,8 @@ def make_example(model: Backbone, tokenizer, prefixes: Prefixes, neighbours: Ten
     traces = annotate(model, tokenizer, prefixes, l)
     near = neighbours[:, :1]
     reference = reference_log_probs(model, tokenizer, prefixes, near)
-    return Example(prefixes, traces.thought.clone(), near[prefixes.target, 0], reference.clone())
+    rejected = near[prefixes.target, 0]
+    return Example(prefixes, traces.thought.clone(), rejected, reference.clone(), neighbours)
 
 
 def all_parts(config: SftConfig) -> SftConfig:
@@ -75,7 +77,7 @@ def part_table(model: Backbone, tokenizer, example: Example, config: SftConfig) 
 
 
 def _fields(example: Example):
-    return example.batch, example.thought, example.rejected, example.reference
+    return example.batch, example.thought, example.rejected, example.reference, example.nearby
 
 
 def one_at_a_time(

@@ -37,6 +37,7 @@ def finetune_loss(
     thought: Tensor,
     rejected: Tensor,
     reference: Tensor,
+    nearby: Tensor,
     config: SftConfig,
 ) -> dict[str, Tensor]:
     """Eq. 19: L = L_SFT + lambda L_DPO + mu L_Quant + delta L_State, and its parts.
@@ -56,6 +57,7 @@ def finetune_loss(
         thought: (B, l) annotated code tokens.
         rejected: (B,) items of similar text, the dispreferred.
         reference: (B, 2) log pi_ref of the targets and of ``rejected``.
+        nearby: (N, k) the items nearest by text to each.
     """
     states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
     cross = model.cross(states, "thinking", mask)
@@ -68,8 +70,8 @@ def finetune_loss(
     branches = []
     if compared:
         branches.append((inputs.shape[1] - m + 1, tokenizer.tokens[rejected[:compared]][:, :-1]))
-    if taught:
-        branches.append((1, thought[compared:]))
+    if taught:  # the last thought is predicted, and read by nothing
+        branches.append((1, thought[compared:, :-1]))
     hidden, more = decode_branches(model, inputs, branches, cross, mask)
     answer, items = hidden[:, -m:], batch.target
     if compared:
@@ -82,11 +84,11 @@ def finetune_loss(
     hidden = hidden[:, : l + 1]
     s = model.states(hidden)  # s_0..s_l
     t = targets(model, tokenizer, batch.target).float()
-    parts["state"] = state_part(model, tokenizer, batch, s, t, config)
+    parts["state"] = state_part(model, tokenizer, batch, s, t, nearby, config)
     parts["align"] = align_loss(s, t)
     if taught:  # states after annotated thoughts come near t, too
         thought, hidden, t = thought[compared:], more[-1], t[compared:]
-        s = model.states(hidden)
+        s = model.states(hidden)  # s_0..s_{l-1}
         parts["align"] = parts["align"] + align_loss(s, t)
     if l and (taught or corrected or not own):
         before = read if corrected else thought
@@ -226,7 +228,7 @@ def finetune(
     held: dict[str, Tensor] = {}
 
     def parts(model: Backbone, batch: Prefixes, *given: Tensor) -> dict[str, Tensor]:
-        return finetune_loss(model, tokenizer, batch, *given, settings)
+        return finetune_loss(model, tokenizer, batch, *given, neighbours, settings)
 
     def given(batch: Prefixes, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         place = torch.randint(0, neighbours.shape[1], (batch.rows,)).to(device)

@@ -39,24 +39,46 @@ def state_loss(scores: Tensor, positive: Tensor, twin: Tensor | None = None) -> 
     return (losses * step_weights(losses)).sum(dim=1).mean()
 
 
-def guess_loss(scores: Tensor, first: Tensor, twin: Tensor | None = None) -> Tensor:
-    """How far later states are from what s_0 takes for the target, a mean over users (not in the paper).
+def first_guess(scores: Tensor, nearby: Tensor | None, share: float) -> Tensor:
+    """What s_0 takes for the target, some of it spread on items of similar text (not in the paper).
 
-    The cross-entropy to the softmax of s_0's own scores, which does not move, with eq. 14's weights: a
-    thought may correct the first guess, but shall not forget what it knew. It is distillation (Hinton et
-    al., 2015) from the model's own faster half.
+    Where the history says little, what s_0 likes is little more than chance, but items that are like many
+    of those that it likes are a better bet than others. An item's part in what is spread is the mean of
+    what s_0 gives to the items nearest to it.
+
+    Args:
+        scores: (B, 1, N) of s_0 against all items; gradients are not followed.
+        nearby: (N, k) the items nearest by text to each, or None.
+        share: of the guess that is spread.
+
+    Returns:
+        (B, 1, N) probabilities.
+    """
+    guess = scores.detach().float().softmax(dim=-1)
+    if nearby is None or share == 0:
+        return guess
+    spread = F.embedding_bag(nearby, guess.squeeze(1).T.contiguous(), mode="mean").T[:, None]
+    return (1 - share) * guess + share * spread / spread.sum(dim=-1, keepdim=True)
+
+
+def guess_loss(scores: Tensor, guess: Tensor, twin: Tensor | None = None) -> Tensor:
+    """How far later states are from the first guess, a mean over users (not in the paper).
+
+    The cross-entropy to ``guess``, which does not move, with eq. 14's weights: a thought may correct it,
+    but shall not forget what it knew. It is distillation (Hinton et al., 2015) from the model's own faster
+    half.
 
     Args:
         scores: (B, l + 1, C) of s_0..s_l, or of some of them, against C candidates.
-        first: (B, 1, C) of s_0.
-        twin: (B, C) candidates that do not count, or None.
+        guess: (B, 1, C) probabilities.
+        twin: (B, C) candidates that do not count, for which ``guess`` is 0, or None.
     """
     if twin is not None:
-        scores, first = (x.masked_fill(twin[:, None], -torch.inf) for x in (scores, first))
+        scores = scores.masked_fill(twin[:, None], -torch.inf)
     log_probs = scores.log_softmax(-1)
     if twin is not None:
         log_probs = log_probs.masked_fill(twin[:, None], 0.0)  # nothing times infinity
-    losses = -(first.detach().softmax(-1) * log_probs).sum(dim=-1)
+    losses = -(guess * log_probs).sum(dim=-1)
     return (losses * step_weights(losses)).sum(dim=1).mean()
 
 
@@ -86,20 +108,26 @@ def quantisation_loss(residual: Tensor, thought: Tensor, beta: float) -> Tensor:
     return (table + beta * state).mean()
 
 
-def state_part(model, tokenizer, batch: Prefixes, s: Tensor, t: Tensor, config: SftConfig) -> Tensor:
+def state_part(
+    model, tokenizer, batch: Prefixes, s: Tensor, t: Tensor, nearby: Tensor, config: SftConfig
+) -> Tensor:
     """L_State against all items, or as in eq. 14 against the batch's targets.
 
     All items are many. So each user learns one of the states s_0..s_l, drawn by the weights of eq. 14:
     the mean is the same.
 
-    With ``config.keep`` the target has the share 1 - keep of each label, the first guess the rest
-    (``guess_loss``). s_0 then learns, too, with the weight 1 - keep and from the target alone: a guess that
-    only its students move fades, and they with it. Without thoughts there is nothing to keep.
+    We depart from eq. 14 in what states learn. The label of a state after a thought is the target by
+    1 - ``config.keep`` and the first guess by the rest (``first_guess``, ``guess_loss``). s_0 learns from
+    the target alone, with the weight ``config.first``: a guess that only its students move fades, and they
+    with it. Without thoughts s_0 is guess and last state in one.
+
+    Args:
+        s: (B, l + 1, d) states; t: (B, d) what stands for the targets.
+        nearby: (N, k) the items nearest by text to each.
     """
-    keep = config.keep if s.shape[1] > 1 else 0.0
     first, place, twin = s[:, :1], batch.target, None
     if config.negatives == "batch":
-        candidates = t
+        candidates, nearby = t, None
         place, twin = batch_places(batch.target)
     else:
         candidates, weight = item_table(model, tokenizer), step_weights(s[..., 0])
@@ -108,10 +136,14 @@ def state_part(model, tokenizer, batch: Prefixes, s: Tensor, t: Tensor, config: 
         s = s.gather(1, j[:, None, None].expand(-1, 1, s.shape[2]))
     scores = state_scores(model, s, candidates)
     loss = state_loss(scores, place, twin)
-    if keep == 0:
+    if config.keep == 0 and config.first == 0:
         return loss
-    first = state_scores(model, first, candidates)
-    return (1 - keep) * (loss + state_loss(first, place, twin)) + keep * guess_loss(scores, first, twin)
+    guess = state_scores(model, first, candidates)
+    own = state_loss(guess, place, twin)
+    if twin is not None:
+        guess = guess.masked_fill(twin[:, None], -torch.inf)
+    kept = guess_loss(scores, first_guess(guess, nearby, config.similar), twin)
+    return config.first * own + (1 - config.keep) * loss + config.keep * kept
 
 
 def batch_places(items: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,8 @@ from streamrec_lite.sft import _write, finetune, finetune_loss
 from streamrec_lite.targets import item_table, targets
 from streamrec_lite.thinking import write_thoughts
 
-ALL = {"lam": 0.7, "mu": 0.3, "delta": 0.5, "align": 0.2, "thought": 0.8}  # every part takes part
+# every part takes part, and L_State is that of eq. 14
+ALL = {"lam": 0.7, "mu": 0.3, "delta": 0.5, "align": 0.2, "thought": 0.8, "keep": 0.0, "first": 0.0}
 
 
 def settings(**changes):
@@ -44,7 +45,8 @@ def two_users():
     batch = users.take(torch.tensor([0, 2]))
     thought = torch.tensor([[5, 9], [20, 3]])
     rejected = (batch.target + 7) % 40
-    return model, tokenizer, batch, thought, rejected, torch.tensor([[-3.0, -2.5], [-4.0, -6.0]])
+    nearby = (torch.arange(40)[:, None] + torch.tensor([7, 20])) % 40
+    return model, tokenizer, batch, thought, rejected, torch.tensor([[-3.0, -2.5], [-4.0, -6.0]]), nearby
 
 
 def test_a_uniform_model_by_hand():
@@ -55,10 +57,10 @@ def test_a_uniform_model_by_hand():
     batch = splits.train.take(torch.tensor([0, 1]))
     thought = torch.randint(FIRST_CODE, FIRST_CODE + 12, (2, 2))
     reference = torch.tensor([[-2.0, -1.0], [-2.0, -4.0]])
-    rejected = torch.tensor([5, 6])
+    rejected, nearby = torch.tensor([5, 6]), torch.arange(12)[:, None]
     for read in ("own", "annotated"):
         config = SftConfig(read=read, dpo_beta=0.5, **ALL)
-        parts = finetune_loss(model, tokenizer, batch, thought, rejected, reference, config)
+        parts = finetune_loss(model, tokenizer, batch, thought, rejected, reference, nearby, config)
         dpo = math.log(1 + math.exp(-0.5))  # user 0: the margin is 2 - 1
         if read == "annotated":  # user 1 has no lesson then, but preferences, too: the margin is 2 - 4
             dpo = (dpo + math.log(1 + math.exp(1.0))) / 2
@@ -79,7 +81,7 @@ def test_a_uniform_model_by_hand():
 
 def test_the_lesson_after_own_thoughts_by_hand():
     """What should have been thought next, eq. 12, user by user and step by step, in passes of their own."""
-    model, tokenizer, batch, _, rejected, reference = two_users()
+    model, tokenizer, batch, _, rejected, reference, nearby = two_users()
     model.mark = True
     torch.nn.init.normal_(model.residual_head.outer.weight, std=0.3)
     nothing = torch.zeros(2, 2, dtype=torch.long)  # what the annotator wrote is not looked at
@@ -87,7 +89,7 @@ def test_the_lesson_after_own_thoughts_by_hand():
         model.repeats = repeats
         config = SftConfig(write="greedy", lesson="own", **ALL)
         own = write_thoughts(model, tokenizer, batch, 2)
-        parts = finetune_loss(model, tokenizer, batch, nothing, rejected, reference, config)
+        parts = finetune_loss(model, tokenizer, batch, nothing, rejected, reference, nearby, config)
         codes, costs, gaps = model.shared.weight[FIRST_CODE:], [], []
         for user in range(2):
             inputs = torch.tensor([[BOS, *own[user].tolist()]])
@@ -127,9 +129,9 @@ def test_own_thoughts_are_written_without_the_decoders_dropout():
 @torch.no_grad()
 def test_two_users_one_after_the_other_give_the_batch():
     """The paper's losses, computed for each user alone from eqs 14-19 as they stand."""
-    model, tokenizer, batch, thought, rejected, reference = two_users()
+    model, tokenizer, batch, thought, rejected, reference, nearby = two_users()
     config = SftConfig(read="annotated", negatives="batch", dpo_beta=0.3, quant_beta=0.25, **ALL)
-    got = finetune_loss(model, tokenizer, batch, thought, rejected, reference, config)
+    got = finetune_loss(model, tokenizer, batch, thought, rejected, reference, nearby, config)
     t = targets(model, tokenizer, batch.target)
     sums = dict.fromkeys(("answer", "thoughts", "dpo", "state", "align", "quant"), 0.0)
     for u in range(2):
@@ -167,7 +169,7 @@ def test_two_users_one_after_the_other_give_the_batch():
 @pytest.mark.parametrize("negatives", ["catalogue", "batch"])
 @pytest.mark.parametrize("part", ["answer", "thoughts", "dpo", "state"])
 def test_gradient_equals_a_finite_difference(read, lesson, negatives, part):
-    model, tokenizer, batch, thought, rejected, reference = two_users()
+    model, tokenizer, batch, thought, rejected, reference, nearby = two_users()
     model = model.double()
     for head in (model.state_head, model.residual_head):  # states are taken in single precision
         head.float()
@@ -175,7 +177,7 @@ def test_gradient_equals_a_finite_difference(read, lesson, negatives, part):
 
     def loss():
         torch.manual_seed(0)  # draws the same state
-        return finetune_loss(model, tokenizer, batch, thought, rejected, reference, config)[part]
+        return finetune_loss(model, tokenizer, batch, thought, rejected, reference, nearby, config)[part]
 
     loss().backward()
     names = dict(model.named_parameters())
@@ -197,14 +199,16 @@ def test_gradient_equals_a_finite_difference(read, lesson, negatives, part):
 @torch.no_grad()
 def test_own_thoughts_know_nothing_of_the_target():
     """What is read before the answer is the same whatever the target and its annotation are."""
-    model, tokenizer, batch, thought, rejected, reference = two_users()
+    model, tokenizer, batch, thought, rejected, reference, nearby = two_users()
     config = SftConfig(read="own", write="greedy", lam=0.0, thought=0.0, delta=0.0, align=0.0)
-    a = finetune_loss(model, tokenizer, batch, thought, rejected, reference, config)["answer"]
-    b = finetune_loss(model, tokenizer, batch, thought.flip(0), rejected, reference, config)["answer"]
+    a = finetune_loss(model, tokenizer, batch, thought, rejected, reference, nearby, config)["answer"]
+    b = finetune_loss(model, tokenizer, batch, thought.flip(0), rejected, reference, nearby, config)["answer"]
     assert a.item() == b.item()
     annotated = dataclasses.replace(config, read="annotated")
-    c = finetune_loss(model, tokenizer, batch, thought, rejected, reference, annotated)["answer"]
-    d = finetune_loss(model, tokenizer, batch, thought.flip(0), rejected, reference, annotated)["answer"]
+    c = finetune_loss(model, tokenizer, batch, thought, rejected, reference, nearby, annotated)["answer"]
+    d = finetune_loss(model, tokenizer, batch, thought.flip(0), rejected, reference, nearby, annotated)[
+        "answer"
+    ]
     assert c.item() != d.item()
 
 

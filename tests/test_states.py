@@ -15,6 +15,7 @@ from streamrec_lite.sft import finetune
 from streamrec_lite.states import (
     align_loss,
     batch_places,
+    first_guess,
     guess_loss,
     quantisation_loss,
     state_loss,
@@ -42,7 +43,7 @@ def test_what_is_kept_of_the_first_guess_by_hand():
     """One user, two candidates: s_0 has 3/4 and 1/4, s_1 1/2 and 1/2, s_2 2/3 and 1/3."""
     log = math.log
     scores = torch.tensor([[[log(3), 0.0], [0.0, 0.0], [log(2), 0.0]]], requires_grad=True)
-    loss = guess_loss(scores, scores[:, :1])
+    loss = guess_loss(scores, first_guess(scores[:, :1], None, 0.0))
     two = 0.75 * log(3 / 2) + 0.25 * log(3)
     assert loss.item() == pytest.approx(log(2) / 3 + two * 2 / 3, abs=1e-6)
     loss.backward()
@@ -53,8 +54,24 @@ def test_what_is_kept_of_the_first_guess_by_hand():
 
 def test_a_guess_says_nothing_of_users_with_the_same_target():
     scores, twin = torch.randn(1, 2, 3), torch.tensor([[False, True, False]])
-    got = guess_loss(scores, scores[:, :1], twin)
-    torch.testing.assert_close(got, guess_loss(scores[..., ::2], scores[:, :1, ::2]))
+    guess = torch.tensor([[[0.3, 0.0, 0.7]]])
+    got = guess_loss(scores, guess, twin)
+    torch.testing.assert_close(got, guess_loss(scores[..., ::2], guess[..., ::2]))
+
+
+def test_a_guess_is_spread_on_similar_items_by_hand():
+    """Items 0 to 3 have 1/2, 1/4, 1/8 and 1/8; each is given the mean of the two that are nearest to it."""
+    scores = torch.tensor([[[4.0, 2.0, 1.0, 1.0]]]).log().requires_grad_()
+    nearby = torch.tensor([[1, 2], [0, 2], [0, 3], [0, 2]])
+    got = first_guess(scores, nearby, 0.2)
+    near = torch.tensor([3 / 16, 5 / 16, 5 / 16, 5 / 16])
+    want = 0.8 * torch.tensor([1 / 2, 1 / 4, 1 / 8, 1 / 8]) + 0.2 * near / (18 / 16)
+    torch.testing.assert_close(got, want.view(1, 1, 4))
+    assert not got.requires_grad
+    torch.testing.assert_close(first_guess(scores, nearby, 0.0), scores.detach().softmax(-1))
+    both = first_guess(torch.cat([scores, scores.flip(-1)]), nearby, 0.2)  # users do not mix
+    torch.testing.assert_close(both[:1], got)
+    torch.testing.assert_close(both.sum(-1), torch.ones(2, 1))
 
 
 def test_states_come_near_the_target_from_the_first_one_on():
@@ -107,7 +124,7 @@ def test_another_user_with_the_same_target_is_no_negative():
 
 def test_against_all_items_one_state_a_user_is_drawn_by_the_weights():
     """The mean of 1,000 draws for 2 users; s_0, the worst by far, is never drawn."""
-    model, tokenizer, batch, *_ = two_users()
+    model, tokenizer, batch, *_, nearby = two_users()
     t = targets(model, tokenizer, batch.target)
     torch.manual_seed(0)
     s = torch.stack([-t, torch.randn_like(t), t], dim=1).detach()  # from bad to good
@@ -116,7 +133,8 @@ def test_against_all_items_one_state_a_user_is_drawn_by_the_weights():
         each = [state_loss(scores[:, j : j + 1], batch.target).item() for j in range(3)]
         want = state_loss(scores, batch.target).item()
         many = batch.take(torch.arange(2).repeat(1000))
-        got = state_part(model, tokenizer, many, s.repeat(1000, 1, 1), t.repeat(1000, 1), SftConfig()).item()
+        many_s, many_t, config = s.repeat(1000, 1, 1), t.repeat(1000, 1), SftConfig(keep=0.0, first=0.0)
+        got = state_part(model, tokenizer, many, many_s, many_t, nearby, config).item()
     assert want == pytest.approx((each[1] + 2 * each[2]) / 3, abs=1e-5)
     assert got == pytest.approx(want, abs=0.1)
 
@@ -124,18 +142,34 @@ def test_against_all_items_one_state_a_user_is_drawn_by_the_weights():
 @pytest.mark.parametrize("negatives", ["catalogue", "batch"])
 def test_what_is_kept_is_the_first_guess_among_the_candidates(negatives):
     """Two states: the draw has no choice, so the loss is that of s_1 with the label worked out here."""
-    model, tokenizer, batch, *_ = two_users()
+    model, tokenizer, batch, *_, nearby = two_users()
     t = targets(model, tokenizer, batch.target).detach()
     s = torch.randn(2, 2, t.shape[1])
-    table = item_table(model, tokenizer).detach() if negatives == "catalogue" else t
-    place = batch.target if negatives == "catalogue" else torch.arange(2)
-    guess, later = (state_scores(model, s[:, j], table).detach() for j in range(2))
-    label = 0.3 * F.one_hot(place, len(table)) + 0.7 * guess.softmax(-1)
-    want = F.cross_entropy(later, label) + 0.3 * F.cross_entropy(guess, place)
-    config = SftConfig(negatives=negatives, keep=0.7)
-    torch.testing.assert_close(state_part(model, tokenizer, batch, s, t, config), want)
-    alone = state_part(model, tokenizer, batch, s[:, :1], t, config)
-    torch.testing.assert_close(alone, F.cross_entropy(guess, place))  # no thought: eq. 14 as it is
+    catalogue = negatives == "catalogue"
+    table = item_table(model, tokenizer).detach() if catalogue else t
+    place = batch.target if catalogue else torch.arange(2)
+    first, later = (state_scores(model, s[:, j], table).detach() for j in range(2))
+    guess = first.softmax(-1)
+    if catalogue:  # in a batch nothing is known of what is similar
+        spread = guess[:, nearby].mean(-1)
+        guess = 0.75 * guess + 0.25 * spread / spread.sum(-1, keepdim=True)
+    target, config = F.one_hot(place, len(table)), SftConfig(negatives=negatives, keep=0.7, similar=0.25)
+    want = 0.5 * F.cross_entropy(first, place) + F.cross_entropy(later, 0.3 * target + 0.7 * guess)
+    torch.testing.assert_close(state_part(model, tokenizer, batch, s, t, nearby, config), want)
+    want = 0.5 * F.cross_entropy(first, place) + F.cross_entropy(first, 0.3 * target + 0.7 * guess)
+    alone = state_part(model, tokenizer, batch, s[:, :1], t, nearby, config)
+    torch.testing.assert_close(alone, want)  # no thought: s_0 is guess and last state in one
+    plain = SftConfig(negatives=negatives, keep=0.0, first=0.0)
+    got = state_part(model, tokenizer, batch, s, t, nearby, plain)
+    torch.testing.assert_close(got, F.cross_entropy(later, place))  # eq. 14
+
+
+def test_users_with_the_same_target_do_not_count_in_a_guess_either():
+    model, tokenizer, batch, *_, nearby = two_users()
+    same = batch._replace(target=batch.target[[0, 0]])
+    t, config = targets(model, tokenizer, same.target).detach(), SftConfig(negatives="batch")
+    s = torch.randn(2, 2, t.shape[1])
+    assert state_part(model, tokenizer, same, s, t, nearby, config).item() == 0  # nobody else is left
 
 
 def test_quantisation_loss_by_hand_and_whom_it_moves():

@@ -58,11 +58,14 @@ def test_the_losses_look_at_no_value(read, negatives, monkeypatch):
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # knows no "meta"
     model, tokenizer, batch = without_values()
     two = torch.zeros(batch.rows, 2, dtype=torch.long, device="meta")
+    nearby = torch.zeros(tokenizer.n_items, 3, dtype=torch.long, device="meta")
     sft = SftConfig(read=read, negatives=negatives, mu=0.3)
     losses = {
         "TIGER": tiger_loss(model, tokenizer, batch, TrainConfig()),
         "pretraining": pretrain_loss(model, tokenizer, batch, two, preset("smoke").pretrain)["loss"],
-        "fine-tuning": finetune_loss(model, tokenizer, batch, two, two[:, 0], two.float(), sft)["loss"],
+        "fine-tuning": finetune_loss(model, tokenizer, batch, two, two[:, 0], two.float(), nearby, sft)[
+            "loss"
+        ],
     }
     for name, loss in losses.items():
         gradient = torch.autograd.grad(loss, model.shared.weight, retain_graph=True)[0]
