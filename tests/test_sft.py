@@ -201,14 +201,14 @@ def test_own_thoughts_know_nothing_of_the_target():
     """What is read before the answer is the same whatever the target and its annotation are."""
     model, tokenizer, batch, thought, rejected, reference, nearby = two_users()
     config = SftConfig(read="own", write="greedy", lam=0.0, thought=0.0, delta=0.0, align=0.0)
-    a = finetune_loss(model, tokenizer, batch, thought, rejected, reference, nearby, config)["answer"]
-    b = finetune_loss(model, tokenizer, batch, thought.flip(0), rejected, reference, nearby, config)["answer"]
+
+    def answer(thought, config):
+        return finetune_loss(model, tokenizer, batch, thought, rejected, reference, nearby, config)["answer"]
+
+    a, b = answer(thought, config), answer(thought.flip(0), config)
     assert a.item() == b.item()
     annotated = dataclasses.replace(config, read="annotated")
-    c = finetune_loss(model, tokenizer, batch, thought, rejected, reference, nearby, annotated)["answer"]
-    d = finetune_loss(model, tokenizer, batch, thought.flip(0), rejected, reference, nearby, annotated)[
-        "answer"
-    ]
+    c, d = answer(thought, annotated), answer(thought.flip(0), annotated)
     assert c.item() != d.item()
 
 

@@ -60,12 +60,11 @@ def test_the_losses_look_at_no_value(read, negatives, monkeypatch):
     two = torch.zeros(batch.rows, 2, dtype=torch.long, device="meta")
     nearby = torch.zeros(tokenizer.n_items, 3, dtype=torch.long, device="meta")
     sft = SftConfig(read=read, negatives=negatives, mu=0.3)
+    given = two, two[:, 0], two.float(), nearby
     losses = {
         "TIGER": tiger_loss(model, tokenizer, batch, TrainConfig()),
         "pretraining": pretrain_loss(model, tokenizer, batch, two, preset("smoke").pretrain)["loss"],
-        "fine-tuning": finetune_loss(model, tokenizer, batch, two, two[:, 0], two.float(), nearby, sft)[
-            "loss"
-        ],
+        "fine-tuning": finetune_loss(model, tokenizer, batch, *given, sft)["loss"],
     }
     for name, loss in losses.items():
         gradient = torch.autograd.grad(loss, model.shared.weight, retain_graph=True)[0]
