@@ -184,6 +184,33 @@ def kept_tensors(path: Path, **shapes: tuple[int, ...]) -> dict[str, Tensor]:
     return found
 
 
+def _equip(model: Backbone, tokenizer, settings: SftConfig) -> None:
+    """What the pretrained ``model`` lacks, as ``settings`` say; only once pi_ref is on file."""
+    if settings.items == "codes":
+        model.items = None
+    elif model.items is None:
+        model.items = ItemVectors.of(tokenizer, model.config.d_model)
+    if model.items is not None:
+        model.items.dropout, model.items.naming = settings.items_dropout, settings.items == "vectors"
+    if settings.sharpness > 0:
+        model.sharpness.requires_grad_(False).fill_(settings.sharpness)
+    if settings.start == "direct":  # stage 1 taught the thinking decoder to believe hints
+        model.decoders["thinking"].load_state_dict(model.decoders["direct"].state_dict())
+
+
+def _traces(
+    path: Path, model: Backbone, tokenizer, train: Prefixes, neighbours: Tensor, settings: SftConfig
+) -> dict[str, Tensor]:
+    """A round's annotations of all training prefixes (``annotator.Traces``), from ``path`` or made now."""
+    device = train.target.device
+    if not path.exists():
+        with autocast(device, settings.precision):
+            traces = annotate(model, tokenizer, train, settings.l, settings.annotator, neighbours)
+        write_tensors(path, traces._asdict())
+    found = kept_tensors(path, thought=(train.rows, settings.l))
+    return {name: value.to(device) for name, value in found.items()}
+
+
 def finetune(
     model: Backbone,
     splits: Splits,
@@ -213,16 +240,7 @@ def finetune(
         write_tensors(path, {"log_probs": table})
     shape = (splits.train.rows, 1 + neighbours.shape[1])
     table = kept_tensors(path, log_probs=shape)["log_probs"].to(device)
-    if settings.items == "codes":
-        model.items = None
-    elif model.items is None:
-        model.items = ItemVectors.of(tokenizer, model.config.d_model)
-    if model.items is not None:
-        model.items.dropout, model.items.naming = settings.items_dropout, settings.items == "vectors"
-    if settings.sharpness > 0:
-        model.sharpness.requires_grad_(False).fill_(settings.sharpness)
-    if settings.start == "direct":  # stage 1 taught the thinking decoder to believe hints
-        model.decoders["thinking"].load_state_dict(model.decoders["direct"].state_dict())
+    _equip(model, tokenizer, settings)
     seed_everything(seed, "sft", "warm-up")
     warm_up(model, tokenizer, splits.train, settings.l)
     held: dict[str, Tensor] = {}
@@ -240,12 +258,7 @@ def finetune(
         if held and step:
             return {}
         path = work_dir / f"traces-{number}.safetensors"
-        if not path.exists():
-            with autocast(device, settings.precision):
-                traces = annotate(model, tokenizer, splits.train, settings.l, settings.annotator, neighbours)
-            write_tensors(path, traces._asdict())
-        found = kept_tensors(path, thought=(splits.train.rows, settings.l))
-        held.update({name: value.to(device) for name, value in found.items()})
+        held.update(_traces(path, model, tokenizer, splits.train, neighbours, settings))
         report = informativeness(held["thought"], tokenizer, splits.train.target)
         if number > 0 and settings.l > 0:
             first = read_tensors(work_dir / "traces-0.safetensors")[0]["thought"]
