@@ -7,39 +7,26 @@ importing the package costs nothing.
 from __future__ import annotations
 
 import importlib
-import sys
-import types
 
 __version__ = "0.1.0"
 
 _HOME = {
     "load_dataset": "data.sources",
     "leave_one_out": "data.sequences",
-    "embed_items": "embeddings",
-    "SemanticTokenizer": "semantic_ids",
-    "Backbone": "backbone",
-    "beam_search": "decoding",
-    "evaluate": "evaluate",
-    "StreamRec": "recommender",
+    "embed_items": "tokenizer.embeddings",
+    "SemanticTokenizer": "tokenizer.semantic_ids",
+    "Backbone": "model.backbone",
+    "beam_search": "inference.beam_search",
+    "evaluate": "evaluation.evaluate",
+    "StreamRec": "inference.recommender",
     "train_tiger": "baselines.tiger",
-    "pretrain": "pretrain",
-    "finetune": "sft",
-    "annotate": "annotator",
-    "reinforce": "reinforce",
-    "reproduce": "reproduction",
+    "pretrain": "training.pretrain",
+    "finetune": "training.finetune",
+    "annotate": "training.annotator",
+    "reinforce": "training.reinforce",
+    "reproduce": "running.reproduce",
 }
 __all__ = list(_HOME)
-
-
-class _Package(types.ModuleType):
-    """The package, with one difference: loading the submodule ``evaluate`` does not hide the function."""
-
-    def __setattr__(self, name: str, value) -> None:
-        if not (name in _HOME and isinstance(value, types.ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str):

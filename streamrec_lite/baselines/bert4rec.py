@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..schemas import PAD_ITEM, Prefixes
+from ..common.schemas import PAD_ITEM, Prefixes
 from .sequence import ItemModel, Reader, newest_last, start_small
 
 MASKED = 0.2  # the share of a history's items; the paper tunes it for each data set, 0.2 to 0.6

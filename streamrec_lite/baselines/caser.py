@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..schemas import PAD_ITEM, Prefixes
+from ..common.schemas import PAD_ITEM, Prefixes
 from .sequence import ItemModel, newest_last, start_small
 
 WINDOW = 5  # the paper's L

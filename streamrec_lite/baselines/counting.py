@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..schemas import Prefixes, Splits
+from ..common.schemas import Prefixes, Splits
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..schemas import Prefixes
+from ..common.schemas import Prefixes
 from .sequence import ItemModel, start_small
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import torch
 
-from ..config import BaselineConfig, Config
-from ..loop import Task, Trained, train
-from ..optim import quicken_dropout
-from ..runtime import read_json, seed_everything, write_json
-from ..schemas import Splits
+from ..common.device import seed_everything
+from ..common.files import read_json, write_json
+from ..common.schemas import Splits
+from ..config.sections import BaselineConfig, Config
+from ..training.loop import Task, Trained, train
+from ..training.optim import quicken_dropout
 from .bert4rec import BERT4Rec
 from .caser import Caser
 from .gru4rec import GRU4Rec

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..schemas import PAD_ITEM, Prefixes
+from ..common.schemas import PAD_ITEM, Prefixes
 from .sequence import ItemModel, Reader, newest_last, start_small
 
 APART = 0.05  # ERL: weight of the divergence between steps

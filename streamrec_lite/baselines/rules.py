@@ -14,7 +14,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from ..schemas import Prefixes, Splits
+from ..common.schemas import Prefixes, Splits
 from .counting import Popularity
 
 

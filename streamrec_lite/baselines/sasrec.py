@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..schemas import PAD_ITEM, Prefixes
+from ..common.schemas import PAD_ITEM, Prefixes
 from .sequence import ItemModel, Reader, newest_last, start_small
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..schemas import PAD_ITEM, Prefixes
+from ..common.schemas import PAD_ITEM, Prefixes
 
 INIT = 0.02  # deviation of all tables and matrices at the start, as in BERT
 

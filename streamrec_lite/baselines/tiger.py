@@ -7,15 +7,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..backbone import Backbone, history_tokens, shift_right
-from ..config import Config, TrainConfig
-from ..decoding import answer_log_probs
-from ..item_vectors import ItemVectors
-from ..loop import Task, Trained, train
-from ..optim import quicken_dropout
-from ..recommender import StreamRec
-from ..runtime import seed_everything
-from ..schemas import Prefixes, Splits
+from ..common.device import seed_everything
+from ..common.schemas import Prefixes, Splits
+from ..config.sections import Config, TrainConfig
+from ..inference.beam_search import answer_log_probs
+from ..inference.recommender import StreamRec
+from ..model.backbone import Backbone, history_tokens, shift_right
+from ..model.item_vectors import ItemVectors
+from ..training.loop import Task, Trained, train
+from ..training.optim import quicken_dropout
 
 
 def tiger_loss(model: Backbone, tokenizer, batch: Prefixes, config: TrainConfig) -> Tensor:

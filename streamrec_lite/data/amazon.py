@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import BadInput
+from ..common.errors import BadInput
 from .dataset import TEXT_COLUMNS, Dataset, assemble, frame_of_text, text_field, text_id
 
 

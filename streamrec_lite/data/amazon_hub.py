@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from textwrap import shorten
 
-from ..errors import BadInput, did_you_mean
+from ..common.errors import BadInput, did_you_mean
 from .dataset import TEXT_COLUMNS, Dataset, assemble, frame_of_text, whole
 from .tables import in_order, read_table
 

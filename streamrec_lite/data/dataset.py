@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ..errors import BadInput
+from ..common.errors import BadInput
 
 if TYPE_CHECKING:
     from .playground import PlaygroundWorld

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..config import DataConfig
-from ..errors import BadInput
-from ..runtime import derive_seed
-from ..schemas import PAD_ITEM, Prefixes
+from ..common.device import derive_seed
+from ..common.errors import BadInput
+from ..common.schemas import PAD_ITEM, Prefixes
+from ..config.sections import DataConfig
 from . import shop
 from .dataset import Dataset
 

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import BadInput
-from ..runtime import derive_seed
-from ..schemas import PAD_ITEM, Prefixes, Splits
+from ..common.device import derive_seed
+from ..common.errors import BadInput
+from ..common.schemas import PAD_ITEM, Prefixes, Splits
 from .dataset import MIN_LENGTH, Dataset
 
 
@@ -108,3 +108,9 @@ def padding_share(length: Tensor, batches: list[Tensor]) -> float:
     used = sum(int(lengths[rows.cpu()].sum()) for rows in batches)
     computed = sum(int(lengths[rows.cpu()].max()) * len(rows) for rows in batches)
     return 1 - used / computed if computed else 0.0
+
+
+def some(prefixes: Prefixes, most: int, seed: int = 0) -> Prefixes:
+    """Up to ``most`` examples, drawn at random but the same every time."""
+    order = torch.randperm(prefixes.rows, generator=torch.Generator().manual_seed(seed))
+    return prefixes.take(order[:most].sort().values.to(prefixes.target.device))

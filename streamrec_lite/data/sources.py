@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..config import SPECS, DataConfig
-from ..errors import BadInput, did_you_mean
+from ..common.errors import BadInput, did_you_mean
+from ..config.sections import SPECS, DataConfig
 from .dataset import Dataset
 from .tables import SUFFIXES
 

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..errors import BadInput
-from ..runtime import read_tensors
+from ..common.errors import BadInput
+from ..common.files import read_tensors
 from .dataset import TEXT_COLUMNS, Dataset, assemble, frame_of_text, text_field, text_id
 
 SUFFIXES = (".csv", ".parquet")

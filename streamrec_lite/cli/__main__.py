@@ -1,0 +1,5 @@
+"""``python -m streamrec_lite.cli``: the command line without its installed entry point."""
+
+from .app import main
+
+main()

@@ -1,0 +1,79 @@
+"""What `streamrec recommend` and `streamrec datasets` print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..common.errors import BadInput
+
+
+def recommend(
+    run: str,
+    history: list[str],
+    k: int,
+    think: str | None,
+    explain: bool,
+    model: str = "TIGER",
+    seed: int = 0,
+    guided: bool = False,
+) -> None:
+    """Print the k best next items after ``history`` (item ids, oldest first)."""
+    if not (Path(run) / "config.json").is_file():
+        raise BadInput(run, "this folder is not a run", "make one with `streamrec reproduce --out FOLDER`")
+    from ..inference.recommender import StreamRec
+    from ..tokenizer.semantic_ids import token_name
+
+    recommender = StreamRec.load(run, seed=seed, model=model, guided=guided)
+    answer = recommender.recommend([history], k=k, think=think, explain=explain)
+    names = dict(zip(recommender.item_ids, range(len(recommender.item_ids)), strict=True))
+    if explain:
+        print(f"history (the newest {recommender.max_history} items count)")
+        for item in history:
+            codes = recommender.tokenizer.codes[names[item]].tolist()
+            print(f"      {_id(codes)}  {item}  {_short(recommender.titles[names[item]])}")
+        if answer.thoughts is not None:
+            print("thoughts before the answer, as level:code, and the log of their probability")
+            words = [
+                [token_name(t, recommender.tokenizer.K) for t in row]
+                for row in answer.thoughts.token[0].tolist()
+            ]
+            for row, log_prob in zip(words, answer.thoughts.log_prob[0].tolist(), strict=True):
+                print(f"      {log_prob:8.3f}  {' '.join(row)}")
+        if answer.steps is not None:
+            _print_steps(answer.steps[0], recommender.tokenizer.K)
+        given = "history" if answer.thoughts is None else "thoughts, history"
+        print(f"next: {'score' if guided else f'log P(item | {given})'}, semantic ID, item")
+    rows = zip(answer.items[0], answer.scores[0], answer.titles[0], answer.codes[0], strict=True)
+    for place, (item, score, title, codes) in enumerate(rows, 1):
+        middle = f"{_id(codes)}  " if explain else ""
+        print(f"{place:3d}  {score:8.3f}  {middle}{item}  {_short(title)}")
+
+
+def _print_steps(steps, K: int) -> None:
+    """What the first train of thought had in mind: a line a state."""
+    from ..tokenizer.semantic_ids import token_name
+
+    print("state by state: thought read, gap to the first answer, new among the nearest items, the nearest")
+    for i, step in enumerate(steps):
+        read = "-" if step.thought is None else token_name(step.thought, K)
+        nearest = "; ".join(_short(title, 30) for title in step.nearest[:3])
+        print(f"  s_{i:<2} {read:>6}  {step.gap:6.2f}  {len(step.entered):3d}  {nearest}")
+
+
+def _id(codes) -> str:
+    return "<" + ",".join(f"{code:3d}" for code in codes) + ">"
+
+
+def _short(title: str, width: int = 70) -> str:
+    title = " ".join(str(title).split())
+    return title if len(title) <= width else title[: width - 1] + "…"
+
+
+def datasets() -> None:
+    """Print a paragraph for each kind of source."""
+    from ..data.sources import dataset_table
+
+    for row in dataset_table():
+        print(row["spec"])
+        for key in ("what", "size", "download"):
+            print(f"    {key + ':':10}{row[key]}")

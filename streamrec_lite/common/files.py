@@ -1,0 +1,130 @@
+"""Files that are whole or not there: text, JSON, safetensors, and the log of a training."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from .errors import BadInput
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary name beside ``path``; rename it to ``path`` only if the block succeeds."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a UTF-8 file whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value) -> None:
+    """Write indented JSON whole or not at all; NaN is refused."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | Path):
+    """Read JSON; a missing or broken file is ``BadInput``."""
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(str(path), "the file does not exist", "check the path") from None
+    except IsADirectoryError:
+        raise BadInput(str(path), "it is a folder, and a file is needed", "remove it") from None
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON
+        raise BadInput(str(path), f"the file must be UTF-8 JSON ({error})", "mend or delete it") from None
+
+
+def write_tensors(path: str | Path, tensors: dict, meta: dict | None = None) -> None:
+    """Write named tensors and JSON-able ``meta`` as one safetensors file, whole or not at all."""
+    from safetensors.torch import save_file
+
+    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={"meta": json.dumps(meta or {})})
+
+
+def read_tensors(path: str | Path) -> tuple[dict, dict]:
+    """Read what ``write_tensors`` wrote: (tensors on the CPU, meta). Broken files are ``BadInput``."""
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise BadInput(
+            str(path), "the file does not exist", "check the path, or run the stage that writes it"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            meta = json.loads((file.metadata() or {}).get("meta", "{}"))
+            names = list(file.keys())
+            return {name: file.get_tensor(name) for name in names}, meta
+    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+        raise BadInput(
+            str(path), f"the file must be safetensors ({error})", "delete it and run the stage again"
+        ) from None
+
+
+def load_weights(module, tensors: dict, source: str | Path) -> None:
+    """Load ``tensors`` into ``module``; a missing, unknown or misshapen one is ``BadInput``."""
+    own = module.state_dict()
+    for name in sorted(own.keys() | tensors.keys()):
+        if name not in tensors or name not in own:
+            state = "is missing" if name in own else "is unknown"
+            raise BadInput(
+                f"{source}: tensor {name} {state}",
+                "a checkpoint must match the model",
+                "use the run's own config.json",
+            )
+        if own[name].shape != tensors[name].shape:
+            have, want = tuple(tensors[name].shape), tuple(own[name].shape)
+            raise BadInput(
+                f"{source}: tensor {name} has shape {have}",
+                f"the model needs {want}",
+                "use the run's own config.json",
+            )
+    module.load_state_dict(tensors)
+
+
+class RunLog:
+    """A JSONL file, one row a line, appended at once; ``rows()`` reads it back.
+
+    ``keep_until(epoch)`` drops rows after the epoch that a resumed run starts from.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(self, **row) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def rows(self) -> list[dict]:
+        if not self.path.exists():
+            return []
+        rows = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(json.JSONDecodeError):  # a line cut short by a kill
+                rows.append(json.loads(line))
+        return rows
+
+    def keep_until(self, epoch: int) -> None:
+        kept = [row for row in self.rows() if row.get("epoch", 0) <= epoch]
+        write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))

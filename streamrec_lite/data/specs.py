@@ -1,0 +1,45 @@
+"""Which data set a command names, checked without reading it. Nothing here imports pandas or torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..common.errors import BadInput, did_you_mean
+from ..config.sections import SPECS
+
+
+def check_spec(spec: str) -> None:
+    """``BadInput`` for a data set that cannot be there; its content is read by the data stage."""
+    kind, _, rest = spec.partition(":")
+    if spec == "playground" or (kind == "amazon-2023" and rest):
+        return
+    if kind in ("amazon-2018", "amazon-2023") and not rest:
+        raise BadInput(
+            f"dataset {spec!r}", "the part after the colon is missing", f"choose one of {', '.join(SPECS)}"
+        )
+    if kind == "amazon-2018":
+        if not Path(rest).is_dir():
+            raise BadInput(f"dataset {spec!r}", "the folder does not exist", "check the path")
+    elif Path(spec).is_dir():
+        raise BadInput(f"dataset {spec!r}", "this path is a folder", f"write amazon-2018:{spec}")
+    elif Path(spec).suffix not in (".csv", ".parquet"):
+        raise BadInput(f"dataset {spec!r}", "unknown data set", did_you_mean(kind, SPECS))
+    elif not Path(spec).is_file():
+        raise BadInput(f"dataset {spec!r}", "the file does not exist", "check the path")
+
+
+def input_files(spec: str) -> list[Path]:
+    """The local files that a data set is read from."""
+    kind, _, rest = spec.partition(":")
+    if kind == "amazon-2018":
+        folder = Path(rest)
+        return sorted([*folder.glob("*.inter.json"), *folder.glob("*.item.json")])
+    if kind == "amazon-2023" and "@" in rest:
+        category, _, folder = rest.partition("@")
+        return sorted(path for path in Path(folder).rglob(f"*{category}*") if path.is_file())
+    source = Path(spec)
+    if source.suffix not in (".csv", ".parquet"):
+        return []
+    names = [f"{source.stem}.items{s}" for s in (".csv", ".parquet")]
+    names += [f"{source.stem}.embeddings{s}" for s in (".npy", ".safetensors")]
+    return [path for path in (source, *map(source.with_name, names)) if path.is_file()]

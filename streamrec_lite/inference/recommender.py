@@ -1,0 +1,277 @@
+"""``StreamRec``: a trained backbone, its semantic IDs and the items' names, ready to recommend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..common.device import pick_device
+from ..common.errors import BadInput, did_you_mean
+from ..common.files import read_json
+from ..common.schemas import PAD_ITEM, Beams, Prefixes
+from ..config.sections import Config, config_of
+from ..model.backbone import Backbone, history_tokens
+from ..model.item_representation import item_table
+from ..tokenizer.semantic_ids import SemanticTokenizer
+from .beam_search import beam_search
+from .state_guided import find_candidates, guided_ranking
+from .thinking import THINK, Thoughts, think_and_answer
+
+FOLDERS = {  # of a run, by model
+    "TIGER": "baselines/TIGER",
+    "STREAM-Rec-PT": "pretrain",
+    "STREAM-Rec-SFT": "sft",
+    "STREAM-Rec-RL": "grpo",
+}
+
+
+class Step(NamedTuple):
+    """What a model had in mind before its first thought (``thought`` is None), or after one."""
+
+    thought: int | None  # the token just read
+    gap: float  # |t(first answer) - s_i|, the residual's length: how far the state is from what it says
+    nearest: list[str]  # the titles of the items whose t the state s_i likes best
+    entered: list[str]  # of these, the ones that the step before did not have
+    left: list[str]  # the ones that it had, and that are gone
+
+
+class Recommendations(NamedTuple):
+    """Answers to B histories, best first."""
+
+    items: list[list[str]]  # B lists of up to k item ids
+    scores: list[list[float]]  # log P(item | history), or after one train of thought: given it
+    titles: list[list[str]]
+    codes: list[list[tuple[int, ...]]]  # the semantic ID of each answer
+    thoughts: Thoughts | None = None  # fast thinking has none
+    steps: list[list[Step]] | None = None  # of the first train of thought, if asked: B lists of l + 1
+
+
+class StreamRec:
+    """Recommends items to histories.
+
+    Args:
+        model: the backbone.
+        tokenizer: semantic IDs of the catalogue.
+        beams: W, beams a user.
+        item_ids, titles: the catalogue's names, in item order; only ``recommend`` needs them.
+        max_history: L, the newest items that are read.
+        l: thoughts that the thinking decoder writes, where there is one.
+        think, n_thoughts: how it thinks unless asked otherwise ("none": the direct decoder answers).
+        w: weight of the last state's own score of the items (``retrieval``); 0: the paper's decoding.
+        device: where to compute; default: where the model is.
+    """
+
+    def __init__(
+        self,
+        model: Backbone,
+        tokenizer: SemanticTokenizer,
+        beams: int = 20,
+        item_ids: list[str] | None = None,
+        titles: list[str] | None = None,
+        max_history: int = 20,
+        l: int = 0,
+        think: str = "none",
+        n_thoughts: int = 1,
+        w: float = 0.0,
+        device=None,
+    ):
+        self.device = torch.device(device or next(model.parameters()).device)
+        self.model, self.tokenizer = model.to(self.device), tokenizer.to(self.device)
+        self.beams, self.max_history = beams, max_history
+        self.l, self.think, self.n_thoughts, self.w = l, think, n_thoughts, w
+        self.item_ids = item_ids or [str(i) for i in range(tokenizer.n_items)]
+        self.titles = titles or self.item_ids
+        self._row = {item: i for i, item in enumerate(self.item_ids)}
+
+    def beam(self, history: Tensor, k: int = 10) -> Beams:
+        """Histories (B, L) of item indices, ``PAD_ITEM`` on the right -> the k best items and scores."""
+        return self.answer(history, k)[0]
+
+    def answer(
+        self,
+        history: Tensor,
+        k: int = 10,
+        think: str | None = None,
+        n_thoughts: int | None = None,
+        w: float | None = None,
+    ) -> tuple[Beams, Thoughts | None]:
+        """The k best items of each history, and the thoughts before them (None: answered at once)."""
+        if self.w and think == "none" and w is None:
+            rule = "state-guided scoring asks the state after the thoughts"
+            raise BadInput("think='none'", rule, "think, or load the model without guided")
+        think, n, w = think or self.think, n_thoughts or self.n_thoughts, self.w if w is None else w
+        self.model.eval()
+        tokens = history_tokens(self.tokenizer.tokens, history.to(self.device))
+        if think == "none":
+            return beam_search(self.model, self.tokenizer.trie, tokens, max(self.beams, k), k), None
+        if w == 0:
+            return think_and_answer(self.model, self.tokenizer.trie, tokens, self.l, think, n, self.beams, k)
+        found, thoughts = find_candidates(
+            self.model, self.tokenizer, tokens, self.l, think, n, max(self.beams, k)
+        )
+        return guided_ranking(found, w, k), thoughts
+
+    def topk(self, prefixes: Prefixes, k: int = 10) -> Tensor:
+        """The evaluator's question: (B, k) item indices, -1 where there is no k-th answer."""
+        return self.beam(prefixes.history, k).item
+
+    def recommend(
+        self,
+        histories: list[list[str]],
+        k: int = 10,
+        think: str | None = None,
+        n_thoughts: int | None = None,
+        explain: bool = False,
+    ) -> Recommendations:
+        """The k best next items of each history (a list of item ids, oldest first).
+
+        ``think`` and ``n_thoughts`` default to the model's own; with ``explain`` the answer says what
+        the model had in mind at each step. Raises ``BadInput`` for an empty history, an unknown item,
+        k or n_thoughts below 1, and for thinking with a model that has no thinking decoder.
+        """
+        think = self.think if think is None else think
+        n_thoughts = self.n_thoughts if n_thoughts is None else n_thoughts
+        if think not in THINK:
+            raise BadInput(f"think={think!r}", "unknown way of thinking", did_you_mean(think, THINK))
+        if think != "none" and "thinking" not in self.model.decoders:
+            raise BadInput(
+                f"think={think!r}",
+                "this model was trained to answer at once and has no thoughts",
+                "use think=none",
+            )
+        if n_thoughts < 1 or not 1 <= k <= self.tokenizer.n_items:
+            rule = f"k must lie between 1 and the {self.tokenizer.n_items} items, n_thoughts be at least 1"
+            raise BadInput(f"k={k}, n_thoughts={n_thoughts}", rule, "correct the numbers")
+        beams, thoughts = self.answer(self._histories(histories), k, think, n_thoughts)
+        steps = self._steps(thoughts, beams.item, k) if explain and thoughts is not None else None
+        answers = [[i for i in row if i >= 0] for row in beams.item.tolist()]
+        return Recommendations(
+            items=[[self.item_ids[i] for i in row] for row in answers],
+            scores=[row[: len(kept)] for row, kept in zip(beams.score.tolist(), answers, strict=True)],
+            titles=[[self.titles[i] for i in row] for row in answers],
+            codes=[[tuple(self.tokenizer.codes[i].tolist()) for i in row] for row in answers],
+            thoughts=thoughts,
+            steps=steps,
+        )
+
+    @torch.inference_mode()
+    def _steps(self, thoughts: Thoughts, answers: Tensor, k: int) -> list[list[Step]]:
+        """What each user's first train of thought had in mind, step by step."""
+        table = item_table(self.model, self.tokenizer)
+        s = self.model.states(thoughts.hidden[:, 0])  # (B, l + 1, d)
+        gap = (table[answers[:, 0]][:, None] - s).norm(dim=-1).tolist()
+        nearest = (s @ table.T).topk(min(k, len(table)), dim=-1).indices.tolist()
+        rows = []
+        for user, written in enumerate(thoughts.token[:, 0].tolist()):
+            steps, before = [], nearest[user][0]
+            for thought, length, now in zip([None, *written], gap[user], nearest[user], strict=True):
+                entered, left = [i for i in now if i not in before], [i for i in before if i not in now]
+                names = ([self.titles[i] for i in items] for items in (now, entered, left))
+                steps.append(Step(thought, length, *names))
+                before = now
+            rows.append(steps)
+        return rows
+
+    def _histories(self, histories: list[list[str]]) -> Tensor:
+        rows = []
+        if not histories:
+            raise BadInput("no histories", "at least one user is needed", "give a list of histories")
+        for history in histories:
+            if not history:
+                raise BadInput(
+                    "history ''",
+                    "a history needs at least one item",
+                    "name the items a user had, oldest first",
+                )
+            for item in history:
+                if item not in self._row:
+                    raise BadInput(f"item {item!r}", "not in the catalogue", "use ids of the run's data set")
+            rows.append([self._row[item] for item in history[-self.max_history :]])
+        width = max(map(len, rows), default=1)
+        return torch.tensor([row + [PAD_ITEM] * (width - len(row)) for row in rows])
+
+    @classmethod
+    def load(
+        cls, run_dir: str | Path, seed: int = 0, model: str = "TIGER", guided: bool = False, device=None
+    ) -> StreamRec:
+        """The trained ``model`` of a run folder: one of ``FOLDERS``.
+
+        ``guided``: with state-guided scoring, at the weight that was chosen on validation.
+        """
+        run_dir = Path(run_dir)
+        config = Config.from_dict(config_of(_object(run_dir / "config.json")))
+        if model not in FOLDERS:
+            raise BadInput(f"model {model!r}", "unknown model", did_you_mean(model, tuple(FOLDERS)))
+        if guided and model not in ("STREAM-Rec-SFT", "STREAM-Rec-RL"):
+            rule = "state-guided scoring needs states that were trained to score items"
+            raise BadInput(f"model {model!r}", rule, "name STREAM-Rec-SFT or -RL, or leave it out")
+        folder = run_dir / FOLDERS[model] / f"seed-{seed}"
+        if not (folder / "model.json").exists():
+            places = {name: run_dir.glob(f"{at}/seed-*/model.json") for name, at in FOLDERS.items()}
+            found = [f"{name} {p.parent.name}" for name, paths in places.items() for p in sorted(paths)]
+            rule = f"no trained model there; trained are: {', '.join(found) or 'none'}"
+            raise BadInput(
+                str(folder), rule, "run `streamrec reproduce` for it, or name another model or seed"
+            )
+        tokenizer = SemanticTokenizer.load(run_dir / "tokenizer")
+        backbone = Backbone.load(folder)
+        if backbone.vocab_size != tokenizer.vocab_size:
+            rule = f"its {backbone.vocab_size} tokens are not the tokenizer's {tokenizer.vocab_size}"
+            raise BadInput(str(folder), rule, "run `streamrec reproduce` again")
+        thinks = model in ("STREAM-Rec-SFT", "STREAM-Rec-RL")
+        row = {}
+        if thinks or (folder / "row.json").exists():
+            row = _object(folder / "row.json", *(("l", "w") if thinks else ()))
+        ids = tokenizer.fingerprint()
+        if row.get("ids", ids) != ids:
+            rule = "it was trained with other semantic IDs than the run's tokenizer has now"
+            raise BadInput(str(folder), rule, "run `streamrec reproduce` again")
+        names = run_dir / "data" / "items.json"
+        items = _object(names, "item_ids", "titles")
+        for what in ("item_ids", "titles"):
+            if not isinstance(items[what], list) or len(items[what]) != tokenizer.n_items:
+                rule = f"{what} must name the tokenizer's {tokenizer.n_items} items"
+                raise BadInput(str(names), rule, "run `streamrec reproduce` again")
+        l, w = 0, 0.0
+        if model == "STREAM-Rec-PT":
+            l = config.pretrain.n_similar * tokenizer.m
+        elif thinks:
+            l, w = row["l"], row["w"] if guided else 0.0
+        return cls(
+            backbone,
+            tokenizer,
+            beams=config.evaluate.beams,
+            item_ids=items["item_ids"],
+            titles=items["titles"],
+            max_history=config.data.max_history,
+            l=l,
+            think="none" if model == "TIGER" else "greedy",
+            w=w,
+            device=device or pick_device(),
+        )
+
+
+class Asked:
+    """A recommender that is always asked in one way: ``answer``'s options, and l."""
+
+    def __init__(self, model: StreamRec, l: int | None = None, **options):
+        self.model, self.l, self.options = model, model.l if l is None else l, options
+
+    def topk(self, prefixes: Prefixes, k: int) -> Tensor:
+        kept, self.model.l = self.model.l, self.l
+        try:
+            return self.model.answer(prefixes.history, k, **self.options)[0].item
+        finally:
+            self.model.l = kept
+
+
+def _object(path: Path, *keys: str) -> dict:
+    """A JSON object that has these keys; else ``BadInput``."""
+    found = read_json(path)
+    if not isinstance(found, dict) or not found.keys() >= set(keys):
+        rule = f"it must be an object with the keys {', '.join(keys)}" if keys else "it must be an object"
+        raise BadInput(str(path), rule, "run `streamrec reproduce` again")
+    return found

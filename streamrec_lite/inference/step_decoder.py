@@ -1,0 +1,124 @@
+"""The decoder one token at a time; encoder states stand once a user, and what was written is kept."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor
+
+from ..model.backbone import Backbone
+from ..model.shared_attention import Seats, attend, merge_heads, split_heads
+
+
+class StepDecoder:
+    """One decoder, a token at a time, for A sequences: at first one a user, later any number.
+
+    It runs the weights of a T5 stack with a layout of its own (a user's sequences as queries), and
+    gives the same states as the stack's own forward pass; a test holds it to that.
+
+    Args:
+        model: the backbone, in ``eval`` mode.
+        states: encoder states (B, S, d).
+        mask: (B, S), True = real, or None.
+        decoder: "direct" or "thinking".
+        cross: what ``model.cross`` made of the states, where the caller has it.
+    """
+
+    def __init__(
+        self,
+        model: Backbone,
+        states: Tensor,
+        mask: Tensor | None,
+        decoder: str = "direct",
+        cross: list[tuple[Tensor, Tensor]] | None = None,
+    ):
+        self.model, self.stack = model, model.decoders[decoder]
+        self.heads, self.d_kv = model.config.num_heads, model.config.d_kv
+        self.mask = None if mask is None else mask[:, None, None, :]  # (B, 1, 1, S)
+        self.cross = cross or model.cross(states, decoder, mask)  # shared by all sequences of a user
+        self.keys: list[list[Tensor]] = [[] for _ in self.stack.block]  # [layer][position] (A, H, d_kv)
+        self.values: list[list[Tensor]] = [[] for _ in self.stack.block]
+        self.bias = states.new_empty(self.heads, 0)
+        self.seats = Seats.of_each(len(states), states.device)
+        self.past: list[tuple[Tensor, Tensor]] = []  # a layer: what ``share`` put aside
+        self.forks = self.seats  # whose past it is
+
+    def copy(self) -> StepDecoder:
+        """Another decoder that has written the same; what one writes next, the other does not see."""
+        other = copy.copy(self)
+        other.keys, other.values = [list(x) for x in self.keys], [list(x) for x in self.values]
+        return other
+
+    def select(self, parent: Tensor) -> None:
+        """Let the sequences be continuations of the present ones: ``parent`` (A',), users ascending."""
+        for cache in (*self.keys, *self.values):
+            for t, x in enumerate(cache):
+                cache[t] = x.index_select(0, parent)
+        same = self.forks is self.seats
+        self.seats = self.seats.select(parent)
+        self.forks = self.seats if same or not self.past else self.forks.select(parent)
+
+    def share(self) -> None:
+        """Put aside what is written: every continuation of a sequence then looks at one copy of it.
+
+        Once; before many continuations of several tokens.
+        """
+        if self.past or len(self.keys[0]) < 2:  # a single token is as quickly copied
+            return
+        pairs = zip(self.keys, self.values, strict=True)  # (A, H, d_kv, T) and (A, H, T, d_kv)
+        self.past = [(torch.stack(keys, dim=-1), torch.stack(values, dim=2)) for keys, values in pairs]
+        self.keys, self.values = [[] for _ in self.keys], [[] for _ in self.values]
+        if len(self.seats.owner) != self.seats.owners:  # several sequences a user: each has its own past
+            self.forks = Seats.of_each(len(self.seats.owner), self.seats.owner.device)
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Feed tokens (A,), one a sequence -> hidden states (A, d) that predict the next."""
+        x = self.model.shared(tokens)
+        bias = self._position_bias(x.device)
+        for i, block in enumerate(self.stack.block):
+            x = x + self._self_attention(i, block.layer[0], x, bias)
+            x = x + self._cross_attention(i, block.layer[1], x)
+            x = block.layer[2](x)
+        return self.stack.final_layer_norm(x)
+
+    def _position_bias(self, device) -> Tensor:
+        """Bias of the newest position towards positions 0..t: (H, t+1). It depends on distances alone."""
+        t = len(self.keys[0]) + (self.past[0][1].shape[2] if self.past else 0)
+        if t >= self.bias.shape[1]:  # for all steps to come at once, mostly
+            attention, n = self.stack.block[0].layer[0].SelfAttention, max(16, 2 * t)
+            self.bias = attention.compute_bias(1, n, device=device, past_seen_tokens=n - 1)[0, :, 0]
+        return self.bias[:, -1 - t :]
+
+    def _self_attention(self, i: int, layer, x: Tensor, bias: Tensor) -> Tensor:
+        attention = layer.SelfAttention
+        shape = (len(x), self.heads, self.d_kv)
+        y = layer.layer_norm(x)
+        self.values[i].append(attention.v(y).view(shape))
+        if len(self.values[i]) == 1 and not self.past:  # a softmax over one position: its weight is one
+            self.keys[i].append(attention.k(y).view(shape))
+            return attention.o(self.values[i][0].flatten(1))
+        query = attention.q(y)
+        self.keys[i].append(attention.k(y).view(shape))
+        # a handful of positions: products summed position by position beat many tiny matmuls
+        scores = torch.stack([(query.view(shape) * key).sum(-1) for key in self.keys[i]], dim=-1)
+        before = 0
+        if self.past:
+            keys = self.forks.of_rows(self.past[i][0])
+            seated = split_heads(self.forks.spread(query), self.heads) @ keys  # (R, H, W, T)
+            before = seated.shape[-1]
+            seated = self.forks.collect(merge_heads(seated)).view(len(x), self.heads, before)
+            scores = torch.cat([seated, scores], dim=-1)
+        weights = (scores + bias).float().softmax(-1).type_as(query)  # (A, H, t+1)
+        mixed = sum(weights[..., before + t, None] * value for t, value in enumerate(self.values[i]))
+        mixed = mixed.flatten(1)
+        if self.past:
+            seated = split_heads(self.forks.spread(weights[..., :before].flatten(1)), self.heads)
+            mixed = mixed + self.forks.collect(merge_heads(seated @ self.forks.of_rows(self.past[i][1])))
+        return attention.o(mixed)
+
+    def _cross_attention(self, i: int, layer, x: Tensor) -> Tensor:
+        attention = layer.EncDecAttention
+        query = self.seats.spread(attention.q(layer.layer_norm(x)))
+        keys, values, mask = (self.seats.of_rows(x) for x in (*self.cross[i], self.mask))
+        return attention.o(self.seats.collect(attend(query, keys, values, mask)))

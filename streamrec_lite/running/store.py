@@ -1,0 +1,178 @@
+"""How a stage survives being killed at any moment: a folder is whole and marked, or it is not there.
+
+    NAME.part/   work in progress; stage.json holds the hash that it works for
+    NAME/        the finished folder
+    NAME/done.json   the marker: the hash of configuration and inputs, and each file's size
+    NAME.old/    the folder that is being replaced, for the instant between two renames
+
+Commit: stage.json becomes the complete record (inside NAME.part) -> NAME to NAME.old, if there is one
+-> NAME.part to NAME -> done.json. Whatever a kill leaves behind, ``recover`` finishes or undoes.
+Nothing here imports torch, so that finding everything done is quick.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # no POSIX: runs work, without locks
+    fcntl = None
+
+from ..common.errors import BadInput
+from ..common.files import write_json
+
+DONE, RECORD = "done.json", "stage.json"
+TRANSIENT = ("checkpoint*", ".*", "*.tmp", DONE, RECORD)  # not part of what a stage delivers
+
+
+def _sibling(folder: Path, suffix: str) -> Path:
+    return folder.with_name(folder.name + suffix)
+
+
+def part_of(folder: Path) -> Path:
+    """The folder in which the work for ``folder`` goes on."""
+    return _sibling(folder, ".part")
+
+
+def _files(folder: Path) -> dict[str, int]:
+    """Size in bytes of each file that the stage delivers."""
+    return {
+        path.relative_to(folder).as_posix(): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not any(fnmatch.fnmatch(path.name, pattern) for pattern in TRANSIENT)
+    }
+
+
+def _record(path: Path) -> dict:
+    """A done.json or stage.json, or {} if it is missing or broken."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) and isinstance(value.get("hash"), str) else {}
+
+
+def _complete(folder: Path, name: str) -> dict:
+    """The record ``name`` of ``folder``, if every file that it lists is there in its size; else {}."""
+    record = _record(folder / name)
+    files = record.get("files")
+    if not isinstance(files, dict):
+        return {}
+    for file, size in files.items():
+        try:
+            if (folder / file).stat().st_size != size:
+                return {}
+        except OSError:
+            return {}
+    return record
+
+
+def done(folder: Path, hash_: str | None = None) -> dict:
+    """The marker of a finished stage, or {}: unfinished, damaged, or done for another hash."""
+    record = _complete(folder, DONE)
+    return record if record and hash_ in (None, record["hash"]) else {}
+
+
+def recover(folder: Path) -> None:
+    """Finish or undo what a killed commit left; changes nothing else. Call with the stage's lock."""
+    part, old = part_of(folder), _sibling(folder, ".old")
+    if _complete(part, RECORD):  # killed within a commit, before the second rename
+        _swap_in(folder)
+    elif old.is_dir() and not folder.exists():
+        old.rename(folder)
+    if folder.is_dir() and not (folder / DONE).exists():
+        record = _complete(folder, RECORD)
+        if record:  # killed between rename and marker
+            write_json(folder / DONE, record)
+    if old.is_dir() and folder.is_dir():
+        shutil.rmtree(old)
+
+
+def _swap_in(folder: Path) -> None:
+    part, old = part_of(folder), _sibling(folder, ".old")
+    for path in [*part.glob("checkpoint*"), *part.rglob(".*.tmp")]:  # only of use until here
+        path.unlink()
+    if folder.exists():
+        if old.exists():
+            shutil.rmtree(old)
+        folder.rename(old)
+    part.rename(folder)
+
+
+def run_stage(
+    run_dir: Path,
+    name: str,
+    hash_: str,
+    work: Callable[[Path], dict | None],
+    tell: Callable[[str], None] = lambda line: None,
+) -> dict:
+    """Do ``work(part)`` unless ``run_dir/name`` is done for ``hash_``; returns the marker's content.
+
+    ``work`` fills the folder ``part``, which may hold what an earlier, killed call for the same hash
+    left there, and returns what the marker shall say besides (JSON-able). A second process that
+    wants the same stage waits for the first one.
+    """
+    folder = Path(run_dir) / name
+    marker = done(folder, hash_)
+    if marker and not _sibling(folder, ".old").exists():
+        return marker
+    with locked(lock_file(run_dir, name), wait=True):
+        recover(folder)
+        marker = done(folder, hash_)
+        if marker:
+            return marker
+        part = part_of(folder)
+        if part.exists() and _record(part / RECORD).get("hash") != hash_:
+            shutil.rmtree(part)
+        if part.exists():
+            tell(f"{name}: continuing where it stopped")
+        part.mkdir(parents=True, exist_ok=True)
+        write_json(part / RECORD, {"hash": hash_})
+        begin = time.perf_counter()
+        info = work(part) or {}
+        seconds = round(time.perf_counter() - begin, 3)
+        record = {"hash": hash_, "seconds": seconds, **info, "files": _files(part)}
+        write_json(part / RECORD, record)
+        _swap_in(folder)
+        recover(folder)
+        return done(folder, hash_)
+
+
+def lock_file(run_dir: Path, name: str) -> Path:
+    return Path(run_dir) / ".locks" / f"{name.replace('/', '-')}.lock"
+
+
+@contextlib.contextmanager
+def locked(path: Path, wait: bool) -> Iterator[None]:
+    """Hold an exclusive lock that ends with the process, killed or not.
+
+    ``wait=False``: if another process holds it, ``BadInput``.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                run = path.parent.parent
+                rule = "another `streamrec reproduce` is at work in this folder"
+                raise BadInput(str(run), rule, "wait for it, or give another --out") from None
+        yield
+
+
+def discard(path: Path) -> None:
+    """Delete a file or folder; a folder is out of sight before it is half-deleted."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.is_dir():
+        trash = path.with_name(f".trash-{os.getpid()}-{path.name}")
+        path.rename(trash)
+        shutil.rmtree(trash)

@@ -1,0 +1,163 @@
+"""The prefix tree of all semantic IDs, as a few integer tensors that a beam search can gather from."""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..common.errors import BadInput
+
+
+class Family(NamedTuple):
+    """The children of nodes (...), side by side: F is the largest family of their depth."""
+
+    code: Tensor  # (..., F) what leads to each child, 0..K-1
+    node: Tensor  # (..., F) the children, nodes one level deeper
+    real: Tensor  # (..., F) bool; False for places past the end of a smaller family
+
+
+class Trie:
+    """All semantic IDs of a catalogue, prefix by prefix.
+
+    Nodes are numbered per depth, in lexicographic order of their prefixes; the root is node 0 of
+    depth 0. The children of node ``v`` at depth ``j`` are the consecutive nodes
+    ``start[j][v] .. start[j][v + 1] - 1`` of depth ``j + 1``; the edge to node ``w`` of depth
+    ``j + 1`` carries the code ``child_code[j][w]``, and siblings' codes rise. A node at depth m is
+    one item, ``leaf_item[node]``.
+
+    start       m int64 tensors, the j-th of shape (nodes at depth j, plus one,)
+    child_code  m int64 tensors, the j-th of shape (nodes at depth j + 1,)
+    leaf_item   (N,) int64
+    """
+
+    def __init__(self, m: int, K: int, start: list[Tensor], child_code: list[Tensor], leaf_item: Tensor):
+        self.m, self.K = m, K
+        self.start, self.child_code, self.leaf_item = start, child_code, leaf_item
+        self.max_children = [int(s.diff().max()) for s in start]  # the largest family at each depth
+
+    @classmethod
+    def from_codes(cls, codes: Tensor, K: int) -> Trie:
+        """Build the tree of ``codes`` (N, m), all rows different, values 0..K-1.
+
+        One lexicographic sort, then the first row of every prefix starts a node. 1,000,000 items
+        of 4 codes take seconds. Raises ``BadInput`` where two items share an ID.
+        """
+        rows = codes.cpu().numpy()
+        count, m = rows.shape
+        if count == 0:
+            raise BadInput("an empty catalogue", "a trie needs at least one item", "check the items file")
+        # Narrow integers let numpy sort each column by radix.
+        columns = rows.astype(np.uint16) if K <= 65536 else rows
+        order = np.lexsort(columns.T[::-1])
+        rows = rows[order]
+        opens = np.zeros(count, dtype=bool)  # does this row begin a new prefix of depth j+1?
+        opens[0] = True
+        first = np.zeros(1, dtype=np.int64)  # the first row of each node at depth j
+        start, child_code = [], []
+        for j in range(m):
+            opens[1:] |= rows[1:, j] != rows[:-1, j]
+            node = np.cumsum(opens) - 1  # each row's node at depth j+1
+            start.append(torch.from_numpy(np.append(node[first], node[-1] + 1)))
+            first = np.flatnonzero(opens)
+            child_code.append(torch.from_numpy(rows[first, j].astype(np.int64)))
+        if len(first) < count:
+            row = int(np.flatnonzero(~opens)[0])
+            pair = sorted(int(i) for i in order[row - 1 : row + 1])
+            raise BadInput(
+                f"items {pair[0]} and {pair[1]} share the semantic ID {rows[row].tolist()}",
+                "every item has its own ID",
+                "repair the collisions (SemanticTokenizer.fit does)",
+            )
+        return cls(m, K, start, child_code, torch.from_numpy(order.astype(np.int64)))
+
+    @property
+    def n_items(self) -> int:
+        return self.leaf_item.shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        return self.leaf_item.device
+
+    def nodes(self, depth: int) -> int:
+        """How many different prefixes of ``depth`` codes there are."""
+        return 1 if depth == 0 else self.child_code[depth - 1].shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(t.numel() * t.element_size() for t in (*self.start, *self.child_code, self.leaf_item))
+
+    def to(self, device) -> Trie:
+        """A copy on ``device`` (the tree itself where it is there already)."""
+        if self.leaf_item.device == torch.device(device):
+            return self
+        start = [t.to(device) for t in self.start]
+        child_code = [t.to(device) for t in self.child_code]
+        return Trie(self.m, self.K, start, child_code, self.leaf_item.to(device))
+
+    @functools.cached_property
+    def paths(self) -> Tensor:
+        """The nodes that lead to each item: (N, m + 1) int64, from depth 0 (the root) to m (its leaf)."""
+        nodes = [torch.arange(self.n_items, device=self.device)]  # leaves, in trie order
+        for j in reversed(range(self.m)):
+            parent = torch.repeat_interleave(self.start[j].diff())  # of each node at depth j + 1
+            nodes.append(parent[nodes[-1]])
+        ordered = torch.stack(nodes[::-1], dim=1)
+        return torch.empty_like(ordered).index_copy_(0, self.leaf_item, ordered)
+
+    @functools.cached_property
+    def first_leaf(self) -> list[Tensor]:
+        """For each depth 0..m, the first leaf below each node, and the end of the last: (nodes + 1,)."""
+        with torch.inference_mode(False):  # it is kept, and training needs it
+            first = [torch.arange(self.n_items + 1, device=self.device)]
+            for start in reversed(self.start):
+                first.append(first[-1][start])
+        return first[::-1]
+
+    @functools.cached_property
+    def alone(self) -> list[Tensor]:
+        """For each depth 0..m, which nodes have a single item below them: (nodes,) bool."""
+        return [first.diff() == 1 for first in self.first_leaf]
+
+    def families(self, depth: int, node: Tensor) -> Family:
+        """The children of each ``node`` (...) of that depth."""
+        if depth == 0 and node.numel() > 1:  # the root's are everybody's: looked up once
+            return Family(*(x.expand(*node.shape, -1) for x in self.families(0, node.new_zeros(1))))
+        first, end = self.start[depth][node], self.start[depth][node + 1]
+        child = first[..., None] + torch.arange(self.max_children[depth], device=self.device)
+        real = child < end[..., None]
+        child = child.clamp_max(self.nodes(depth + 1) - 1)
+        return Family(self.child_code[depth][child], child, real)
+
+    def children(self, depth: int, node: int) -> tuple[Tensor, Tensor]:
+        """(nodes at ``depth + 1``, their codes) below one node, for reading and for figures."""
+        low, high = int(self.start[depth][node]), int(self.start[depth][node + 1])
+        return torch.arange(low, high, device=self.device), self.child_code[depth][low:high]
+
+    def child(self, depth: int, node: Tensor, code: Tensor) -> Tensor:
+        """The nodes below ``node`` along ``code`` (any equal shapes), -1 where there is no such edge.
+
+        A binary search among each node's sorted children; ``node`` may itself hold -1.
+        """
+        low = self.start[depth][node.clamp(min=0)]
+        end = self.start[depth][node.clamp(min=0) + 1]
+        high, codes = end, self.child_code[depth]
+        for _ in range(self.K.bit_length()):
+            middle = (low + high) // 2
+            below = (low < high) & (codes[middle.clamp(max=len(codes) - 1)] < code)
+            low = torch.where(below, middle + 1, low)
+            high = torch.where(below, high, middle)
+        found = (node >= 0) & (low < end) & (codes[low.clamp(max=len(codes) - 1)] == code)
+        return torch.where(found, low, torch.full_like(low, -1))
+
+    def lookup(self, codes: Tensor) -> Tensor:
+        """The items (...) whose IDs are ``codes`` (..., m); -1 where no item has that ID."""
+        node = torch.zeros(codes.shape[:-1], dtype=torch.int64, device=codes.device)
+        for j in range(self.m):
+            node = self.child(j, node, codes[..., j])
+        item = self.leaf_item[node.clamp(min=0)]
+        return torch.where(node >= 0, item, torch.full_like(item, -1))

@@ -1,0 +1,92 @@
+"""Stage 1 (section 2.2): two decoders learn on one encoder.
+
+The thinking decoder learns to write long: the codes of a few items whose text resembles the
+target's, then the target's own codes (eq. 9). The direct decoder learns to answer at once; with
+this encoder, frozen, it is the reference policy pi_ref of the stages that follow.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..common.device import seed_everything
+from ..common.schemas import FIRST_CODE, Prefixes, Splits
+from ..config.sections import Config, PretrainConfig
+from ..inference.beam_search import answer_log_probs
+from ..inference.recommender import StreamRec
+from ..model.backbone import Backbone, history_tokens, shift_right
+from ..model.item_vectors import ItemVectors
+from .loop import Task, Trained, train
+from .optim import quicken_dropout
+
+
+def pretrain_loss(
+    model: Backbone, tokenizer, batch: Prefixes, similar: Tensor, config: PretrainConfig
+) -> dict[str, Tensor]:
+    """Eq. 10 for both decoders, each term a mean over its codes.
+
+    Args:
+        similar: (B, n) items, written in this order before the target: q = n*m tokens.
+
+    Returns:
+        "loss" = direct + similar + answer, and the three terms.
+    """
+    states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
+    answer = tokenizer.tokens[batch.target]  # (B, m)
+    hidden = model.decode(shift_right(answer), states, mask, "direct")
+    direct = -answer_log_probs(model, tokenizer, hidden, batch.target, config.temperature).mean()
+
+    thoughts = tokenizer.tokens[similar].flatten(1)  # (B, q)
+    q = thoughts.shape[1]
+    hidden = model.decode(shift_right(torch.cat([thoughts, answer], dim=1)), states, mask, "thinking")
+    log_probs = model.thought_log_probs(hidden[:, :q], config.temperature)
+    written = -log_probs.gather(-1, (thoughts - FIRST_CODE)[..., None]).mean()
+    named = -answer_log_probs(model, tokenizer, hidden[:, q:], batch.target, config.temperature).mean()
+    return {"loss": direct + written + named, "direct": direct, "similar": written, "answer": named}
+
+
+def draw_similar(neighbours: Tensor, items: Tensor, count: int) -> Tensor:
+    """``count`` different ones of each item's nearest: ``neighbours`` (N, pool), items (B,) -> (B, count)."""
+    pool = neighbours[items]
+    place = torch.rand(pool.shape, device=pool.device).argsort(dim=1)[:, :count]
+    return pool.gather(1, place)
+
+
+def pretrain(
+    splits: Splits,
+    tokenizer,
+    neighbours: Tensor,
+    config: Config,
+    seed: int,
+    work_dir: str | Path,
+    device="cpu",
+    progress: bool = True,
+) -> Trained:
+    """Train both decoders by ``loop.train``; the direct decoder's validation N@10 decides when it ends.
+
+    Args:
+        neighbours: (N, pool) items of similar text (``embeddings.similar_items``); for every example
+            of every epoch ``config.pretrain.n_similar`` of them are drawn anew.
+    """
+    device, settings = torch.device(device), config.pretrain
+    seed_everything(seed, "pretrain", "weights")
+    model = Backbone(config.backbone, tokenizer.vocab_size, ("direct", "thinking"))
+    model = quicken_dropout(model, device).to(device)
+    tokenizer, neighbours = tokenizer.to(device), neighbours.to(device)
+    if settings.items != "codes":
+        naming = settings.items == "vectors"
+        model.items = ItemVectors.of(tokenizer, config.backbone.d_model, settings.items_dropout, naming)
+
+    task = Task(
+        name="Pretraining",
+        section="pretrain",
+        loss=lambda model, batch, similar: pretrain_loss(model, tokenizer, batch, similar, settings),
+        recommender=lambda model: StreamRec(model, tokenizer, beams=config.evaluate.beams),
+        given=lambda batch, rows: (draw_similar(neighbours, batch.target, settings.n_similar),),
+        steady=True,
+    )
+    splits = splits.to(device)
+    return train(task, model, splits, settings, seed, work_dir, config.evaluate.batch_size, progress)

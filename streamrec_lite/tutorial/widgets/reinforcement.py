@@ -1,0 +1,96 @@
+"""The widget of notebook 08: how rewards spread, and what a rollout's advantage makes of its reward."""
+
+from __future__ import annotations
+
+import html
+
+import ipywidgets as ipw
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from ...training.rewards import NAMES
+from ..figures.style import BLUE, GREY, ORANGE
+from ..tables.items import titles
+from .items import html_table, layout
+
+ALL = "all watched users"
+
+
+class RewardExplorer(ipw.VBox):
+    """Choose a reward, slide over the blocks of updates, and look at one user's rollouts.
+
+    Left the distribution of the chosen reward over all watched users' rollouts, right each rollout's
+    advantage against its reward (the chosen user's stand out), below that user's rollouts, the best
+    first. ``rows`` is the table below.
+
+    Args:
+        sheets: ``lessons_rl.sheets``, block -> rollouts.
+        dataset: for the titles of targets.
+    """
+
+    def __init__(self, sheets: dict[int, pd.DataFrame], dataset, most: int = 8):
+        self.sheets, self.dataset, self.most = sheets, dataset, most
+        first = next(iter(sheets.values()))
+        self.names = ["reward", *(name for name in NAMES if name in first)]
+        wide = {"description_width": "60px"}
+        self.reward = ipw.Dropdown(
+            options=self.names, description="reward", style=wide, layout={"width": "240px"}
+        )
+        users = first["user"].drop_duplicates().tolist()
+        self.user = ipw.Dropdown(
+            options=[ALL, *users], value=users[0], description="user", style=wide, layout={"width": "260px"}
+        )
+        self.block = ipw.SelectionSlider(
+            options=list(sheets), description="blocks", style=wide, layout={"width": "420px"}
+        )
+        figure = make_subplots(1, 2, column_widths=[0.45, 0.55], horizontal_spacing=0.1)
+        figure.add_histogram(marker={"color": BLUE, "line": {"color": "black", "width": 1}}, row=1, col=1)
+        figure.add_scatter(mode="markers", marker={"color": GREY, "size": 6, "opacity": 0.6}, row=1, col=2)
+        ring = {"color": ORANGE, "size": 11, "symbol": "diamond", "line": {"color": "black", "width": 1}}
+        figure.add_scatter(mode="markers", marker=ring, hovertemplate="%{text}<extra></extra>", row=1, col=2)
+        figure.update_layout(**layout("", 380, showlegend=False))
+        figure.update_yaxes(title="rollouts", row=1, col=1)
+        figure.update_yaxes(title="advantage (deviations of its group)", row=1, col=2)
+        self.figure, self.text = figure, ipw.HTML()
+        self._draw()
+        self.figure = go.FigureWidget(figure)  # whole from the start: a browser draws no half traces
+        for control in (self.reward, self.user, self.block):
+            control.observe(self._draw, "value")
+        super().__init__([ipw.HBox([self.reward, self.user, self.block]), self.figure, self.text])
+
+    def _draw(self, _change=None) -> None:
+        name, sheet = self.reward.value, self.sheets[self.block.value]
+        chosen = sheet if self.user.value == ALL else sheet[sheet["user"] == self.user.value]
+        self.rows = chosen.sort_values("advantage", ascending=False).head(self.most)
+        edges = pd.concat([other[name] for other in self.sheets.values()])  # one scale for all blocks
+        low, high = float(edges.min()), float(edges.max())
+        pad = 0.05 * max(high - low, 0.1)
+        with self.figure.batch_update():
+            bars, every, one = self.figure.data
+            bars.x = sheet[name].tolist()
+            bars.xbins = {"start": low - pad, "end": high + pad, "size": (high - low + 2 * pad) / 30}
+            every.x, every.y = sheet[name].tolist(), sheet["advantage"].tolist()
+            shown = chosen if self.user.value != ALL else chosen.iloc[:0]
+            one.x, one.y = shown[name].tolist(), shown["advantage"].tolist()
+            one.text = [html.escape(answer) for answer in shown["answer"]]
+            for axis in (self.figure.layout.xaxis, self.figure.layout.xaxis2):
+                axis.update(title=f"{name} of a rollout", range=[low - pad, high + pad])
+            mean, deviation = sheet[name].mean(), sheet[name].std(ddof=0)
+            self.figure.layout.title = (
+                f"After {self.block.value} blocks: {name}, mean {mean:.3f}, deviation {deviation:.3f}"
+            )
+        self.text.value = self._words()
+
+    def _words(self) -> str:
+        columns = ["thoughts", "answer", *self.names[1:], "reward", "advantage"]
+        table = self.rows[columns].round(3).reset_index(drop=True).replace(-0.0, 0.0)
+        if self.user.value == ALL:
+            return f"<p style='font-size:13px'>The {len(table)} best rollouts:</p>{html_table(table)}"
+        target = html.escape(titles(self.dataset, [int(self.rows["target"].iloc[0])], 60)[0])
+        return f"<p style='font-size:13px'>Target: <b>{target}</b></p>{html_table(table)}"
+
+
+def reward_explorer(sheets: dict[int, pd.DataFrame], dataset) -> RewardExplorer:
+    """The widget of notebook 08; see ``RewardExplorer``."""
+    return RewardExplorer(sheets, dataset)
