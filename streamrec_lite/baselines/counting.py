@@ -39,7 +39,7 @@ class Popularity:
 
     def topk(self, prefixes: Prefixes, k: int) -> Tensor:
         """(B, k) items, -1 where the catalogue has fewer than k."""
-        return _widen(self.order[:k], k).expand(prefixes.rows, k).to(prefixes.target.device)
+        return _widen(self.order[:k], k).expand(prefixes.n_examples, k).to(prefixes.target.device)
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ class Markov:
         items = torch.full_like(at, -1)
         items[there] = self.follower[at[there]]
         # Popular items that are not among the followers already; at most k of 2k are.
-        popular = self.popularity.order[: 2 * k].expand(prefixes.rows, -1)
-        row = torch.arange(prefixes.rows, device=device)[:, None] * len(self.popularity.order)
+        popular = self.popularity.order[: 2 * k].expand(prefixes.n_examples, -1)
+        row = torch.arange(prefixes.n_examples, device=device)[:, None] * len(self.popularity.order)
         fresh = ~torch.isin(row + popular, (row + items)[there])
         candidates = torch.cat([items, popular.masked_fill(~fresh, -1)], dim=1)
         order = (candidates < 0).long().argsort(dim=1, stable=True)[:, :k]

@@ -28,5 +28,5 @@ class GRU4Rec(ItemModel):
     def state(self, prefixes: Prefixes) -> Tensor:
         x = self.dropout(self.items(prefixes.history.clamp_min(0)))
         states, _ = self.gru(x)  # what follows the last item is not read
-        row = torch.arange(prefixes.rows, device=x.device)
+        row = torch.arange(prefixes.n_examples, device=x.device)
         return self.out(states[row, prefixes.length - 1])

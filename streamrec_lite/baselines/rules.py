@@ -45,7 +45,7 @@ class SequentialRules:
     def scores(self, prefixes: Prefixes) -> Tensor:
         """(B, N) float64: the votes of each history's newest items, and a trace of popularity."""
         row, item, weight = _newest(prefixes, self.reach, self.fade)
-        shape = (prefixes.rows, self.rules.shape[0])
+        shape = (prefixes.n_examples, self.rules.shape[0])
         votes = sparse.coo_matrix((weight, (row, item)), shape=shape).tocsr()
         return torch.from_numpy((votes @ self.rules).toarray()) + self.rare
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..common.schemas import BOS, Prefixes
-from ..data.sequences import iterate
-from ..evaluation.metrics import metrics, rank_of_target
+from ..data.sequences import iterate_batches
+from ..evaluation.metrics import mean_metrics, rank_of_target
 from ..inference.beam_search import answer_beams, item_log_probs
 from ..inference.recommender import StreamRec
 from ..inference.state_guided import find_candidates
@@ -59,7 +59,7 @@ def opinions(model: StreamRec, rules: SequentialRules, prefixes: Prefixes) -> Op
     states, mask = backbone.encode(tokens)
     if model.think == "none":
         stepper = StepDecoder(backbone, states, mask, "direct")
-        hidden = stepper.step(torch.full((prefixes.rows,), BOS, device=device))
+        hidden = stepper.step(torch.full((prefixes.n_examples,), BOS, device=device))
     else:
         stepper = StepDecoder(backbone, states, mask, "thinking")
         hidden = think_ahead(stepper, model.l, "greedy").answer[:, 0]
@@ -82,12 +82,12 @@ def mixed(found: Opinions, w: float, k: int = 10) -> Tensor:
 
 def choose_share(model: StreamRec, rules: SequentialRules, prefixes: Prefixes, batch_size: int = 64):
     """The w of ``SHARES`` with the best N@10 on ``prefixes`` (validation), and every share's metrics."""
-    ranks = {w: torch.zeros(prefixes.rows, dtype=torch.long) for w in SHARES}
-    for rows, batch in iterate(prefixes, batch_size):
+    ranks = {w: torch.zeros(prefixes.n_examples, dtype=torch.long) for w in SHARES}
+    for rows, batch in iterate_batches(prefixes, batch_size):
         found = opinions(model, rules, batch)
         for w, kept in ranks.items():
             kept[rows.cpu()] = rank_of_target(mixed(found, w), batch.target.to(found.item.device)).cpu()
-    scores = {w: metrics(kept) for w, kept in ranks.items()}
+    scores = {w: mean_metrics(kept) for w, kept in ranks.items()}
     best = max(SHARES, key=lambda w: scores[w]["N@10"])  # the first, so the smallest, of equals
     return best, {str(w): value for w, value in scores.items()}
 

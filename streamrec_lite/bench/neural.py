@@ -41,13 +41,13 @@ def bench_sasrec(subject: Subject) -> dict:
                     torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
                     optimizer.step()
 
-            return sum(batch.rows for batch in chosen) / clock(work, device)
+            return sum(batch.n_examples for batch in chosen) / clock(work, device)
 
         return speed
 
-    rows = torch.randperm(train.rows, generator=torch.Generator().manual_seed(0)).to(device)
+    rows = torch.randperm(train.n_examples, generator=torch.Generator().manual_seed(0)).to(device)
     whole = [type(train)(*(field[part] for field in train)) for part in rows.split(settings.batch_size)]
-    by_length = [train.take(part) for part in length_batches(train.length, settings.batch_size, 0)]
+    by_length = [train.select(part) for part in length_batches(train.length, settings.batch_size, 0)]
     speed = take_turns(
         {
             "ours": trainer(by_length * 2, precision, True),

@@ -30,8 +30,8 @@ def _setting(
     tokenizer, train, device = subject.tokenizer, subject.splits.train, subject.device
     sizes = BackboneConfig(recency=0)  # transformers' T5 has none
     model = Backbone(sizes, tokenizer.vocab_size, ("direct", "thinking")).to(device).eval()
-    rows = torch.randperm(train.rows, generator=torch.Generator().manual_seed(0))[:users]
-    return model, tokenizer, train.take(rows.to(device)), device
+    rows = torch.randperm(train.n_examples, generator=torch.Generator().manual_seed(0))[:users]
+    return model, tokenizer, train.select(rows.to(device)), device
 
 
 def bench_sampling(subject: Subject) -> dict:
@@ -113,7 +113,7 @@ def _update_seconds(model: Backbone, tokenizer, users: Prefixes, device: torch.d
     """Negatives are items that share codes with the target: like those of similar text, on few branches."""
     config, start = GrpoConfig(), copy.deepcopy(model).requires_grad_(False)
     optimizer = make_optimizer(model, dataclasses.replace(config, lr=0.0))
-    reference = torch.zeros(users.rows, device=device)
+    reference = torch.zeros(users.n_examples, device=device)
     near = _alike(tokenizer, users.target, config.K)
     histories = history_tokens(tokenizer.tokens, users.history)
     found = collect(model, start, tokenizer, users, reference, near, L, config)

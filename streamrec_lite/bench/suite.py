@@ -80,8 +80,8 @@ def _beam_against_generate(softmax: str, subject: Subject) -> dict:
     seed_everything(0, "bench")
     model = Backbone(BackboneConfig(softmax=softmax, recency=0), tokenizer.vocab_size).to(device).eval()
     t5 = as_transformers_t5(model).to(device).eval()
-    rows = torch.randperm(splits.test.rows, generator=torch.Generator().manual_seed(0)).to(device)
-    many, few = splits.test.take(rows[:1024]), splits.test.take(rows[:32])
+    rows = torch.randperm(splits.test.n_examples, generator=torch.Generator().manual_seed(0)).to(device)
+    many, few = splits.test.select(rows[:1024]), splits.test.select(rows[:32])
     children: dict[tuple, set] = {}
     for row in tokenizer.tokens[:-1].tolist():
         for j in range(tokenizer.m):
@@ -90,7 +90,7 @@ def _beam_against_generate(softmax: str, subject: Subject) -> dict:
 
     def ours(users: Prefixes, beams=20):
         for at in length_batches(users.length, EvalConfig().batch_size, None):
-            history = users.take(at).history
+            history = users.select(at).history
             answers = beam_search(model, tokenizer.trie, history_tokens(tokenizer.tokens, history), beams, 20)
         return answers
 
@@ -158,7 +158,7 @@ def bench_training(subject: Subject) -> dict:
 
         def work():
             for at in chosen:
-                step(train.take(at), ())
+                step(train.select(at), ())
                 optimizer.step()
 
         return sum(map(len, chosen)) / clock(work, device)
@@ -194,7 +194,7 @@ def bench_precision(subject: Subject) -> dict:
     """One training step in bfloat16 autocast against float32, and torch's dropout against ours."""
     seed_everything(0, "bench")
     splits, tokenizer, device = subject.splits, subject.tokenizer, subject.device
-    batch = splits.train.take(length_batches(splits.train.length, 64, 0)[0])
+    batch = splits.train.select(length_batches(splits.train.length, 64, 0)[0])
 
     def variant(precision: str, quick: bool):
         model = Backbone(BackboneConfig(), tokenizer.vocab_size).to(device).train()

@@ -9,8 +9,8 @@ from ..baselines.tiger import tiger_loss
 from ..common.device import autocast, resolve_precision, seed_everything
 from ..common.schemas import BOS, FIRST_CODE, Prefixes
 from ..config.sections import BackboneConfig, EvalConfig, SftConfig, TrainConfig
-from ..data.sequences import iterate, length_batches
-from ..evaluation.metrics import place_of
+from ..data.sequences import iterate_batches, length_batches
+from ..evaluation.metrics import rank_by_score
 from ..inference.beam_search import beam_search
 from ..inference.step_decoder import StepDecoder
 from ..inference.thinking import think_and_answer
@@ -36,21 +36,21 @@ def _fresh(subject: Subject) -> Backbone:
 
 
 def _some(prefixes: Prefixes, count: int) -> Prefixes:
-    rows = torch.randperm(prefixes.rows, generator=torch.Generator().manual_seed(0))[:count]
-    return prefixes.take(rows.to(prefixes.target.device))
+    rows = torch.randperm(prefixes.n_examples, generator=torch.Generator().manual_seed(0))[:count]
+    return prefixes.select(rows.to(prefixes.target.device))
 
 
 @torch.inference_mode()
 def annotate_from_the_start(model: Backbone, tokenizer, prefixes: Prefixes, l: int) -> Tensor:
     """The thoughts of ``annotate``, the plain way: the decoder runs from BOS at every step."""
     codes, table = model.shared.weight[FIRST_CODE:], item_table(model, tokenizer)
-    thoughts = torch.empty(prefixes.rows, l, dtype=torch.long, device=prefixes.target.device)
-    for rows, batch in iterate(prefixes, rows_at_once(prefixes.target.device)):
-        written = torch.full((batch.rows, 1), BOS, device=batch.target.device)
+    thoughts = torch.empty(prefixes.n_examples, l, dtype=torch.long, device=prefixes.target.device)
+    for rows, batch in iterate_batches(prefixes, rows_at_once(prefixes.target.device)):
+        written = torch.full((batch.n_examples, 1), BOS, device=batch.target.device)
         states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
         for _ in range(l + 1):
             s = model.states(model.decode(written, states, mask, "thinking"))[:, -1]
-            place_of(batch.target, s @ table.T)  # asked for at every step, as in ``annotate``
+            rank_by_score(batch.target, s @ table.T)  # asked for at every step, as in ``annotate``
             thought = FIRST_CODE + nearest(model.residual_head(table[batch.target] - s), codes)
             written = torch.cat([written, thought[:, None]], dim=1)
         thoughts[rows] = written[:, 1 : l + 1]
@@ -63,7 +63,7 @@ def _decoder_alone(model: Backbone, tokenizer, prefixes: Prefixes, thought: Tens
     read = torch.cat([torch.full_like(thought[:, :1], BOS), thought], dim=1)
     encoded = [
         (read[rows], *model.encode(history_tokens(tokenizer.tokens, batch.history)))
-        for rows, batch in iterate(prefixes, rows_at_once(prefixes.target.device))
+        for rows, batch in iterate_batches(prefixes, rows_at_once(prefixes.target.device))
     ]
 
     def cached():
@@ -94,9 +94,9 @@ def bench_annotate(subject: Subject) -> dict:
     same = mine == annotate_from_the_start(model, tokenizer, users, L)
     speed = take_turns(
         {
-            "cache": lambda: users.rows / clock(lambda: annotate(model, tokenizer, users, L), device),
+            "cache": lambda: users.n_examples / clock(lambda: annotate(model, tokenizer, users, L), device),
             "anew": lambda: (
-                users.rows / clock(lambda: annotate_from_the_start(model, tokenizer, users, L), device)
+                users.n_examples / clock(lambda: annotate_from_the_start(model, tokenizer, users, L), device)
             ),
         },
         3,
@@ -125,9 +125,9 @@ def bench_thinking(subject: Subject) -> dict:
     def ask(answer) -> float:
         def work():
             for at in length_batches(users.length, EvalConfig().batch_size, None):
-                answer(history_tokens(tokenizer.tokens, users.take(at).history))
+                answer(history_tokens(tokenizer.tokens, users.select(at).history))
 
-        return clock(work, device) / users.rows
+        return clock(work, device) / users.n_examples
 
     ways = {
         "at once": lambda tokens: beam_search(fast, tokenizer.trie, tokens, 20, 10),
@@ -162,9 +162,12 @@ def bench_finetuning(subject: Subject) -> dict:
         return {"loss": tiger_loss(model, tokenizer, batch, TrainConfig())}
 
     def slow(model: Backbone, batch: Prefixes) -> dict[str, Tensor]:
-        shape = (batch.rows, config.l)
+        shape = (batch.n_examples, config.l)
         thought = torch.randint(FIRST_CODE, tokenizer.vocab_size, shape, device=batch.target.device)
-        rejected, reference = batch.target.flip(0), torch.zeros(batch.rows, 2, device=batch.target.device)
+        rejected, reference = (
+            batch.target.flip(0),
+            torch.zeros(batch.n_examples, 2, device=batch.target.device),
+        )
         return finetune_loss(model, tokenizer, batch, thought, rejected, reference, nearby, config)
 
     steps = {tiger: Step(tiger, fast, config, device, record=True)}
@@ -175,14 +178,14 @@ def bench_finetuning(subject: Subject) -> dict:
     def timed(learner: Backbone) -> float:
         def work():
             for at in batches:
-                steps[learner](train.take(at), ())
+                steps[learner](train.select(at), ())
                 optimizers[learner].step()
 
         return clock(work, device) / sum(map(len, batches))
 
     def annotating() -> float:
         with autocast(device, config.precision):
-            seconds = clock(lambda: annotate(model, tokenizer, users, config.l), device) / users.rows
+            seconds = clock(lambda: annotate(model, tokenizer, users, config.l), device) / users.n_examples
         model.train()
         return seconds
 

@@ -39,4 +39,4 @@ def get_to_know(step: Step, train: Prefixes, batches: list[Tensor]) -> None:
     if step.record:
         for at in {(len(at), int(train.length[at].max())): at for at in batches}.values():
             for _ in range(EAGER + 1):
-                step(train.take(at), ())
+                step(train.select(at), ())

@@ -57,7 +57,7 @@ def describe_machine() -> dict:
     }
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """4.2 s, 3 min 5 s, 2 h 10 min."""
     if seconds < 60:
         return f"{seconds:.1f} s"

@@ -105,7 +105,7 @@ def load_weights(module, tensors: dict, source: str | Path) -> None:
 class RunLog:
     """A JSONL file, one row a line, appended at once; ``rows()`` reads it back.
 
-    ``keep_until(epoch)`` drops rows after the epoch that a resumed run starts from.
+    ``drop_after(epoch)`` drops rows after the epoch that a resumed run starts from.
     """
 
     def __init__(self, path: str | Path):
@@ -125,6 +125,6 @@ class RunLog:
                 rows.append(json.loads(line))
         return rows
 
-    def keep_until(self, epoch: int) -> None:
+    def drop_after(self, epoch: int) -> None:
         kept = [row for row in self.rows() if row.get("epoch", 0) <= epoch]
         write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))

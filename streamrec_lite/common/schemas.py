@@ -25,6 +25,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:  # importing the package loads no torch
+    import torch
     from torch import Tensor
 
 PAD, BOS, ANSWER = 0, 1, 2
@@ -44,23 +45,24 @@ class Prefixes(NamedTuple):
     user: Tensor  # (B,) int64, row of the user in the data set
 
     @property
-    def rows(self) -> int:
-        """How many examples there are (``len`` would count the fields)."""
+    def n_examples(self) -> int:
+        """Number of examples, B (``len`` would count the four fields)."""
         return self.target.shape[0]
 
-    def take(self, rows: Tensor) -> Prefixes:
-        """The examples at ``rows``, histories cut to the longest of them."""
-        length = self.length[rows]
-        width = int(length.max()) if len(rows) else 0
+    def select(self, index: Tensor) -> Prefixes:
+        """The examples at ``index`` (n,) int64, their histories cut to the longest of them."""
+        length = self.length[index]
+        width = int(length.max()) if len(index) else 0
         return Prefixes(
-            self.history[rows, :width] if width else self.history[rows],
+            self.history[index, :width] if width else self.history[index],
             length,
-            self.target[rows],
-            self.user[rows],
+            self.target[index],
+            self.user[index],
         )
 
-    def to(self, device) -> Prefixes:
-        return Prefixes(*(getattr(self, name).to(device) for name in self._fields))
+    def to(self, device: torch.device | str) -> Prefixes:
+        """The same examples with all tensors on ``device``."""
+        return Prefixes(*(field.to(device) for field in self))
 
 
 class Splits(NamedTuple):
@@ -70,7 +72,8 @@ class Splits(NamedTuple):
     valid: Prefixes
     test: Prefixes
 
-    def to(self, device) -> Splits:
+    def to(self, device: torch.device | str) -> Splits:
+        """The same three parts on ``device``."""
         return Splits(*(part.to(device) for part in self))
 
 

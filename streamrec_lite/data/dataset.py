@@ -8,7 +8,7 @@ import numbers
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pandas as pd
@@ -16,12 +16,32 @@ import pandas as pd
 from ..common.errors import BadInput
 
 if TYPE_CHECKING:
-    from .playground import PlaygroundWorld
+    import torch
 
+    from ..common.schemas import Prefixes
+
+Histories = np.ndarray | Sequence[np.ndarray]  # (B, L) filled with PAD_ITEM, or B arrays of item indices
 TEXT_COLUMNS = ("title", "brand", "categories", "description")
 MIN_LENGTH = 3  # leave-one-out: one item to learn from, one for validation, one for test
 NO_IDS = {"", "nan", "inf", "-inf", "none", "null", "<na>", "nat"}  # how exports write a missing value
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{,1000})")
+
+
+class World(Protocol):
+    """The generator of a synthetic data set: it knows the true probability of every next item."""
+
+    @property
+    def slot_name(self) -> tuple[str, ...]:
+        """Names of the S slots (what a user may want next), e.g. "record at home: Microphones"."""
+        ...
+
+    def filter_forward(self, histories: Histories) -> np.ndarray:
+        """P(brand, slot of the next purchase | history): (B, G, S) float64."""
+        ...
+
+    def oracle_topk(self, prefixes: Prefixes, k: int) -> torch.Tensor:
+        """The k most probable next items, best first: (B, k) int64."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -40,7 +60,7 @@ class Dataset:
     sequences: list[np.ndarray]
     items: pd.DataFrame
     embeddings: np.ndarray | None = None
-    world: PlaygroundWorld | None = None
+    world: World | None = None
 
     @property
     def n_users(self) -> int:

@@ -27,8 +27,8 @@ from ..config.sections import DataConfig
 from . import shop
 from .dataset import Dataset
 
-SHORTEST, LONGEST = 5, 20
-USERS_AT_ONCE = 16_384
+SHORTEST_SEQUENCE, LONGEST_SEQUENCE = 5, 20
+USERS_PER_CHUNK = 16_384
 NOISE, LOYALTY, AGAIN, FURTHER = 0.10, 0.70, 0.08, 0.08
 PER_CELL, SKEW = 4.2, 4.0
 
@@ -39,49 +39,52 @@ class PlaygroundWorld:
 
     Given the slot s and the favourite brand b an item x of category c and brand g has probability
 
-        [c = slot_category[s]] * (loyal[c, b] [g = b] + (1 - loyal[c, b]) share[c, g]) * weight[x]
+        [c = slot_category[s]] * (loyalty[c, b] [g = b] + (1 - loyalty[c, b]) brand_share[c, g]) * item_weight[x]
     """
 
     item_category: np.ndarray  # (N,)
     item_brand: np.ndarray  # (N,)
-    weight: np.ndarray  # (N,) probability within the item's category and brand
+    item_weight: np.ndarray  # (N,) probability within the item's category and brand
     popularity: np.ndarray  # (N,) probability as noise
-    share: np.ndarray  # (C, G) probability of a brand within a category, 0 where it has no item
-    loyal: np.ndarray  # (C, G) loyalty to brand b in category c, 0 where it has no item
+    brand_share: np.ndarray  # (C, G) probability of a brand within a category, 0 where it has no item
+    loyalty: np.ndarray  # (C, G) loyalty to brand b in category c, 0 where it has no item
     slot_category: np.ndarray  # (S,)
-    start: np.ndarray  # (S,) first slot
-    move: np.ndarray  # (S, S) slot after a purchase that was no noise
-    brand: np.ndarray  # (G,) favourite brand
+    initial_slot: np.ndarray  # (S,) first slot
+    transition: np.ndarray  # (S, S) slot after a purchase that was no noise
+    brand_prior: np.ndarray  # (G,) favourite brand
     noise: float
     brand_name: tuple[str, ...] = ()  # (G,)
     slot_name: tuple[str, ...] = ()  # (S,) e.g. "record at home: Microphones"
 
     @property
     def n_items(self) -> int:
-        return len(self.weight)
+        return len(self.item_weight)
 
     def simulate(self, length: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
         """One sequence a user, of the given lengths (U,)."""
         sequences: list[np.ndarray] = []
-        for begin in range(0, len(length), USERS_AT_ONCE):
-            sequences += self._simulate(length[begin : begin + USERS_AT_ONCE], rng)
+        for begin in range(0, len(length), USERS_PER_CHUNK):
+            sequences += self._simulate(length[begin : begin + USERS_PER_CHUNK], rng)
         return sequences
 
     def _simulate(self, length: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-        users, brands = len(length), len(self.brand)
+        users, brands = len(length), len(self.brand_prior)
         cell = self.item_category * brands + self.item_brand
         order = np.argsort(cell, kind="stable")
-        size = np.bincount(cell, minlength=self.share.size)
+        size = np.bincount(cell, minlength=self.brand_share.size)
         first, rank = np.cumsum(size) - size, np.cumsum(size > 0) - (size > 0)
-        within = np.cumsum(self.weight[order])  # each cell that has items adds exactly 1
-        tables = [_cumulative(t) for t in (self.brand, self.start, self.popularity, self.share, self.move)]
+        within = np.cumsum(self.item_weight[order])  # each cell that has items adds exactly 1
+        tables = [
+            _cumulative(t)
+            for t in (self.brand_prior, self.initial_slot, self.popularity, self.brand_share, self.transition)
+        ]
         nobody = np.zeros(users, dtype=np.int64)
         favourite = _draw(tables[0], nobody, rng)
         slot = _draw(tables[1], nobody, rng)
         taken = np.empty((users, int(length.max())), dtype=np.int64)
         for step in range(taken.shape[1]):
             category = self.slot_category[slot]
-            keeps = rng.random(users) < self.loyal[category, favourite]
+            keeps = rng.random(users) < self.loyalty[category, favourite]
             brand = np.where(keeps, favourite, _draw(tables[3], category, rng))
             place = category * brands + brand
             found = np.searchsorted(within, rank[place] + rng.random(users), side="right")
@@ -91,49 +94,51 @@ class PlaygroundWorld:
             slot = np.where(noisy, slot, _draw(tables[4], slot, rng))
         return [row[:count].copy() for row, count in zip(taken, length, strict=True)]
 
-    def filter(self, histories) -> np.ndarray:
+    def filter_forward(self, histories) -> np.ndarray:
         """P(brand, slot of the next wish | history) (B, G, S) float64, by the forward recursion.
 
         ``histories``: a list of item arrays, or one (B, L) array, filled on the right with PAD_ITEM.
         """
         padded = _padded(histories, self.n_items)
         slots, inside = self._slots()
-        belief = np.tile(self.brand[:, None] * self.start, (len(padded), 1, 1))
+        belief = np.tile(self.brand_prior[:, None] * self.initial_slot, (len(padded), 1, 1))
         for column in padded.T:
             rows = np.flatnonzero(column != PAD_ITEM)
             if not len(rows):
                 break
             item, now = column[rows], belief[rows]
             category, brand = self.item_category[item], self.item_brand[item]
-            loyal = self.loyal[category]  # (b, G)
-            liked = (1 - loyal) * self.share[category, brand][:, None]
+            loyal = self.loyalty[category]  # (b, G)
+            liked = (1 - loyal) * self.brand_share[category, brand][:, None]
             liked[np.arange(len(rows)), brand] += loyal[np.arange(len(rows)), brand]
             at, real = slots[category], inside[category]  # (b, R): only these slots want the category
             meant = np.take_along_axis(now, at[:, None, :], axis=2) * real[:, None, :]  # (b, G, R)
-            meant *= (liked * self.weight[item][:, None])[:, :, None]
+            meant *= (liked * self.item_weight[item][:, None])[:, :, None]
             waits = now * self.popularity[item][:, None, None]
-            now = (1 - self.noise) * (meant @ self.move[at]) + self.noise * waits
+            now = (1 - self.noise) * (meant @ self.transition[at]) + self.noise * waits
             belief[rows] = now / now.sum(axis=(1, 2), keepdims=True)
         return belief
 
     def _slots(self) -> tuple[np.ndarray, np.ndarray]:
         """The slots of each category (C, R), filled with 0, and which of them are real (C, R)."""
         order = np.argsort(self.slot_category, kind="stable")
-        count = np.bincount(self.slot_category, minlength=len(self.share))
+        count = np.bincount(self.slot_category, minlength=len(self.brand_share))
         column = np.arange(count.max())
         inside = column < count[:, None]
         place = np.where(inside, (np.cumsum(count) - count)[:, None] + column, 0)
         return np.where(inside, order[place], 0), inside
 
     def oracle_scores(self, histories) -> np.ndarray:
-        """P(next item | history), (B, N) float64, rows sum to 1. Histories as for ``filter``."""
-        belief = self.filter(histories)
+        """P(next item | history), (B, N) float64, rows sum to 1. Histories as for ``filter_forward``."""
+        belief = self.filter_forward(histories)
         slots, inside = self._slots()
         wish = np.swapaxes((belief[:, :, slots] * inside).sum(axis=3), 1, 2)  # (B, C, G): category, favourite
-        open_to_all = (wish * (1 - self.loyal)).sum(axis=2, keepdims=True)
-        cells = wish * self.loyal + open_to_all * self.share  # (B, C, G): category and brand of the item
+        open_to_all = (wish * (1 - self.loyalty)).sum(axis=2, keepdims=True)
+        cells = (
+            wish * self.loyalty + open_to_all * self.brand_share
+        )  # (B, C, G): category and brand of the item
         of_item = cells[:, self.item_category, self.item_brand]
-        return (1 - self.noise) * of_item * self.weight + self.noise * self.popularity
+        return (1 - self.noise) * of_item * self.item_weight + self.noise * self.popularity
 
     def oracle_topk(self, prefixes: Prefixes, k: int) -> torch.Tensor:
         """The k most probable next items, best first, (B, k) int64 on the prefixes' device.
@@ -141,7 +146,7 @@ class PlaygroundWorld:
         It is the best ranking if histories are whole: keep data.max_history at 20 or more.
         """
         history = prefixes.history.cpu().numpy()
-        states = len(self.brand) * len(self.start)
+        states = len(self.brand_prior) * len(self.initial_slot)
         rows = max(1, 8_000_000 // max(self.n_items, states))
         best = torch.full((len(history), k), PAD_ITEM)
         for i in range(0, len(history), rows):
@@ -149,9 +154,9 @@ class PlaygroundWorld:
             best[i : i + rows, : self.n_items] = scores.topk(min(k, self.n_items)).indices
         return best.to(prefixes.target.device)
 
-    def explain(self, history, top: int = 3) -> dict[str, list[tuple[str, float]]]:
+    def explain_belief(self, history, top: int = 3) -> dict[str, list[tuple[str, float]]]:
         """What the oracle believes after one history: the ``top`` brands and next wishes, probable first."""
-        belief = self.filter([np.asarray(history)])[0]
+        belief = self.filter_forward([np.asarray(history)])[0]
         laws = {"brand": (self.brand_name, belief.sum(axis=1)), "wish": (self.slot_name, belief.sum(axis=0))}
         return {
             what: [(names[i], float(law[i])) for i in np.argsort(-law, kind="stable")[:top]]
@@ -205,14 +210,14 @@ def make_world(departments: list[shop.Department], n: int, seed: int) -> Playgro
     return PlaygroundWorld(
         item_category=item_category,
         item_brand=item_brand,
-        weight=weight,
+        item_weight=weight,
         popularity=popularity / popularity.sum(),
-        share=share,
-        loyal=np.where(size > 0, LOYALTY, 0.0),
+        brand_share=share,
+        loyalty=np.where(size > 0, LOYALTY, 0.0),
         slot_category=slot_category,
-        start=start,
-        move=move,
-        brand=taste,
+        initial_slot=start,
+        transition=move,
+        brand_prior=taste,
         noise=NOISE,
         brand_name=shop.BRANDS[:brands],
         slot_name=tuple(
@@ -254,8 +259,8 @@ def _projects(departments, rng: np.random.Generator) -> tuple[np.ndarray, np.nda
 
 
 def draw_lengths(users: int, rng: np.random.Generator) -> np.ndarray:
-    """Sequence lengths (users,), SHORTEST..LONGEST, mean about 10.5, from nothing but ``rng``."""
-    return np.minimum(SHORTEST + rng.geometric(0.15, size=users) - 1, LONGEST)
+    """Sequence lengths (users,), SHORTEST_SEQUENCE..LONGEST_SEQUENCE, mean about 10.5, from nothing but ``rng``."""
+    return np.minimum(SHORTEST_SEQUENCE + rng.geometric(0.15, size=users) - 1, LONGEST_SEQUENCE)
 
 
 def _names(letter: str, count: int) -> list[str]:

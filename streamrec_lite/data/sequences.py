@@ -88,10 +88,10 @@ def length_batches(length: Tensor, batch_size: int, seed: int | None) -> list[Te
     return [torch.from_numpy(batches[i]).to(length.device) for i in rng.permutation(len(batches))]
 
 
-def iterate(
+def iterate_batches(
     prefixes: Prefixes, batch_size: int | None = None, seed: int | None = None
 ) -> Iterator[tuple[Tensor, Prefixes]]:
-    """Batches as ``(rows, prefixes.take(rows))``, the histories cut to the batch's longest one.
+    """Batches as ``(rows, prefixes.select(rows))``, the histories cut to the batch's longest one.
 
     Without a ``batch_size`` it is what suits the device when nothing is learned: 512 on a GPU, 64 on a
     CPU, where a row in a batch of 256 took the encoder twice as long, since its states leave the caches.
@@ -99,7 +99,7 @@ def iterate(
     if batch_size is None:
         batch_size = 64 if prefixes.target.device.type == "cpu" else 512
     for rows in length_batches(prefixes.length, batch_size, seed):
-        yield rows, prefixes.take(rows)
+        yield rows, prefixes.select(rows)
 
 
 def padding_share(length: Tensor, batches: list[Tensor]) -> float:
@@ -110,7 +110,7 @@ def padding_share(length: Tensor, batches: list[Tensor]) -> float:
     return 1 - used / computed if computed else 0.0
 
 
-def some(prefixes: Prefixes, most: int, seed: int = 0) -> Prefixes:
+def sample_examples(prefixes: Prefixes, most: int, seed: int = 0) -> Prefixes:
     """Up to ``most`` examples, drawn at random but the same every time."""
-    order = torch.randperm(prefixes.rows, generator=torch.Generator().manual_seed(seed))
-    return prefixes.take(order[:most].sort().values.to(prefixes.target.device))
+    order = torch.randperm(prefixes.n_examples, generator=torch.Generator().manual_seed(seed))
+    return prefixes.select(order[:most].sort().values.to(prefixes.target.device))

@@ -9,8 +9,6 @@ from ..config.sections import SPECS, DataConfig
 from .dataset import Dataset
 from .tables import SUFFIXES
 
-__all__ = ["Dataset", "dataset_table", "load_dataset"]
-
 DEFAULTS = DataConfig()
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ..common.schemas import Prefixes, check_shape
-from ..data.sequences import iterate
-from .metrics import metrics, rank_of_target
+from ..data.sequences import iterate_batches
+from .metrics import mean_metrics, rank_of_target
 
 
 class Recommender(Protocol):
@@ -44,26 +44,26 @@ def evaluate(
     is in the order of ``prefixes`` all the same. The metrics with k below 10 are those of a list of
     k items. A recommender that breaks its promise (shape, an item twice) is a ``ValueError``.
     """
-    ranks = torch.zeros(prefixes.rows, dtype=torch.int64)
+    ranks = torch.zeros(prefixes.n_examples, dtype=torch.int64)
     bar = None
     if progress:
         from tqdm.auto import tqdm
 
-        bar = tqdm(total=prefixes.rows, unit=" users", desc="evaluate", leave=False, mininterval=1.0)
+        bar = tqdm(total=prefixes.n_examples, unit=" users", desc="evaluate", leave=False, mininterval=1.0)
     begin = time.perf_counter()
-    for rows, batch in iterate(prefixes, batch_size):
+    for rows, batch in iterate_batches(prefixes, batch_size):
         topk = recommender.topk(batch, k)
-        check_list(topk, batch.rows, k)
+        check_topk(topk, batch.n_examples, k)
         ranks[rows.cpu()] = rank_of_target(topk, batch.target.to(topk.device)).cpu()
         if bar is not None:
-            bar.update(batch.rows)
+            bar.update(batch.n_examples)
     seconds = time.perf_counter() - begin
     if bar is not None:
         bar.close()
-    return Evaluation(metrics(ranks), ranks, prefixes.rows / max(seconds, 1e-9))
+    return Evaluation(mean_metrics(ranks), ranks, prefixes.n_examples / max(seconds, 1e-9))
 
 
-def check_list(topk: Tensor, rows: int, k: int) -> None:
+def check_topk(topk: Tensor, rows: int, k: int) -> None:
     """Raise ``ValueError`` unless ``topk`` is (rows, k) without an item twice in a row (-1 may repeat)."""
     check_shape("topk", topk, rows, k)
     ordered = topk.sort(dim=1).values

@@ -38,7 +38,7 @@ def ndcg_at(ranks: Tensor, k: int) -> Tensor:
     return recall_at(ranks, k) / (1 + ranks.clamp_min(1).double()).log2()
 
 
-def of_users(ranks: Tensor, metric: str) -> Tensor:
+def metric_per_user(ranks: Tensor, metric: str) -> Tensor:
     """A metric by its name, for every user: ``ranks`` (B,), one of ``METRIC_NAMES`` -> (B,) float64."""
     if metric not in METRIC_NAMES:
         raise BadInput(f"metric {metric!r}", "unknown metric", did_you_mean(metric, METRIC_NAMES))
@@ -46,7 +46,7 @@ def of_users(ranks: Tensor, metric: str) -> Tensor:
     return {"R": recall_at, "N": ndcg_at}[kind](ranks, int(k))
 
 
-def metrics(
+def mean_metrics(
     ranks: Tensor, ks: tuple[int, ...] = (5, 10), group_size: Tensor | None = None
 ) -> dict[str, float]:
     """Means over users: ``{"R@5", "R@10", "N@5", "N@10"}`` for ``ks=(5, 10)``.
@@ -93,7 +93,7 @@ def paired_bootstrap(a, b, resamples: int = 2000, seed: int = 0) -> dict:
     }
 
 
-def gain_in_errors(a: Tensor, b: Tensor) -> float:
+def gain_in_std_errors(a: Tensor, b: Tensor) -> float:
     """By how many of its standard errors the mean of a - b lies above 0: (n,) values a user, the same users.
 
     0 where a and b are equal, whatever the users; infinite where all users differ by the same amount.
@@ -121,7 +121,7 @@ def mean_and_deviation(rows: list[dict[str, float]]) -> dict[str, dict[str, floa
     return summary
 
 
-def place_of(items: Tensor, scores: Tensor) -> Tensor:
+def rank_by_score(items: Tensor, scores: Tensor) -> Tensor:
     """The place of each row's item (B,) by its scores (B, N): (B,) int64, 1 is best.
 
     Counted in 32 bits: torch adds up truth values so eight times as fast as in 64.

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from ..common.errors import BadInput
 from ..common.schemas import BOS, FIRST_CODE, Beams
 from ..model.backbone import Backbone
-from ..tokenizer.trie import Family
+from ..tokenizer.trie import PaddedChildren
 from .step_decoder import StepDecoder
 
 
@@ -67,17 +67,17 @@ def item_log_probs(
                 kept = total[going] >= floor[going // items.shape[1]]
                 going, at = going[kept], at[kept]
             if model.config.softmax == "trie":
-                kept = ~trie.alone[level][trie.paths[flat[going], level]]
+                kept = ~trie.has_single_item[level][trie.paths[flat[going], level]]
                 going, at = going[kept], at[kept]
             if not len(going):
                 break
             below = trie.paths[flat[going], level]
-            key, again = torch.unique(at * trie.nodes(level) + below, return_inverse=True)
-            parent, node = key // trie.nodes(level), key % trie.nodes(level)
+            key, again = torch.unique(at * trie.n_nodes(level) + below, return_inverse=True)
+            parent, node = key // trie.n_nodes(level), key % trie.n_nodes(level)
             some = torch.empty_like(key).index_copy_(0, again, going)  # one item of each prefix
             stepper.select(parent)
             hidden, at = stepper.step(tokenizer.tokens[flat[some], level - 1]), again
-        log_probs = model.code_log_probs(hidden, level, trie, trie.families(level, node))
+        log_probs = model.code_log_probs(hidden, level, trie, trie.padded_children(level, node))
         place = trie.paths[flat[going], level + 1] - trie.start[level][node[at]]
         total.index_add_(0, going, log_probs[at, place].to(total))
     return total.view_as(items)
@@ -86,7 +86,7 @@ def item_log_probs(
 def _step_log_prob(model: Backbone, trie, hidden: Tensor, level: int, items: Tensor, temperature=1.0):
     """log P(the items' code of ``level``): hidden (B, d), items (B,) -> (B,)."""
     node, child = trie.paths[items, level], trie.paths[items, level + 1]
-    log_probs = model.code_log_probs(hidden, level, trie, trie.families(level, node), temperature)
+    log_probs = model.code_log_probs(hidden, level, trie, trie.padded_children(level, node), temperature)
     return log_probs.gather(-1, (child - trie.start[level][node])[:, None])[:, 0]
 
 
@@ -139,14 +139,14 @@ def answer_beams(stepper: StepDecoder, trie, hidden: Tensor, beams: int, k: int)
     parent = torch.arange(rows, device=device)[:, None]  # the sequence of the stepper that each continues
     stepper.share()
     for level in range(trie.m):
-        family = trie.families(level, node)  # (R, W, F) each
+        family = trie.padded_children(level, node)  # (R, W, F) each
         gain = torch.zeros(family.real.shape, device=device).masked_fill_(~family.real, -torch.inf)
         at = going.flatten().nonzero()[:, 0]
         if len(at):
             if level > 0:
                 stepper.select(parent.flatten()[at])
                 hidden = stepper.step(token.flatten()[at])
-            some = Family(*(x.flatten(0, 1).index_select(0, at) for x in family))
+            some = PaddedChildren(*(x.flatten(0, 1).index_select(0, at) for x in family))
             log_probs = stepper.model.code_log_probs(hidden, level, trie, some)
             gain.flatten(0, 1).index_copy_(0, at, log_probs)
         total = (score[..., None] + gain).flatten(1)
@@ -158,7 +158,7 @@ def answer_beams(stepper: StepDecoder, trie, hidden: Tensor, beams: int, k: int)
         parent = place.gather(1, best // family.code.shape[-1])
         going = score > -torch.inf
         if trie_softmax:  # where one item is left, the rest has probability one
-            going &= ~trie.alone[level + 1][node]
+            going &= ~trie.has_single_item[level + 1][node]
     item = trie.leaf_item[node].masked_fill(score == -torch.inf, -1)
     missing = k - item.shape[1]
     return Beams(F.pad(item, (0, missing), value=-1), F.pad(score, (0, missing), value=-torch.inf))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..common.schemas import FIRST_CODE
-from ..tokenizer.trie import Family
+from ..tokenizer.trie import PaddedChildren
 from .step_decoder import StepDecoder
 
 
@@ -34,16 +34,18 @@ def sample_answers(
     parent = going
     for level in range(trie.m):
         if level > 0:
-            kept = ~trie.alone[level][node[going]]
+            kept = ~trie.has_single_item[level][node[going]]
             going, parent = going[kept], parent[kept]
             if len(going):
                 stepper.select(parent)
                 hidden = stepper.step(token[going, level - 1])
                 parent = torch.arange(len(going), device=hidden.device)
-        family = trie.families(level, node)
+        family = trie.padded_children(level, node)
         pick = torch.zeros_like(node)  # where one item is left: the first and only child
         if len(going):
-            some = family if len(going) == rows else Family(*(x.index_select(0, going) for x in family))
+            some = (
+                family if len(going) == rows else PaddedChildren(*(x.index_select(0, going) for x in family))
+            )
             drawn, each = draw(stepper.model.code_log_probs(hidden, level, trie, some, temperature))
             pick[going], log_prob[going, level] = drawn[:, 0], each[:, 0]
         token[:, level] = FIRST_CODE + level * trie.K + family.code.gather(1, pick[:, None])[:, 0]

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..common.schemas import Beams, Prefixes
-from ..data.sequences import iterate
-from ..evaluation.metrics import metrics, rank_of_target
+from ..data.sequences import iterate_batches
+from ..evaluation.metrics import mean_metrics, rank_of_target
 from ..model.backbone import Backbone, history_tokens
 from ..model.item_representation import item_table, state_scores
 from .beam_search import answer_beams, item_log_probs
@@ -86,13 +86,13 @@ def choose_weight(model: Backbone, tokenizer, prefixes: Prefixes, l: int, beams:
         w, and the metrics of each weight and of the state alone ("state"): name -> {"N@10", ...}.
     """
     table = item_table(model, tokenizer)
-    ranks = {w: torch.zeros(prefixes.rows, dtype=torch.long) for w in (*WEIGHTS, ALONE)}
-    for rows, batch in iterate(prefixes, batch_size):
+    ranks = {w: torch.zeros(prefixes.n_examples, dtype=torch.long) for w in (*WEIGHTS, ALONE)}
+    for rows, batch in iterate_batches(prefixes, batch_size):
         tokens = history_tokens(tokenizer.tokens, batch.history)
         found, _ = find_candidates(model, tokenizer, tokens, l, "greedy", 1, beams, table)
         for w, kept in ranks.items():
             kept[rows.cpu()] = rank_of_target(guided_ranking(found, w).item, batch.target).cpu()
-    scores = {w: metrics(kept) for w, kept in ranks.items()}
+    scores = {w: mean_metrics(kept) for w, kept in ranks.items()}
     best = max(WEIGHTS, key=lambda w: scores[w]["N@10"])  # the first, so the smallest, of equals
     return best, {"state" if w == ALONE else str(w): value for w, value in scores.items()}
 

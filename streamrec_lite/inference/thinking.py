@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from ..common.errors import BadInput, did_you_mean
 from ..common.schemas import ANSWER, BOS, FIRST_CODE, Beams, Prefixes
 from ..config.sections import LONGEST
-from ..data.sequences import iterate
+from ..data.sequences import iterate_batches
 from ..model.backbone import Backbone, history_tokens
 from .beam_search import answer_beams
 from .sampling import draw
@@ -130,8 +130,8 @@ def write_thoughts(
 ) -> Tensor:
     """What the model thinks by itself after each history, "greedy" or a "sample": (rows, l) code tokens."""
     model.eval()
-    thought = torch.zeros(prefixes.rows, l, dtype=torch.long, device=prefixes.target.device)
-    for rows, batch in iterate(prefixes, batch_size):
+    thought = torch.zeros(prefixes.n_examples, l, dtype=torch.long, device=prefixes.target.device)
+    for rows, batch in iterate_batches(prefixes, batch_size):
         states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
         stepper = StepDecoder(model, states, mask, "thinking")
         thought[rows] = think_ahead(stepper, l, mode, 1, temperature).token[:, 0]

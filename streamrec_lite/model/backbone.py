@@ -18,7 +18,7 @@ from ..common.errors import BadInput, did_you_mean
 from ..common.files import load_weights, read_json, read_tensors, write_json, write_tensors
 from ..common.schemas import ANSWER, BOS, FIRST_CODE, PAD, check_shape
 from ..config.sections import BackboneConfig
-from ..tokenizer.trie import Family, Trie
+from ..tokenizer.trie import PaddedChildren, Trie
 from .item_vectors import ItemVectors
 from .shared_attention import attend, split_heads
 from .t5_stacks import few_places, project, run_encoder, t5_stack
@@ -152,7 +152,7 @@ class Backbone(nn.Module):
         return F.linear(hidden * self.config.d_model**-0.5, self.shared.weight)
 
     def code_log_probs(
-        self, hidden: Tensor, level: int, trie: Trie, family: Family, temperature: float = 1.0
+        self, hidden: Tensor, level: int, trie: Trie, family: PaddedChildren, temperature: float = 1.0
     ) -> Tensor:
         """log P(code of ``level`` | what was written, history), eq. 11 at temperature tau.
 
@@ -164,7 +164,7 @@ class Backbone(nn.Module):
 
         Args:
             hidden: decoder states (..., d) that predict the level's code.
-            family: the codes that lead to an item (``Trie.families``), F each.
+            family: the codes that lead to an item (``Trie.padded_children``), F each.
 
         Returns:
             (..., F) float32; -inf where not real.
@@ -180,7 +180,7 @@ class Backbone(nn.Module):
             logits = logits + self._item_logits(hidden, level, trie, family).float()
         return (logits / temperature).masked_fill(~family.real, -torch.inf).log_softmax(-1)
 
-    def _item_logits(self, hidden: Tensor, level: int, trie: Trie, family: Family) -> Tensor:
+    def _item_logits(self, hidden: Tensor, level: int, trie: Trie, family: PaddedChildren) -> Tensor:
         """What items' vectors say for each prefix that a code would end: (..., F)."""
         if level == 0:  # one family for all
             return F.linear(hidden, self.items.below(trie, 1)).gather(-1, family.node)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import __version__
-from ..common.device import duration
+from ..common.device import format_duration
 from ..common.errors import BadInput
 from ..config.sections import fingerprint
 from .notebooks import METADATA
@@ -216,7 +216,7 @@ class Tail:
             if key in row:
                 parts.append(text.format(row[key]))
         if "seconds_left" in row:
-            parts.append(f"at most {duration(row['seconds_left'])} left")
+            parts.append(f"at most {format_duration(row['seconds_left'])} left")
         return f"  {self.label}: {', '.join(parts)}"
 
 
@@ -230,8 +230,8 @@ class Progress:
         """One job more has ended: "3 of 12 in 40.0 s, about 2 min 0 s left at this pace"."""
         self.done, passed = self.done + 1, time.perf_counter() - self.begin
         left = passed / self.done * max(0, self.total - self.done)
-        text = f"{self.done} of {max(self.total, self.done)} in {duration(passed)}"
-        return f"{text}, about {duration(left)} left at this pace" if left else text
+        text = f"{self.done} of {max(self.total, self.done)} in {format_duration(passed)}"
+        return f"{text}, about {format_duration(left)} left at this pace" if left else text
 
 
 class Crew:
@@ -284,7 +284,7 @@ class Crew:
             self.tell(f"{job.label}: FAILED ({self.progress.step()}): {answer['message']}")
             return StageFailed(answer["message"], answer["traceback"])
         page = f", see {job.page}" if job.page else ""
-        took = duration(time.perf_counter() - worker.begin)
+        took = format_duration(time.perf_counter() - worker.begin)
         self.tell(f"{job.label}: done in {took}{page} ({self.progress.step()})")
         return None
 

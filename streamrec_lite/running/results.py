@@ -6,11 +6,11 @@ import datetime
 import shlex
 from pathlib import Path
 
-from ..common.device import derive_seed, describe_machine, duration
+from ..common.device import derive_seed, describe_machine, format_duration
 from ..common.errors import BadInput
 from ..common.files import read_json, read_tensors, write_json, write_text
 from ..config.sections import fingerprint
-from ..evaluation.metrics import METRIC_NAMES, mean_and_deviation, of_users, paired_bootstrap
+from ..evaluation.metrics import METRIC_NAMES, mean_and_deviation, metric_per_user, paired_bootstrap
 from .run import (
     CONTROLS,
     COUNTING,
@@ -189,7 +189,9 @@ def versus(run: Run, ranks: dict[str, list]) -> dict:
     All models get the same resamples: two that answer alike have the same interval.
     """
     mean = {
-        model: {name: sum(of_users(r, name) for r in over_seeds) / len(over_seeds) for name in METRIC_NAMES}
+        model: {
+            name: sum(metric_per_user(r, name) for r in over_seeds) / len(over_seeds) for name in METRIC_NAMES
+        }
         for model, over_seeds in ranks.items()
     }
     resamples = run.config.evaluate.bootstrap
@@ -241,7 +243,7 @@ def _row(model: str, results: dict, oracle: dict | None) -> list[str]:
     cells.append(f"{test['mean_difference']:+.4f} [{test['low']:+.4f}, {test['high']:+.4f}]" if test else "-")
     mean = {key: sum(row[key] for row in rows) / len(rows) for key in ("train_seconds", "users_per_second")}
     cells.append(f"{rows[0]['parameters']:,}" if "parameters" in rows[0] else "-")
-    cells += [f"{mean['train_seconds']:,.1f} s", duration(sum(row["wall_seconds"] for row in rows))]
+    cells += [f"{mean['train_seconds']:,.1f} s", format_duration(sum(row["wall_seconds"] for row in rows))]
     return [*cells, f"{mean['users_per_second']:,.0f}"]
 
 

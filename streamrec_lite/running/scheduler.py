@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from ..common.device import duration
+from ..common.device import format_duration
 from ..common.errors import BadInput
 from ..common.files import write_text
 from .executors import Crew, Job, StageFailed, Worker, notebook_done, notebook_hash
@@ -194,7 +194,7 @@ class Conductor:
         if worked:
             begin = time.perf_counter()
             run_results(self.run)
-            self.tell(f"{stage}: done in {duration(time.perf_counter() - begin)}")
+            self.tell(f"{stage}: done in {format_duration(time.perf_counter() - begin)}")
         jobs = self._jobs(unit)
         self.begun |= {job: unit for job in jobs}
         self.crew.waiting += jobs

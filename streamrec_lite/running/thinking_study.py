@@ -14,7 +14,7 @@ import dataclasses
 
 from ..common.schemas import Prefixes
 from ..config.sections import Config
-from ..data.sequences import some
+from ..data.sequences import sample_examples
 from ..evaluation.evaluate import evaluate
 from ..evaluation.metrics import ndcg_at, paired_bootstrap
 from ..inference.recommender import Asked, StreamRec
@@ -30,13 +30,13 @@ def ask_in_many_ways(model: StreamRec, prefixes: Prefixes, most: int = 1000, boo
         "users", and "l" and "n": the number as text -> metrics, "users_per_second", and "minus usual",
         the paired bootstrap of N@10 against the usual way, l greedy thoughts.
     """
-    users = some(prefixes, most)
+    users = sample_examples(prefixes, most)
     ways = {("l", l): Asked(model, l, think="greedy") for l in sorted({*NUMBERS, model.l})}
     if model.l > 0:
         ways |= {("n", n): Asked(model, think="beam", n_thoughts=n) for n in TRAINS}
     seen = {way: evaluate(asked, users, batch_size=64) for way, asked in ways.items()}
     usual = ndcg_at(seen["l", model.l].ranks, 10)
-    table: dict = {"users": users.rows, "l": {}, "n": {}}
+    table: dict = {"users": users.n_examples, "l": {}, "n": {}}
     for (what, number), result in seen.items():
         gain = paired_bootstrap(ndcg_at(result.ranks, 10), usual, bootstrap)
         table[what][str(number)] = {

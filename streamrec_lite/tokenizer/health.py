@@ -12,7 +12,7 @@ USED_SHARE = 0.95
 PERPLEXITY_SHARE = 150 / 256
 
 
-def usage(codes: Tensor, K: int) -> tuple[list[int], list[float]]:
+def codebook_usage(codes: Tensor, K: int) -> tuple[list[int], list[float]]:
     """(used codes, perplexity) a level of codes (N, m); perplexity = exp(entropy in nats), 1..K."""
     used, perplexity = [], []
     for column in codes.cpu().T:
@@ -40,8 +40,8 @@ def health_report(
     items, m = codes.shape
     distinct = items if distinct is None else distinct
     reachable = min(K, distinct)
-    used, perplexity = usage(raw, K)
-    used_after, perplexity_after = usage(codes, K)
+    used, perplexity = codebook_usage(raw, K)
+    used_after, perplexity_after = codebook_usage(codes, K)
     collisions = count_collisions(codes)
     reasons = []
     for d in range(m):

@@ -52,12 +52,12 @@ def lloyd(x: Tensor, book: Tensor, steps: int) -> Tensor:
             total += F.one_hot(code[rows], len(book)).to(x.dtype).T @ x[rows]
         live = count > 0
         book[live] = total[live] / count[live, None]
-        revive(book, x, code)
+        replace_dead_codes(book, x, code)
     return book
 
 
 @torch.no_grad()
-def revive(book: Tensor, h: Tensor, code: Tensor) -> Tensor:
+def replace_dead_codes(book: Tensor, h: Tensor, code: Tensor) -> Tensor:
     """Dead-code replacement, in place: codes of ``book`` (K, c) that no row uses move to badly fitted rows.
 
     h (n, c) are the current residuals of all items at this level, code (n,) their codes. The rows

@@ -15,7 +15,7 @@ from ..common.device import derive_seed
 from ..common.errors import BadInput
 from ..common.files import RunLog
 from ..config.sections import TokenizerConfig
-from .kmeans import kmeans, lloyd, nearest, revive
+from .kmeans import kmeans, lloyd, nearest, replace_dead_codes
 
 ROWS = 65536  # items that pass through the encoder or decoder at once
 
@@ -241,7 +241,7 @@ def _replace_dead_codes(model: RQVAE, x: Tensor, optimizer) -> int:
     h, replaced = _latents(model, x), 0
     for d, book in enumerate(model.quantizer.codebooks):
         code = nearest(h, book)
-        moved = revive(book, h, code)
+        moved = replace_dead_codes(book, h, code)
         if len(moved):
             replaced += len(moved)
             state = optimizer.state[model.quantizer.codebooks]

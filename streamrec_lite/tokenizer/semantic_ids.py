@@ -19,8 +19,6 @@ from .health import health_report
 from .rqvae import rq_kmeans, train_rqvae
 from .trie import Trie
 
-__all__ = ["SemanticTokenizer", "Trie"]
-
 
 class SemanticTokenizer:
     """The semantic IDs of a catalogue of N items, in the forms that the other modules need.

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..common.errors import BadInput
 
 
-class Family(NamedTuple):
+class PaddedChildren(NamedTuple):
     """The children of nodes (...), side by side: F is the largest family of their depth."""
 
     code: Tensor  # (..., F) what leads to each child, 0..K-1
@@ -82,7 +82,7 @@ class Trie:
     def device(self) -> torch.device:
         return self.leaf_item.device
 
-    def nodes(self, depth: int) -> int:
+    def n_nodes(self, depth: int) -> int:
         """How many different prefixes of ``depth`` codes there are."""
         return 1 if depth == 0 else self.child_code[depth - 1].shape[0]
 
@@ -119,19 +119,21 @@ class Trie:
         return first[::-1]
 
     @functools.cached_property
-    def alone(self) -> list[Tensor]:
+    def has_single_item(self) -> list[Tensor]:
         """For each depth 0..m, which nodes have a single item below them: (nodes,) bool."""
         return [first.diff() == 1 for first in self.first_leaf]
 
-    def families(self, depth: int, node: Tensor) -> Family:
+    def padded_children(self, depth: int, node: Tensor) -> PaddedChildren:
         """The children of each ``node`` (...) of that depth."""
         if depth == 0 and node.numel() > 1:  # the root's are everybody's: looked up once
-            return Family(*(x.expand(*node.shape, -1) for x in self.families(0, node.new_zeros(1))))
+            return PaddedChildren(
+                *(x.expand(*node.shape, -1) for x in self.padded_children(0, node.new_zeros(1)))
+            )
         first, end = self.start[depth][node], self.start[depth][node + 1]
         child = first[..., None] + torch.arange(self.max_children[depth], device=self.device)
         real = child < end[..., None]
-        child = child.clamp_max(self.nodes(depth + 1) - 1)
-        return Family(self.child_code[depth][child], child, real)
+        child = child.clamp_max(self.n_nodes(depth + 1) - 1)
+        return PaddedChildren(self.child_code[depth][child], child, real)
 
     def children(self, depth: int, node: int) -> tuple[Tensor, Tensor]:
         """(nodes at ``depth + 1``, their codes) below one node, for reading and for figures."""

@@ -15,8 +15,8 @@ from torch import Tensor
 from ..common.errors import BadInput, did_you_mean
 from ..common.schemas import BOS, FIRST_CODE, Prefixes
 from ..config.sections import LONGEST
-from ..data.sequences import iterate
-from ..evaluation.metrics import place_of
+from ..data.sequences import iterate_batches
+from ..evaluation.metrics import rank_by_score
 from ..inference.step_decoder import StepDecoder
 from ..model.backbone import Backbone, history_tokens
 from ..model.item_representation import item_table
@@ -63,10 +63,10 @@ def annotate(
     device = prefixes.target.device
     table = item_table(model, tokenizer)  # (N, d)
     generator = torch.Generator().manual_seed(seed)
-    thought = torch.zeros(prefixes.rows, l, dtype=torch.long, device=device)
-    norm = torch.zeros(prefixes.rows, l + 1, device=device)
-    rank = torch.zeros(prefixes.rows, l + 1, dtype=torch.long, device=device)
-    for rows, batch in iterate(prefixes, batch_size or rows_at_once(device)):
+    thought = torch.zeros(prefixes.n_examples, l, dtype=torch.long, device=device)
+    norm = torch.zeros(prefixes.n_examples, l + 1, device=device)
+    rank = torch.zeros(prefixes.n_examples, l + 1, dtype=torch.long, device=device)
+    for rows, batch in iterate_batches(prefixes, batch_size or rows_at_once(device)):
         given = _given(tokenizer, batch.target, l, strategy, neighbours, generator)
         thought[rows], norm[rows], rank[rows] = _annotate(model, tokenizer, batch, table, l, given)
     return Traces(thought, norm, rank)
@@ -78,15 +78,15 @@ def _annotate(model: Backbone, tokenizer, batch: Prefixes, table: Tensor, l: int
     stepper = StepDecoder(model, states, mask, "thinking")
     codes = model.shared.weight[FIRST_CODE:]
     t = table[batch.target]
-    token = torch.full((batch.rows,), BOS, device=t.device)
-    thoughts = torch.empty(batch.rows, 0, dtype=torch.long, device=t.device)
+    token = torch.full((batch.n_examples,), BOS, device=t.device)
+    thoughts = torch.empty(batch.n_examples, 0, dtype=torch.long, device=t.device)
     norms, ranks, total = [], [], 0.0
     for i in range(l + 1):
         total = total + stepper.step(token).float()  # d_0 + ... + d_i
         s = model.state(total)  # s_i
         norms.append((t - s).norm(dim=-1))
         with torch.autocast(t.device.type, enabled=False):  # too close to each other for bfloat16
-            ranks.append(place_of(batch.target, s.float() @ table.T))
+            ranks.append(rank_by_score(batch.target, s.float() @ table.T))
         if i < l:
             r = model.residual_head(t - s)  # r_{i+1}
             if given is not None:

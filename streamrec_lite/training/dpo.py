@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..common.schemas import BOS, Prefixes
-from ..data.sequences import iterate
+from ..data.sequences import iterate_batches
 from ..inference.beam_search import item_log_probs
 from ..inference.step_decoder import StepDecoder
 from ..model.backbone import Backbone, history_tokens
@@ -36,8 +36,8 @@ def reference_log_probs(
         neighbours: (N, pool) items of similar text.
     """
     model.eval()
-    table = torch.empty(prefixes.rows, 1 + neighbours.shape[1], device=prefixes.target.device)
-    for rows, batch in iterate(prefixes, batch_size):
+    table = torch.empty(prefixes.n_examples, 1 + neighbours.shape[1], device=prefixes.target.device)
+    for rows, batch in iterate_batches(prefixes, batch_size):
         states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
         stepper = StepDecoder(model, states, mask, "direct")
         items = torch.cat([batch.target[:, None], neighbours[batch.target]], dim=1)

@@ -67,7 +67,7 @@ def finetune_loss(
     own = config.read == "own" and l > 0
     read = _write(model, states, mask, cross, l, config.write) if own else thought
     corrected = own and config.lesson == "own"
-    compared, taught = _shares(batch.rows, config.lam > 0, own and not corrected)
+    compared, taught = _shares(batch.n_examples, config.lam > 0, own and not corrected)
     inputs = answer_inputs(model, read, tokenizer.tokens[batch.target])
     branches = []
     if compared:
@@ -79,9 +79,9 @@ def finetune_loss(
     if compared:
         answer, items = torch.cat([answer, more[0]]), torch.cat([items, rejected[:compared]])
     log_prob = answer_log_probs(model, tokenizer, answer, items, config.temperature)
-    parts["answer"] = -log_prob[: batch.rows].mean()
+    parts["answer"] = -log_prob[: batch.n_examples].mean()
     if compared:
-        chosen, beaten = log_prob[:compared].sum(1), log_prob[batch.rows :].sum(1)
+        chosen, beaten = log_prob[:compared].sum(1), log_prob[batch.n_examples :].sum(1)
         parts["dpo"] = dpo_loss(chosen, beaten, *reference[:compared].T, config.dpo_beta).mean()
     hidden = hidden[:, : l + 1]
     s = model.states(hidden)  # s_0..s_l
@@ -209,7 +209,7 @@ def _traces(
         with autocast(device, settings.precision):
             traces = annotate(model, tokenizer, train, settings.l, settings.annotator, neighbours)
         write_tensors(path, traces._asdict())
-    found = kept_tensors(path, thought=(train.rows, settings.l))
+    found = kept_tensors(path, thought=(train.n_examples, settings.l))
     return {name: value.to(device) for name, value in found.items()}
 
 
@@ -240,7 +240,7 @@ def finetune(
     if not path.exists():
         table = reference_log_probs(model, tokenizer, splits.train, neighbours)
         write_tensors(path, {"log_probs": table})
-    shape = (splits.train.rows, 1 + neighbours.shape[1])
+    shape = (splits.train.n_examples, 1 + neighbours.shape[1])
     table = kept_tensors(path, log_probs=shape)["log_probs"].to(device)
     _equip(model, tokenizer, settings)
     seed_everything(seed, "sft", "warm-up")
@@ -251,7 +251,7 @@ def finetune(
         return finetune_loss(model, tokenizer, batch, *given, neighbours, settings)
 
     def given(batch: Prefixes, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        place = torch.randint(0, neighbours.shape[1], (batch.rows,)).to(device)
+        place = torch.randint(0, neighbours.shape[1], (batch.n_examples,)).to(device)
         reference = torch.stack([table[rows, 0], table[rows, 1 + place]], dim=1)
         return held["thought"][rows], neighbours[batch.target, place], reference
 
@@ -265,8 +265,8 @@ def finetune(
         if number > 0 and settings.l > 0:
             first = read_tensors(work_dir / "traces-0.safetensors")[0]["thought"]
             check_collapse(report, informativeness(first, tokenizer, splits.train.target.cpu()))
-        rows = torch.arange(min(256, splits.train.rows), device=device)
-        batch = splits.train.take(rows)
+        rows = torch.arange(min(256, splits.train.n_examples), device=device)
+        batch = splits.train.select(rows)
         norms = gradient_norms(model, parts(model, batch, *given(batch, rows)))
         ranks = held["rank"].float().mean(0).tolist()
         return {"round": number, "norm": held["norm"].mean(0).tolist(), "rank": ranks, **report, **norms}

@@ -21,7 +21,7 @@ from ..common.schemas import Prefixes, Splits
 from ..config.sections import TrainConfig
 from ..data.sequences import length_batches
 from ..evaluation.evaluate import Recommender, evaluate
-from ..evaluation.metrics import gain_in_errors, ndcg_at
+from ..evaluation.metrics import gain_in_std_errors, ndcg_at
 from .optim import Average, learning_rate, make_optimizer, set_learning_rate
 from .train_step import Step
 
@@ -41,7 +41,7 @@ class Task(NamedTuple):
     guard       >= 0: the model must not get worse. It is evaluated before the first epoch, so that its
                 first weights may stay the best, and training ends where N@10 has lost that share
     sure        with a guard: later weights are better than the first ones only where validation N@10
-                gains at least so many standard errors (``gain_in_errors``)
+                gains at least so many standard errors (``gain_in_std_errors``)
     steady      the loss does the same work on every batch of one shape: it never waits for the device to
                 decide what comes next, and reads nothing that changes but weights and arguments. On a
                 GPU the step is then recorded (``steps``)
@@ -98,7 +98,7 @@ def train(
     log = RunLog(work_dir / "log.jsonl")
     state = {"epoch": 0, "step": 0, "stale": 0, "best": {}, "train_seconds": 0.0}
     state |= _resume(work_dir / "checkpoint.safetensors", model, optimizer, average)
-    log.keep_until(state["epoch"])
+    log.drop_after(state["epoch"])
 
     recommender = task.recommender(average.model)
 
@@ -150,7 +150,7 @@ def _one_epoch(
     seed_everything(seed, task.section, "prepare", epoch)
     prepared = task.prepare(model, epoch) if task.prepare else {}
     epoch_seed = seed_everything(seed, task.section, "epoch", epoch)
-    chosen = task.rows(epoch) if task.rows else torch.arange(train.rows, device=device)
+    chosen = task.rows(epoch) if task.rows else torch.arange(train.n_examples, device=device)
     batches = length_batches(train.length[chosen], config.batch_size, epoch_seed)
     batches = [rows for rows in (chosen[rows] for rows in batches) for _ in range(task.passes)]
     total_steps = config.max_epochs * len(batches)
@@ -162,7 +162,7 @@ def _one_epoch(
     for rows in bar:
         lr = learning_rate(config, state["step"], total_steps)
         set_learning_rate(optimizer, lr)
-        batch = train.take(rows)
+        batch = train.select(rows)
         losses = step(batch, task.given(batch, rows) if task.given else (rows,))
         norms.append(losses.pop("grad_norm"))
         optimizer.step()
@@ -195,7 +195,7 @@ def _gain(ranks: Tensor, path: Path, epoch: int) -> float:
     if epoch == 0:
         write_tensors(path, {"ranks": ranks})
         return 0.0
-    return gain_in_errors(ndcg_at(ranks, 10), ndcg_at(read_tensors(path)[0]["ranks"], 10))
+    return gain_in_std_errors(ndcg_at(ranks, 10), ndcg_at(read_tensors(path)[0]["ranks"], 10))
 
 
 def _check_guard(task: Task, state: dict) -> None:

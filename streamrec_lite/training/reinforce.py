@@ -158,7 +158,7 @@ def target_cost(
     and follows the first way alone; this is the second one (ours).
     """
     few = max(1, config.G // 4)
-    thought = rollouts.thought.view(batch.rows, config.G, -1)[:, :few].flatten(0, 1)
+    thought = rollouts.thought.view(batch.n_examples, config.G, -1)[:, :few].flatten(0, 1)
     items = batch.target.repeat_interleave(few)
     inputs = answer_inputs(model, thought, tokenizer.tokens[items])
     hidden = model.decode_groups(inputs, model.cross(states, "thinking", mask), mask)
@@ -218,7 +218,7 @@ def reinforce(
         raise BadInput(f"grpo.K={settings.K}", rule, "give a smaller number")
     model, tokenizer = model.to(device), tokenizer.to(device)
     splits = splits.to(device)
-    neighbours, train_rows = neighbours[:, : settings.K].to(device), splits.train.rows
+    neighbours, train_rows = neighbours[:, : settings.K].to(device), splits.train.n_examples
     table = _reference_table(reference.to(device), tokenizer, splits.train, work_dir)
     start = copy.deepcopy(model).eval().requires_grad_(False)  # the KL term's reference
     held: dict = {}
@@ -240,7 +240,7 @@ def reinforce(
     watched = torch.linspace(0, train_rows - 1, min(WATCHED, train_rows)).long().to(device)
 
     def prepare(model: Backbone, block: int) -> dict:
-        batch, l = splits.train.take(watched), config.sft.l
+        batch, l = splits.train.select(watched), config.sft.l
         model.eval()
         found = collect(model, start, tokenizer, batch, table[watched], neighbours[batch.target], l, settings)
         sheet = rollout_table(batch, found, settings)

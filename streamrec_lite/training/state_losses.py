@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ..common.schemas import Prefixes
 from ..config.sections import SftConfig
-from ..data.sequences import iterate
+from ..data.sequences import iterate_batches
 from ..inference.step_decoder import StepDecoder
 from ..inference.thinking import think_ahead
 from ..model.backbone import Backbone, history_tokens
@@ -162,19 +162,19 @@ def warm_up(
     computed once, for up to ``most`` examples.
     """
     device = examples.target.device
-    examples = examples.take(torch.randperm(examples.rows)[:most].to(device))
-    d = torch.empty(examples.rows, l + 1, model.config.d_model, device=device)
+    examples = examples.select(torch.randperm(examples.n_examples)[:most].to(device))
+    d = torch.empty(examples.n_examples, l + 1, model.config.d_model, device=device)
     model.eval()
     with torch.no_grad():
         t = targets(model, tokenizer, examples.target)
-        for rows, batch in iterate(examples):
+        for rows, batch in iterate_batches(examples):
             states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
             stepper = StepDecoder(model, states, mask, "thinking")
             d[rows] = think_ahead(stepper, l, "greedy").hidden[:, 0].float()
     heads = [*model.state_head.parameters(), model.state_scale, model.sharpness]
     optimizer = torch.optim.AdamW([p for p in heads if p.requires_grad], lr=3e-3)
     for _ in range(steps):
-        rows = torch.randint(0, examples.rows, (256,)).to(device)
+        rows = torch.randint(0, examples.n_examples, (256,)).to(device)
         items, s = examples.target[rows], model.states(d[rows])
         scores = state_scores(model, s, t[rows])
         loss = state_loss(scores, *batch_places(items)) + (s - t[rows][:, None]).square().mean()

@@ -36,7 +36,7 @@ def world(rule, n_items=8, length=6, rows=256, seed=0) -> Splits:
     drawn = torch.randint(n_items, (rows, length), generator=torch.Generator().manual_seed(seed))
     target = rule(drawn)
     whole = Prefixes(drawn, torch.full((rows,), length), target, torch.arange(rows))
-    return Splits(whole, whole.take(torch.arange(64)), whole.take(torch.arange(64, 128)))
+    return Splits(whole, whole.select(torch.arange(64)), whole.select(torch.arange(64, 128)))
 
 
 def config_of(**values):
@@ -153,7 +153,7 @@ def test_newest_last_by_hand():
 
 class Fixed(ItemModel):
     def state(self, prefixes: Prefixes) -> torch.Tensor:
-        return torch.ones(prefixes.rows, 1)
+        return torch.ones(prefixes.n_examples, 1)
 
 
 def test_full_ranking_fills_up_a_small_catalogue():

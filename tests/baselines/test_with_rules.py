@@ -78,11 +78,11 @@ def test_a_state_guided_models_probabilities_are_the_softmax_of_its_scores(world
     model, tokenizer, users, rules = world
     asked = StreamRec(model, tokenizer, beams=4, l=2, think="greedy", w=0.7)
     found = opinions(asked, rules, users)
-    assert torch.allclose(found.model.sum(1), torch.ones(users.rows, dtype=torch.float64))
+    assert torch.allclose(found.model.sum(1), torch.ones(users.n_examples, dtype=torch.float64))
     tokens = history_tokens(tokenizer.tokens, users.history)
     every, _ = find_candidates(model, tokenizer, tokens, 2, "greedy", beams=40)
     total = every.log_prob + 0.7 * every.state
-    for row in range(users.rows):
+    for row in range(users.n_examples):
         score = dict(zip(every.item[row].tolist(), total[row].tolist(), strict=True))
         pairs = zip(found.item[row].tolist(), found.model[row].tolist(), strict=True)
         there = [(i, p) for i, p in pairs if i >= 0]

@@ -87,7 +87,7 @@ def test_log_forgets_what_comes_after_the_checkpoint(tmp_path):
     with (tmp_path / "log.jsonl").open("a") as file:
         file.write('{"epoch": 4, "lo')  # cut short by a kill
     assert [row["epoch"] for row in log.rows()] == [1, 2, 3]
-    log.keep_until(2)
+    log.drop_after(2)
     log.write(epoch=3, loss=0.0)
     assert [row["loss"] for row in log.rows()] == [1.0, 0.5, 0.0]
 

@@ -15,11 +15,11 @@ def prefixes() -> Prefixes:
 
 
 def test_take_cuts_to_the_longest():
-    some = prefixes().take(torch.tensor([2, 1]))
+    some = prefixes().select(torch.tensor([2, 1]))
     assert some.history.tolist() == [[5, 6], [4, PAD_ITEM]]
     assert (some.length.tolist(), some.target.tolist(), some.user.tolist()) == ([2, 1], [9, 8], [2, 1])
-    assert some.rows == 2
-    assert prefixes().take(torch.tensor([], dtype=torch.long)).rows == 0
+    assert some.n_examples == 2
+    assert prefixes().select(torch.tensor([], dtype=torch.long)).n_examples == 0
 
 
 def test_to_moves_every_field():

@@ -13,7 +13,7 @@ from data_files import ALL, ROWS, write_shop
 
 from streamrec_lite.common.errors import BadInput
 from streamrec_lite.config.sections import DataConfig
-from streamrec_lite.data import load_dataset
+from streamrec_lite.data.sources import load_dataset
 
 
 @pytest.mark.parametrize("name", [*TABLES, *(f"JSON {name}" for name in JSON)])

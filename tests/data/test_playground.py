@@ -11,9 +11,16 @@ import torch
 from streamrec_lite.common.errors import BadInput
 from streamrec_lite.config.presets import preset
 from streamrec_lite.config.sections import DataConfig
-from streamrec_lite.data import leave_one_out, make_playground, shop
+from streamrec_lite.data import shop
 from streamrec_lite.data.dataset import TEXT_COLUMNS
-from streamrec_lite.data.playground import LONGEST, SHORTEST, PlaygroundWorld, draw_lengths
+from streamrec_lite.data.playground import (
+    LONGEST_SEQUENCE,
+    SHORTEST_SEQUENCE,
+    PlaygroundWorld,
+    draw_lengths,
+    make_playground,
+)
+from streamrec_lite.data.sequences import leave_one_out
 
 
 def tiny_world(seed: int = 0) -> PlaygroundWorld:
@@ -24,25 +31,25 @@ def tiny_world(seed: int = 0) -> PlaygroundWorld:
     return PlaygroundWorld(
         item_category=category,
         item_brand=brand,
-        weight=np.array([1, 1, 1, 1, 0.3, 0.7]),
+        item_weight=np.array([1, 1, 1, 1, 0.3, 0.7]),
         popularity=rng.dirichlet(np.ones(6)),
-        share=np.array([[0.25, 0.75], [0.6, 0.4], [0.0, 1.0]]),
-        loyal=np.array([[0.7, 0.7], [0.7, 0.7], [0.0, 0.7]]),
+        brand_share=np.array([[0.25, 0.75], [0.6, 0.4], [0.0, 1.0]]),
+        loyalty=np.array([[0.7, 0.7], [0.7, 0.7], [0.0, 0.7]]),
         slot_category=np.array([0, 1, 2, 0]),
-        start=np.array([0.6, 0.0, 0.4, 0.0]),
-        move=rng.dirichlet(np.ones(4), size=4),
-        brand=np.array([0.3, 0.7]),
+        initial_slot=np.array([0.6, 0.0, 0.4, 0.0]),
+        transition=rng.dirichlet(np.ones(4), size=4),
+        brand_prior=np.array([0.3, 0.7]),
         noise=0.2,
     )
 
 
 def probability(world: PlaygroundWorld, sequence) -> float:
     """P(sequence), summed over every favourite brand, path of slots and pattern of noise."""
-    total, n, slots = 0.0, len(sequence), range(len(world.start))
-    for favourite in range(len(world.brand)):
+    total, n, slots = 0.0, len(sequence), range(len(world.initial_slot))
+    for favourite in range(len(world.brand_prior)):
         for path in itertools.product(slots, repeat=n):
             for noisy in itertools.product((False, True), repeat=n):
-                p = world.brand[favourite] * world.start[path[0]]
+                p = world.brand_prior[favourite] * world.initial_slot[path[0]]
                 for step, item in enumerate(sequence):
                     if noisy[step]:
                         p *= world.noise * world.popularity[item]
@@ -52,7 +59,7 @@ def probability(world: PlaygroundWorld, sequence) -> float:
                         p *= (
                             float(path[step] == path[step + 1])
                             if noisy[step]
-                            else world.move[path[step], path[step + 1]]
+                            else world.transition[path[step], path[step + 1]]
                         )
                 total += p
     return total
@@ -62,8 +69,10 @@ def wished(world: PlaygroundWorld, item: int, favourite: int, slot: int) -> floa
     category, brand = world.item_category[item], world.item_brand[item]
     if category != world.slot_category[slot]:
         return 0.0
-    loyal = world.loyal[category, favourite]
-    return (loyal * (brand == favourite) + (1 - loyal) * world.share[category, brand]) * world.weight[item]
+    loyal = world.loyalty[category, favourite]
+    return (
+        loyal * (brand == favourite) + (1 - loyal) * world.brand_share[category, brand]
+    ) * world.item_weight[item]
 
 
 @pytest.mark.parametrize("history", [[], [0], [4, 1], [1, 1, 3], [5, 2, 0]])
@@ -113,7 +122,7 @@ def test_scores_are_a_distribution(lite):
 
 
 def test_topk_ranks_the_scores(lite):
-    test = leave_one_out(lite, 20).test.take(torch.arange(30))
+    test = leave_one_out(lite, 20).test.select(torch.arange(30))
     top = lite.world.oracle_topk(test, 700)
     scores = torch.from_numpy(lite.world.oracle_scores(test.history.numpy()))
     assert top.shape == (30, 700) and (top[:, 600:] == -1).all()
@@ -141,7 +150,7 @@ def test_no_counting_beats_the_oracle_and_the_hidden_state_pays(lite):
         before = part.history.gather(1, part.length[:, None] - 1)[:, 0]
         rivals = {
             "markov": markov[before].topk(10).indices,
-            "popularity": torch.from_numpy(popular).topk(10).indices.expand(part.rows, 10),
+            "popularity": torch.from_numpy(popular).topk(10).indices.expand(part.n_examples, 10),
             "true last step": first_order(lite.world, before),
         }
         assert 0.25 < best.mean() < 0.45
@@ -165,13 +174,13 @@ def test_same_seed_same_shop(lite):
 
 def test_more_users_are_the_same_shop(lite):
     more = make_playground(DataConfig(playground_users=3000))
-    assert more.items.equals(lite.items) and np.array_equal(more.world.move, lite.world.move)
+    assert more.items.equals(lite.items) and np.array_equal(more.world.transition, lite.world.transition)
 
 
 def test_length_tells_nothing(lite):
     """Lengths are drawn before, and apart from, all that is bought: the ends look like the middles."""
     length = np.array([len(s) for s in lite.sequences])
-    assert length.min() == SHORTEST and length.max() == LONGEST and 10 < length.mean() < 11
+    assert length.min() == SHORTEST_SEQUENCE and length.max() == LONGEST_SEQUENCE and 10 < length.mean() < 11
     assert np.array_equal(length[:10], draw_lengths(2500, users_rng())[:10])
     many = make_playground(DataConfig(playground_users=30_000))
     fifth_item_ends = [s[4] for s in many.sequences if len(s) == 5]
@@ -219,9 +228,12 @@ def test_sizes(items, users):
     made = make_playground(DataConfig(playground_items=items, playground_users=users))
     assert (made.n_items, made.n_users, len(made.items)) == (items, users, items)
     assert made.item_ids == sorted(made.item_ids) and made.user_ids == sorted(made.user_ids)
-    assert all(SHORTEST <= len(s) <= LONGEST and s.min() >= 0 and s.max() < items for s in made.sequences)
+    assert all(
+        SHORTEST_SEQUENCE <= len(s) <= LONGEST_SEQUENCE and s.min() >= 0 and s.max() < items
+        for s in made.sequences
+    )
     world = made.world
-    np.testing.assert_allclose(world.move.sum(axis=1), 1, atol=1e-12)
+    np.testing.assert_allclose(world.transition.sum(axis=1), 1, atol=1e-12)
     np.testing.assert_allclose(world.popularity.sum(), 1, atol=1e-12)
     scores = world.oracle_scores(made.sequences[:3])
     np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-9)
@@ -229,7 +241,7 @@ def test_sizes(items, users):
 
 def test_smoke_preset_can_be_split():
     splits = leave_one_out(make_playground(preset("smoke").data), 20)
-    assert splits.valid.rows == splits.test.rows == 200 and splits.train.rows > 1000
+    assert splits.valid.n_examples == splits.test.n_examples == 200 and splits.train.n_examples > 1000
 
 
 def test_explain_names_brand_and_wish(lite):
@@ -239,7 +251,7 @@ def test_explain_names_brand_and_wish(lite):
     )
     brand = lite.items.brand[guitars[0]]
     amplifier = next(i for i in amplifiers if lite.items.brand[i] == brand)
-    belief = lite.world.explain([guitars[0], amplifier])
+    belief = lite.world.explain_belief([guitars[0], amplifier])
     assert belief["brand"][0][0] == brand
     assert belief["wish"][0][0] == "start on electric guitar: Instrument Cables"
     assert 0 < belief["wish"][0][1] <= 1 and len(belief["wish"]) == 3

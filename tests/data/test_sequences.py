@@ -11,9 +11,9 @@ import torch
 from places import SCIENTIFIC
 
 from streamrec_lite.common.errors import BadInput
-from streamrec_lite.data import iterate, leave_one_out, length_batches, load_dataset
 from streamrec_lite.data.dataset import TEXT_COLUMNS, Dataset
-from streamrec_lite.data.sequences import padding_share
+from streamrec_lite.data.sequences import iterate_batches, leave_one_out, length_batches, padding_share
+from streamrec_lite.data.sources import load_dataset
 
 needs_scientific = pytest.mark.skipif(
     not SCIENTIFIC.exists(), reason="the scientific-2018 data set is not here"
@@ -57,7 +57,7 @@ def test_histories_keep_the_newest_items():
 
 def test_three_items_give_no_training_example():
     splits = leave_one_out(dataset([2, 0, 1]), max_history=4)
-    assert splits.train.rows == 0 and splits.train.history.shape == (0, 4)
+    assert splits.train.n_examples == 0 and splits.train.history.shape == (0, 4)
     assert list(rows(splits.valid)) == [(0, [2], 0)] and list(rows(splits.test)) == [(0, [2, 0], 1)]
     assert length_batches(splits.train.length, 8, seed=0) == []
 
@@ -148,7 +148,7 @@ def test_order_of_batches_is_random():
 def test_iterate_cuts_histories_to_the_batch():
     train = leave_one_out(dataset([0, 1, 2, 3, 4, 5, 6], [6, 5, 4, 3]), 20).train
     seen = []
-    for taken, batch in iterate(train, batch_size=2, seed=0):
+    for taken, batch in iterate_batches(train, batch_size=2, seed=0):
         assert batch.history.shape == (len(taken), int(batch.length.max()))
         assert torch.equal(batch.target, train.target[taken])
         seen += list(rows(batch))
@@ -163,7 +163,7 @@ def test_padding_share_by_hand():
 @needs_scientific
 def test_scientific_2018():
     splits = leave_one_out(load_dataset(f"amazon-2018:{SCIENTIFIC}"), 20)
-    assert [part.rows for part in splits] == [33_541, 8_317, 8_317]
+    assert [part.n_examples for part in splits] == [33_541, 8_317, 8_317]
     length = splits.train.length
     batches = length_batches(length, 256, seed=0)
     assert padding_share(length, batches) < 0.03
@@ -173,5 +173,5 @@ def test_scientific_2018():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_batches_stay_on_the_device():
     splits = leave_one_out(dataset([0, 1, 2, 3, 4]), 20, device="cuda")
-    taken, batch = next(iterate(splits.train, 4, seed=0))
+    taken, batch = next(iterate_batches(splits.train, 4, seed=0))
     assert taken.is_cuda and all(field.is_cuda for field in batch)

@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 
 from streamrec_lite.common.errors import BadInput
 from streamrec_lite.config.sections import DataConfig
-from streamrec_lite.data import amazon_hub, dataset_table, load_dataset
+from streamrec_lite.data import amazon_hub
 from streamrec_lite.data.dataset import TEXT_COLUMNS, Dataset, id_order, k_core
+from streamrec_lite.data.sources import dataset_table, load_dataset
 
 
 def read(made: Dataset) -> dict[str, list[str]]:

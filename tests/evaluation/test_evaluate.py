@@ -5,7 +5,7 @@ import torch
 
 from streamrec_lite.common.schemas import PAD_ITEM, Prefixes
 from streamrec_lite.evaluation.evaluate import evaluate
-from streamrec_lite.evaluation.metrics import metrics
+from streamrec_lite.evaluation.metrics import mean_metrics
 
 
 def random_prefixes(n: int, items: int, seed: int = 0) -> Prefixes:
@@ -34,7 +34,7 @@ def test_ranks_come_in_the_order_of_the_prefixes_whatever_the_batches():
     for batch_size in (1, 16, 1000):
         result = evaluate(Table(lists), prefixes, k=10, batch_size=batch_size)
         assert torch.equal(result.ranks, truth)
-        assert result.metrics == metrics(truth)
+        assert result.metrics == mean_metrics(truth)
         assert result.users_per_second > 0
 
 

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from streamrec_lite.evaluation.metrics import (
-    gain_in_errors,
+    gain_in_std_errors,
     mean_and_deviation,
-    metrics,
+    mean_metrics,
+    metric_per_user,
     ndcg_at,
-    of_users,
     paired_bootstrap,
     rank_of_target,
     recall_at,
@@ -37,9 +37,9 @@ def test_values_by_hand():
     assert recall_at(ranks, 5).tolist() == [1, 1, 1, 0, 0, 0, 0]
     expected = [1.0, 1 / math.log2(3), 1 / math.log2(6), 1 / math.log2(7), 1 / math.log2(11), 0, 0]
     assert ndcg_at(ranks, 10).tolist() == pytest.approx(expected, abs=1e-15)
-    assert of_users(ranks, "N@10").tolist() == ndcg_at(ranks, 10).tolist()
-    assert of_users(ranks, "R@5").tolist() == [1, 1, 1, 0, 0, 0, 0]
-    result = metrics(ranks)
+    assert metric_per_user(ranks, "N@10").tolist() == ndcg_at(ranks, 10).tolist()
+    assert metric_per_user(ranks, "R@5").tolist() == [1, 1, 1, 0, 0, 0, 0]
+    result = mean_metrics(ranks)
     assert list(result) == ["R@5", "R@10", "N@5", "N@10"]
     assert result["R@5"] == pytest.approx(3 / 7, abs=1e-15)
     assert result["R@10"] == pytest.approx(5 / 7, abs=1e-15)
@@ -48,9 +48,9 @@ def test_values_by_hand():
 
 
 def test_limits_are_exact():
-    assert set(metrics(torch.zeros(1000, dtype=torch.long)).values()) == {0.0}
-    assert set(metrics(torch.ones(1000, dtype=torch.long)).values()) == {1.0}
-    assert set(metrics(torch.zeros(0, dtype=torch.long)).values()) == {0.0}
+    assert set(mean_metrics(torch.zeros(1000, dtype=torch.long)).values()) == {0.0}
+    assert set(mean_metrics(torch.ones(1000, dtype=torch.long)).values()) == {1.0}
+    assert set(mean_metrics(torch.zeros(0, dtype=torch.long)).values()) == {0.0}
 
 
 def test_item_level_table_by_hand():
@@ -61,12 +61,12 @@ def test_item_level_table_by_hand():
     #   6     2   0        0.5      0.5 / log2(7)
     #   0     3   0        0        0
     ranks, shared = torch.tensor([1, 1, 6, 0]), torch.tensor([1, 4, 2, 3])
-    result = metrics(ranks, group_size=shared)
+    result = mean_metrics(ranks, group_size=shared)
     assert result["R@5"] == pytest.approx(1.25 / 4, abs=1e-15)
     assert result["R@10"] == pytest.approx(1.75 / 4, abs=1e-15)
     assert result["N@5"] == pytest.approx(1.25 / 4, abs=1e-15)
     assert result["N@10"] == pytest.approx((1.25 + 0.5 / math.log2(7)) / 4, abs=1e-15)
-    assert metrics(ranks, group_size=torch.ones(4, dtype=torch.long)) == metrics(ranks)
+    assert mean_metrics(ranks, group_size=torch.ones(4, dtype=torch.long)) == mean_metrics(ranks)
 
 
 RANX = """
@@ -96,7 +96,7 @@ def test_equal_to_ranx_on_random_rankings():
         check=True,
     )
     theirs = json.loads(process.stdout.splitlines()[-1])
-    ours = metrics(rank_of_target(topk, target))
+    ours = mean_metrics(rank_of_target(topk, target))
     assert 0.1 < ours["R@5"] < ours["R@10"] < 0.5  # a case that can fail
     names = {"R@5": "recall@5", "R@10": "recall@10", "N@5": "ndcg@5", "N@10": "ndcg@10"}
     for mine, name in names.items():
@@ -156,7 +156,7 @@ def test_mean_and_deviation_by_hand():
 def test_gain_in_errors_by_hand():
     a, b = torch.tensor([1.0, 0.0, 1.0, 0.0]), torch.tensor([0.0, 0.0, 0.0, 0.0])
     # the differences 1, 0, 1, 0 have the mean 1/2, the deviation sqrt(1/3), the error sqrt(1/12)
-    assert gain_in_errors(a, b) == pytest.approx(0.5 * math.sqrt(12))
-    assert gain_in_errors(b, a) == pytest.approx(-0.5 * math.sqrt(12))
-    assert gain_in_errors(a, a) == 0.0
-    assert gain_in_errors(a + 1, a) == math.inf
+    assert gain_in_std_errors(a, b) == pytest.approx(0.5 * math.sqrt(12))
+    assert gain_in_std_errors(b, a) == pytest.approx(-0.5 * math.sqrt(12))
+    assert gain_in_std_errors(a, a) == 0.0
+    assert gain_in_std_errors(a + 1, a) == math.inf

@@ -28,7 +28,7 @@ def pretrained():
 
 def two_users():
     model, tokenizer, users = small_world()
-    batch = users.take(torch.tensor([0, 2]))
+    batch = users.select(torch.tensor([0, 2]))
     thought = torch.tensor([[5, 9], [20, 3]])
     rejected = (batch.target + 7) % 40
     nearby = (torch.arange(40)[:, None] + torch.tensor([7, 20])) % 40

@@ -44,4 +44,6 @@ def chain_world(n_items: int = 12, users: int = 80):
     target = (start + 3) % n_items
     length = torch.full((users,), 3)
     prefixes = Prefixes(history, length, target, torch.arange(users))
-    return SemanticTokenizer.from_codes(codes, 4), Splits(prefixes, prefixes.take(torch.arange(24)), prefixes)
+    return SemanticTokenizer.from_codes(codes, 4), Splits(
+        prefixes, prefixes.select(torch.arange(24)), prefixes
+    )

@@ -14,7 +14,7 @@ from streamrec_lite.inference.beam_search import answer_log_probs, beam_search
 from streamrec_lite.inference.step_decoder import StepDecoder
 from streamrec_lite.model.backbone import Backbone, label_log_probs, shift_right
 from streamrec_lite.tokenizer.semantic_ids import SemanticTokenizer
-from streamrec_lite.tokenizer.trie import Family
+from streamrec_lite.tokenizer.trie import PaddedChildren
 
 SIZES = BackboneConfig(d_model=32, d_ff=48, num_layers=2, num_heads=4, d_kv=16, dropout=0.0)
 
@@ -90,7 +90,7 @@ def test_answer_log_probs_are_the_beams_scores(softmax):
 def test_temperature_by_hand():
     model, tokenizer, _ = world(60, 3, 8)
     hidden, trie = torch.zeros(1, 32), tokenizer.trie
-    family = Family(*(torch.tensor([x]) for x in ([0, 1, 7], [0, 0, 0], [True, True, False])))
+    family = PaddedChildren(*(torch.tensor([x]) for x in ([0, 1, 7], [0, 0, 0], [True, True, False])))
     hidden[0, 0] = 1.0
     model.shared.weight.data[3:5, 0] = torch.tensor([0.0, 32**0.5])  # logits 0 and 1
     plain = model.code_log_probs(hidden, 0, trie, family)

@@ -112,8 +112,8 @@ def test_a_prefix_is_named_by_the_mean_vector_of_its_items():
     trie = tokenizer.trie
     for depth in range(1, 4):
         got = model.items.below(trie, depth)
-        assert got.shape == (trie.nodes(depth), 16)
-        for node in range(trie.nodes(depth)):
+        assert got.shape == (trie.n_nodes(depth), 16)
+        for node in range(trie.n_nodes(depth)):
             inside = trie.paths[:, depth] == node
             want = model.items.vectors.weight[:-1][inside].mean(0)
             torch.testing.assert_close(got[node], want, atol=1e-6, rtol=0)
@@ -130,13 +130,19 @@ def test_code_scores_with_naming_vectors_by_hand():
         model.shared.weight[FIRST_CODE : FIRST_CODE + 4, 0] = torch.tensor([1.0, 2.0, 3.0, 5.0])
         model.items.vectors.weight[:3, 0] = torch.tensor([2.0, 4.0, 0.5])
     hidden = torch.tensor([[2.0, 7.0, 7.0, 7.0]])  # scaled by 4**-0.5: it reads component 0 once
-    first = model.code_log_probs(hidden, 0, tokenizer.trie, tokenizer.trie.families(0, torch.tensor([0])))
+    first = model.code_log_probs(
+        hidden, 0, tokenizer.trie, tokenizer.trie.padded_children(0, torch.tensor([0]))
+    )
     want = torch.tensor([[1.0 + 3.0, 2.0 + 0.5]]).log_softmax(-1)  # the mean of 2 and 4; 0.5 alone
     torch.testing.assert_close(first, want)
-    second = model.code_log_probs(hidden, 1, tokenizer.trie, tokenizer.trie.families(1, torch.tensor([0])))
+    second = model.code_log_probs(
+        hidden, 1, tokenizer.trie, tokenizer.trie.padded_children(1, torch.tensor([0]))
+    )
     torch.testing.assert_close(second, torch.tensor([[3.0 + 2.0, 5.0 + 4.0]]).log_softmax(-1))
     model.items.naming = False
-    plain = model.code_log_probs(hidden, 0, tokenizer.trie, tokenizer.trie.families(0, torch.tensor([0])))
+    plain = model.code_log_probs(
+        hidden, 0, tokenizer.trie, tokenizer.trie.padded_children(0, torch.tensor([0]))
+    )
     torch.testing.assert_close(plain, torch.tensor([[1.0, 2.0]]).log_softmax(-1))
 
 

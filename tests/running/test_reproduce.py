@@ -152,7 +152,7 @@ def test_everything_done_is_skipped_without_torch(finished, notebooks):
 def test_functions_load_what_is_done(copied):
     run = opened(copied)
     dataset, splits = pipeline.run_data(run)
-    assert dataset.n_items == 40 and splits.test.rows == dataset.n_users == 60
+    assert dataset.n_items == 40 and splits.test.n_examples == dataset.n_users == 60
     vectors, tokenizer = pipeline.run_embeddings(run), pipeline.run_tokenizer(run)
     assert vectors.shape[0] == 40 and vectors.dtype == np.float32 and tokenizer.n_items == 40
     row = pipeline.run_tiger(run, 0)

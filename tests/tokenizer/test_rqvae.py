@@ -9,7 +9,7 @@ import torch
 
 from streamrec_lite.common.files import RunLog
 from streamrec_lite.config.sections import TokenizerConfig
-from streamrec_lite.tokenizer.kmeans import kmeans, lloyd, nearest, revive
+from streamrec_lite.tokenizer.kmeans import kmeans, lloyd, nearest, replace_dead_codes
 from streamrec_lite.tokenizer.rqvae import RQVAE, ResidualQuantizer, rq_kmeans, train_rqvae
 
 SMALL = TokenizerConfig(m=3, K=8, hidden=(16,), latent_dim=4, epochs=20, batch_size=32)
@@ -99,17 +99,17 @@ def test_quantiser_equals_vector_quantize_pytorch():
 def test_dead_codes_move_to_the_worst_fitted_rows():
     h = torch.tensor([[0.0], [1.0], [5.0], [5.0], [-3.0]])
     book = torch.tensor([[0.0], [100.0], [200.0]])
-    moved = revive(book, h, nearest(h, book))
+    moved = replace_dead_codes(book, h, nearest(h, book))
     assert moved.tolist() == [1, 2]
     assert sorted(book[1:, 0].tolist()) == [-3.0, 5.0]  # two equal rows get one code, not two
     assert torch.bincount(nearest(h, book), minlength=3).tolist() == [2, 2, 1]
-    assert len(revive(book, h, nearest(h, book))) == 0
+    assert len(replace_dead_codes(book, h, nearest(h, book))) == 0
 
 
 def test_revival_leaves_every_living_code_a_row():
     h = torch.tensor([[0.0], [0.1], [10.0], [13.0]])
     book = torch.tensor([[0.0], [11.5], [100.0], [200.0]])  # the two worst rows have the same code
-    moved = revive(book, h, nearest(h, book))
+    moved = replace_dead_codes(book, h, nearest(h, book))
     assert moved.tolist() == [2, 3]
     assert torch.bincount(nearest(h, book), minlength=4).tolist() == [1, 1, 1, 1]
 
@@ -117,7 +117,7 @@ def test_revival_leaves_every_living_code_a_row():
 def test_revival_stops_where_no_row_is_badly_fitted():
     h = torch.ones(4, 2)
     book = torch.tensor([[1.0, 1.0], [9.0, 9.0]])
-    assert len(revive(book, h, nearest(h, book))) == 0
+    assert len(replace_dead_codes(book, h, nearest(h, book))) == 0
     assert book[1].tolist() == [9.0, 9.0]
 
 

@@ -17,8 +17,9 @@ from streamrec_lite.common.errors import BadInput
 from streamrec_lite.common.files import read_tensors, write_tensors
 from streamrec_lite.config.sections import TokenizerConfig
 from streamrec_lite.tokenizer.collisions import count_collisions, repair_collisions
-from streamrec_lite.tokenizer.health import health_report, usage
-from streamrec_lite.tokenizer.semantic_ids import SemanticTokenizer, Trie
+from streamrec_lite.tokenizer.health import codebook_usage, health_report
+from streamrec_lite.tokenizer.semantic_ids import SemanticTokenizer
+from streamrec_lite.tokenizer.trie import Trie
 
 DATA = SCIENTIFIC
 SMALL = TokenizerConfig(m=3, K=8, hidden=(16,), latent_dim=4, epochs=20, batch_size=32)
@@ -45,7 +46,7 @@ def test_trie_by_hand():
     assert trie.leaf_item.tolist() == [4, 2, 1, 0, 3]
     assert [t.tolist() for t in trie.start] == [[0, 2], [0, 2, 4], [0, 1, 3, 4, 5]]
     assert [t.tolist() for t in trie.child_code] == [[0, 2], [0, 1, 0, 2], [1, 0, 2, 1, 2]]
-    assert [trie.nodes(depth) for depth in range(4)] == [1, 2, 4, 5]
+    assert [trie.n_nodes(depth) for depth in range(4)] == [1, 2, 4, 5]
 
 
 def test_children_are_listed_with_their_codes():
@@ -174,10 +175,10 @@ def test_more_items_than_ids_is_bad_input():
 
 
 def test_usage_by_hand():
-    used, perplexity = usage(torch.tensor([[0, 3], [1, 3], [0, 3], [1, 3]]), 4)
+    used, perplexity = codebook_usage(torch.tensor([[0, 3], [1, 3], [0, 3], [1, 3]]), 4)
     assert used == [2, 1]
     assert perplexity == pytest.approx([2.0, 1.0])  # exp of ln 2, and of 0
-    assert usage(torch.tensor([[0], [0], [0], [1]]), 4)[1][0] == pytest.approx(1.7547654, abs=1e-6)
+    assert codebook_usage(torch.tensor([[0], [0], [0], [1]]), 4)[1][0] == pytest.approx(1.7547654, abs=1e-6)
 
 
 def test_health_passes_even_codes_and_fails_a_collapsed_level():
@@ -354,13 +355,13 @@ def test_health_on_scientific_2018(tmp_path):
 def test_paths_and_families_by_hand():
     trie = SemanticTokenizer.from_codes(torch.tensor([[1, 0, 2], [0, 3, 1], [1, 0, 0], [1, 2, 2]]), 4).trie
     assert trie.paths.tolist() == [[0, 1, 1, 2], [0, 0, 0, 0], [0, 1, 1, 1], [0, 1, 2, 3]]
-    assert [nodes.tolist() for nodes in trie.alone] == [
+    assert [nodes.tolist() for nodes in trie.has_single_item] == [
         [False], [True, False], [True, False, True], [True] * 4,
     ]  # fmt: skip
-    codes, nodes, real = trie.families(0, torch.tensor([0]))
+    codes, nodes, real = trie.padded_children(0, torch.tensor([0]))
     assert codes.tolist() == [[0, 1]] and nodes.tolist() == [[0, 1]] and real.all()
-    codes, nodes, real = trie.families(1, torch.tensor([[0, 1]]))
+    codes, nodes, real = trie.padded_children(1, torch.tensor([[0, 1]]))
     assert real.tolist() == [[[True, False], [True, True]]]
     assert codes[real].tolist() == [3, 0, 2] and nodes[real].tolist() == [0, 1, 2]
-    codes, nodes, real = trie.families(2, trie.paths[0, 2])
+    codes, nodes, real = trie.padded_children(2, trie.paths[0, 2])
     assert codes.tolist() == [0, 2] and nodes.tolist() == [1, 2] and real.all()

@@ -22,7 +22,7 @@ def one_by_one(model, tokenizer, users, l):
     everything = targets(model, tokenizer, torch.arange(tokenizer.n_items))
     codes = model.shared.weight[FIRST_CODE:]
     thoughts, norms, ranks = [], [], []
-    for row in range(users.rows):
+    for row in range(users.n_examples):
         history = users.history[row : row + 1, : users.length[row]]
         states, mask = model.encode(history_tokens(tokenizer.tokens, history))
         t = everything[users.target[row]]

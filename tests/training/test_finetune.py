@@ -30,7 +30,7 @@ def test_a_uniform_model_by_hand():
     tokenizer, splits = chain_world()  # 12 items (i // 4, i % 4, i % 2): log 3 + log 4 + 0 an answer
     model = Backbone(SIZES, tokenizer.vocab_size, ("direct", "thinking")).eval()
     model.shared.weight.data.zero_()
-    batch = splits.train.take(torch.tensor([0, 1]))
+    batch = splits.train.select(torch.tensor([0, 1]))
     thought = torch.randint(FIRST_CODE, FIRST_CODE + 12, (2, 2))
     reference = torch.tensor([[-2.0, -1.0], [-2.0, -4.0]])
     rejected, nearby = torch.tensor([5, 6]), torch.arange(12)[:, None]
@@ -69,7 +69,7 @@ def test_the_lesson_after_own_thoughts_by_hand():
         codes, costs, gaps = model.shared.weight[FIRST_CODE:], [], []
         for user in range(2):
             inputs = torch.tensor([[BOS, *own[user].tolist()]])
-            one = batch.take(torch.tensor([user]))
+            one = batch.select(torch.tensor([user]))
             hidden = model.decode(
                 inputs, *model.encode(history_tokens(tokenizer.tokens, one.history)), "thinking"
             )
@@ -111,7 +111,7 @@ def test_two_users_one_after_the_other_give_the_batch():
     t = targets(model, tokenizer, batch.target)
     sums = dict.fromkeys(("answer", "thoughts", "dpo", "state", "align", "quant"), 0.0)
     for u in range(2):
-        one = batch.take(torch.tensor([u]))
+        one = batch.select(torch.tensor([u]))
         states, mask = model.encode(history_tokens(tokenizer.tokens, one.history))
         log_prob = []
         for item in (batch.target[u], rejected[u]):

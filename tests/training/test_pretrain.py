@@ -28,7 +28,7 @@ def test_loss_of_a_uniform_model_by_hand():
     tokenizer, splits = chain_world()  # 12 items (i // 4, i % 4, i % 2): log 3 + log 4 + 0 an answer
     model = Backbone(SIZES, tokenizer.vocab_size, ("direct", "thinking"))
     model.shared.weight.data.zero_()
-    batch = splits.train.take(torch.arange(8))
+    batch = splits.train.select(torch.arange(8))
     similar = torch.randint(0, 12, (8, 2))
     losses = pretrain_loss(model, tokenizer, batch, similar, preset("smoke").pretrain)
     answer = (math.log(3) + math.log(4)) / 3

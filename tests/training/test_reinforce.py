@@ -187,7 +187,7 @@ def test_a_block_is_kept_only_where_it_gains_more_than_luck(tmp_path, monkeypatc
 
     monkeypatch.setattr(loop, "evaluate", better)
     result, splits = start(tmp_path, settings(max_epochs=1, updates=1, sure=2.0))
-    n = splits.valid.rows
+    n = splits.valid.n_examples
     row = loop.RunLog(tmp_path / "log.jsonl").rows()[1]
     assert row["gain in errors"] == pytest.approx((hits * (n - 1) / (n - hits)) ** 0.5)
     assert result.best["epoch"] == kept

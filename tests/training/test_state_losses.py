@@ -10,7 +10,7 @@ from finetuning import pretrained, settings, two_users
 from torch.nn import functional as F
 
 from streamrec_lite.config.sections import SftConfig
-from streamrec_lite.evaluation.metrics import place_of
+from streamrec_lite.evaluation.metrics import rank_by_score
 from streamrec_lite.model.item_representation import item_table, state_scores, targets
 from streamrec_lite.training.annotator import annotate
 from streamrec_lite.training.finetune import finetune
@@ -93,8 +93,8 @@ def test_scores_have_a_scale_of_their_own():
 def test_an_items_place_by_hand():
     """Equal scores do not push it down; among 300 items more than a byte can count are before it."""
     scores = torch.tensor([[0.5, 2.0, 0.5, -1.0], [3.0, 1.0, 2.0, 0.0]])
-    assert place_of(torch.tensor([2, 3]), scores).tolist() == [2, 4]
-    many = place_of(torch.tensor([0]), torch.arange(300.0)[None])
+    assert rank_by_score(torch.tensor([2, 3]), scores).tolist() == [2, 4]
+    many = rank_by_score(torch.tensor([0]), torch.arange(300.0)[None])
     assert many.tolist() == [300] and many.dtype == torch.int64
 
 
@@ -133,7 +133,7 @@ def test_against_all_items_one_state_a_user_is_drawn_by_the_weights():
         scores = state_scores(model, s, item_table(model, tokenizer))
         each = [state_loss(scores[:, j : j + 1], batch.target).item() for j in range(3)]
         want = state_loss(scores, batch.target).item()
-        many = batch.take(torch.arange(2).repeat(1000))
+        many = batch.select(torch.arange(2).repeat(1000))
         many_s, many_t, config = s.repeat(1000, 1, 1), t.repeat(1000, 1), SftConfig(keep=0.0, first=0.0)
         got = state_part(model, tokenizer, many, many_s, many_t, nearby, config).item()
     assert want == pytest.approx((each[1] + 2 * each[2]) / 3, abs=1e-5)

@@ -56,7 +56,7 @@ def test_the_losses_look_at_no_value(read, negatives, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)  # transformers asks
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # knows no "meta"
     model, tokenizer, batch = without_values()
-    two = torch.zeros(batch.rows, 2, dtype=torch.long, device="meta")
+    two = torch.zeros(batch.n_examples, 2, dtype=torch.long, device="meta")
     nearby = torch.zeros(tokenizer.n_items, 3, dtype=torch.long, device="meta")
     sft = SftConfig(read=read, negatives=negatives, mu=0.3)
     given = two, two[:, 0], two.float(), nearby

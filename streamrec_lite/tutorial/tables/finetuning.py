@@ -15,8 +15,8 @@ from ...common.device import derive_seed
 from ...common.files import read_tensors
 from ...common.schemas import BOS, FIRST_CODE, Prefixes
 from ...config.sections import SftConfig
-from ...data.sequences import iterate
-from ...evaluation.metrics import of_users, paired_bootstrap
+from ...data.sequences import iterate_batches
+from ...evaluation.metrics import metric_per_user, paired_bootstrap
 from ...inference.beam_search import answer_log_probs, item_log_probs
 from ...inference.step_decoder import StepDecoder
 from ...inference.thinking import think_ahead, write_thoughts
@@ -117,8 +117,8 @@ def one_at_a_time(
 def answer_cost(model: Backbone, tokenizer, prefixes: Prefixes, thought: Tensor) -> Tensor:
     """Nats that the target costs after given thoughts (rows, l), teacher-forced: (rows,)."""
     model.eval()
-    cost = torch.zeros(prefixes.rows)
-    for rows, batch in iterate(prefixes):
+    cost = torch.zeros(prefixes.n_examples)
+    for rows, batch in iterate_batches(prefixes):
         states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
         inputs = answer_inputs(model, thought[rows], tokenizer.tokens[batch.target])
         hidden = model.decode(inputs, states, mask, "thinking")[:, -tokenizer.m :]
@@ -132,7 +132,7 @@ def who_thought(models: dict[str, Backbone], tokenizer, prefixes: Prefixes, l: i
     A column a model. What annotated thoughts save is not skill: they come from the target.
     """
     generator = torch.Generator().manual_seed(0)
-    shape, device = (prefixes.rows, l), prefixes.target.device
+    shape, device = (prefixes.n_examples, l), prefixes.target.device
     any_codes = FIRST_CODE + torch.randint(0, tokenizer.m * tokenizer.K, shape, generator=generator)
     table = {}
     for name, model in models.items():
@@ -160,8 +160,8 @@ def margins(
     columns = {}
     for name, (model, decoder, l) in models.items():
         model.eval()
-        gap = torch.zeros(prefixes.rows)
-        for rows, batch in iterate(prefixes):
+        gap = torch.zeros(prefixes.n_examples)
+        for rows, batch in iterate_batches(prefixes):
             states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
             stepper = StepDecoder(model, states, mask, decoder)
             if decoder == "thinking":
@@ -201,7 +201,7 @@ def against(rows: dict[str, dict], reference: str, split: str = "test") -> pd.Da
     def values(name: str, row: dict) -> Tensor:
         prefix = "guided " if name.endswith("state-guided") else ""
         kept = read_tensors(Path(row["dir"]) / "ranks.safetensors")[0]
-        return of_users(kept[f"{prefix}{split}"], "N@10")
+        return metric_per_user(kept[f"{prefix}{split}"], "N@10")
 
     base, table = values(reference, rows[reference]), {}
     for name, row in rows.items():

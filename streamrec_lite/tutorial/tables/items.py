@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ...common.schemas import Prefixes
-from ...tokenizer.health import usage
+from ...tokenizer.health import codebook_usage
 from ...tokenizer.rqvae import nearest
 
 
@@ -185,7 +185,7 @@ def untrained_usage(tokenizer, seed: int = 0) -> pd.DataFrame:
 
 def code_usage(codes: Tensor, K: int) -> pd.DataFrame:
     """Codes in use and perplexity (exp of the entropy, 1..K) of each level of ``codes`` (N, m)."""
-    used, perplexity = usage(codes, K)
+    used, perplexity = codebook_usage(codes, K)
     return pd.DataFrame({"level": range(1, len(used) + 1), "used": used, "perplexity": perplexity})
 
 
@@ -227,7 +227,7 @@ def project_belief(dataset, user: int, most: int = 7) -> pd.DataFrame | None:
         return None
     world, sequence = dataset.world, dataset.sequences[user]
     names = pd.Series(name.split(":")[0] for name in world.slot_name)  # a slot is "project: category"
-    belief = world.filter([sequence[:t] for t in range(len(sequence) + 1)]).sum(1)  # (T, S)
+    belief = world.filter_forward([sequence[:t] for t in range(len(sequence) + 1)]).sum(1)  # (T, S)
     table = pd.DataFrame(belief.T).groupby(names, sort=False).sum()
     best = table.max(1).nlargest(most).index
     table = table.loc[[name for name in table.index if name in best]].rename_axis(None)

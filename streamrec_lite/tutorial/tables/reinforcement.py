@@ -49,8 +49,8 @@ def mixed_user(school: School, prefixes: Prefixes, config: GrpoConfig, seed: int
     Each user is asked alone, as ``by_hand`` does it: in a batch others would have the first random numbers.
     """
     few, apart = dataclasses.replace(config, G=4), []
-    for row in range(prefixes.rows):
-        found = school.collect(school.model, prefixes.take(torch.tensor([row])), few, seed)
+    for row in range(prefixes.n_examples):
+        found = school.collect(school.model, prefixes.select(torch.tensor([row])), few, seed)
         apart.append(float(found.rewards["match"].std()))
     return max(range(len(apart)), key=apart.__getitem__)
 
@@ -126,8 +126,8 @@ def ablation(
         model = copy.deepcopy(school.model).eval().requires_grad_(True)
         optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.0)
         for step in range(updates):
-            rows_ = torch.randperm(train.rows, generator=torch.Generator().manual_seed(step))
-            batch = train.take(rows_[: config.batch_size])
+            rows_ = torch.randperm(train.n_examples, generator=torch.Generator().manual_seed(step))
+            batch = train.select(rows_[: config.batch_size])
             found = school.collect(model, batch, mix, seed + 1 + step)
             losses = update_losses(model, school.tokenizer, batch, found, mix)
             optimizer.zero_grad()

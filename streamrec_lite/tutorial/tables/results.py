@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ...common.files import read_json, read_tensors
-from ...evaluation.metrics import METRIC_NAMES, of_users, recall_at
+from ...evaluation.metrics import METRIC_NAMES, metric_per_user, recall_at
 from ...running.results import GUIDED, PAPER, REFERENCE, mean_text, row_folders
 from ...running.run import ORACLE, Run, counting_names
 from ...running.store import done
@@ -53,7 +53,10 @@ def read_ranks(run: Run) -> dict[str, list[Tensor]]:
 
 def per_user(ranks: dict[str, list[Tensor]], metric: str = "N@10") -> dict[str, np.ndarray]:
     """A metric's value for every user, the mean over seeds: model -> (users,) float64."""
-    return {m: torch.stack([of_users(r, metric) for r in rows]).mean(0).numpy() for m, rows in ranks.items()}
+    return {
+        m: torch.stack([metric_per_user(r, metric) for r in rows]).mean(0).numpy()
+        for m, rows in ranks.items()
+    }
 
 
 # The table

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from ...common.device import derive_seed
 from ...common.schemas import BOS, Prefixes
-from ...data.sequences import iterate
-from ...evaluation.metrics import place_of
+from ...data.sequences import iterate_batches
+from ...evaluation.metrics import rank_by_score
 from ...inference.step_decoder import StepDecoder
 from ...inference.thinking import think_ahead, write_thoughts
 from ...model import item_representation as targets
@@ -62,7 +62,7 @@ def follow(
     table = item_table(model, tokenizer)
     (B, l), d = thought.shape, table.shape[1]
     s, r = torch.zeros(B, l + 1, d), torch.zeros(B, l, d)
-    for rows, batch in iterate(prefixes.to(device), batch_size):
+    for rows, batch in iterate_batches(prefixes.to(device), batch_size):
         here = rows.cpu()
         start = torch.full((len(here), 1), BOS)
         inputs = torch.cat([start, thought[here].cpu()], dim=1).to(device)
@@ -83,7 +83,7 @@ def _measured(thought: Tensor, s: Tensor, r: Tensor, table: Tensor, target: Tens
 def _ranks(s: Tensor, table: Tensor, target: Tensor, chunk: int = 256) -> Tensor:
     """The target's place among all items for states (B, d): (B,) int64."""
     parts = zip(s.split(chunk), target.split(chunk), strict=True)
-    return torch.cat([place_of(item, state @ table.T) for state, item in parts])
+    return torch.cat([rank_by_score(item, state @ table.T) for state, item in parts])
 
 
 def annotated(model: Backbone, tokenizer, prefixes: Prefixes, l: int, **options) -> Walk:
@@ -114,9 +114,9 @@ def own_together(
     torch.manual_seed(derive_seed(seed, "own together"))
     device = model.shared.weight.device
     table = targets.item_table(model, tokenizer)
-    B, d = prefixes.rows, table.shape[1]
+    B, d = prefixes.n_examples, table.shape[1]
     thought, s, r = torch.zeros(B, l, dtype=torch.long), torch.zeros(B, l + 1, d), torch.zeros(B, l, d)
-    for rows, batch in iterate(prefixes.to(device), batch_size):
+    for rows, batch in iterate_batches(prefixes.to(device), batch_size):
         here = rows.cpu()
         states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
         found = think_ahead(StepDecoder(model, states, mask, "thinking"), l, "sample", n)

@@ -71,7 +71,7 @@ def beam_steps(
         spread = states.expand(len(alive), -1, -1)
         hidden = model.decode(inputs, spread, None if mask is None else mask.expand(len(alive), -1), decoder)
         nodes = torch.tensor([a["node"] for a in alive], device=states.device)
-        family = trie.families(depth, nodes)
+        family = trie.padded_children(depth, nodes)
         log_probs = model.code_log_probs(hidden[:, -1], depth, trie, family).cpu()
         codes, children, real = (x.cpu() for x in family)
         rows = []
@@ -133,7 +133,7 @@ def telling_user(model, prefixes: Prefixes, rows: int = 400) -> int:
     A beam in which the truth is neither trivially first nor lost shows most. Falls back to the
     example with the best rank, then to the first one.
     """
-    some = prefixes.take(torch.arange(min(rows, prefixes.rows)))
+    some = prefixes.select(torch.arange(min(rows, prefixes.n_examples)))
     ranks = rank_of_target(model.topk(some, 10), some.target.to(model.device)).cpu()
     preferred = (ranks >= 2) & (ranks <= 5)
     if not preferred.any():

@@ -128,7 +128,7 @@ def test_beliefs_are_probabilities_and_absent_without_a_world(shop):
     assert table.shape[1] == len(shop.sequences[3]) + 1
     assert np.allclose(table.sum(), 1) and (table.to_numpy() >= -1e-12).all()
     prior = walkthrough.project_belief(shop, 3, most=1000)[0]
-    starts = shop.world.start[shop.world.start > 0]
+    starts = shop.world.initial_slot[shop.world.initial_slot > 0]
     assert np.allclose(np.sort(prior[prior > 1e-12]), np.sort(starts))
     assert walkthrough.project_belief(dataset_of(["a"] * 5), 0) is None
 
@@ -192,7 +192,7 @@ def test_telling_user_prefers_a_rank_from_two_to_five(shop):
         device = torch.device("cpu")
 
         def topk(self, prefixes, k):
-            out = torch.arange(100, 100 + k).repeat(prefixes.rows, 1)
+            out = torch.arange(100, 100 + k).repeat(prefixes.n_examples, 1)
             out[0, 0] = prefixes.target[0]  # too easy
             out[4, 2] = prefixes.target[4]  # third: tells most
             return out

@@ -28,10 +28,10 @@ def test_one_update_moves_good_rollouts_up_and_bad_ones_down(school):
     school, users = school
     row = lessons_rl.mixed_user(school, users, CONFIG)
     before = {name: value.clone() for name, value in school.model.state_dict().items()}
-    table = lessons_rl.by_hand(school, users.take(torch.tensor([row])), catalogue(), CONFIG, lr=1e-3)
+    table = lessons_rl.by_hand(school, users.select(torch.tensor([row])), catalogue(), CONFIG, lr=1e-3)
     assert len(table) == 4 and table["reward"].nunique() > 1
     few = dataclasses.replace(CONFIG, G=4)
-    alone = [users.take(torch.tensor([r])) for r in range(users.rows)]
+    alone = [users.select(torch.tensor([r])) for r in range(users.n_examples)]
     spread = [float(school.collect(school.model, user, few, 0).rewards["match"].std()) for user in alone]
     assert table["match"].std() == pytest.approx(max(spread))  # what is shown is what was looked for
     assert table["moved"].tolist() == pytest.approx((table["log P after"] - table["log P before"]).tolist())

@@ -13,7 +13,7 @@ from tiny_world import catalogue, small_world
 from streamrec_lite.common.device import derive_seed
 from streamrec_lite.common.schemas import FIRST_CODE
 from streamrec_lite.data import sequences
-from streamrec_lite.data.sequences import iterate
+from streamrec_lite.data.sequences import iterate_batches
 from streamrec_lite.inference.recommender import StreamRec
 from streamrec_lite.inference.step_decoder import StepDecoder
 from streamrec_lite.inference.thinking import think_ahead
@@ -92,7 +92,7 @@ def test_trains_together_are_the_mean_of_their_states():
     torch.testing.assert_close(walk.s[:, 0], one.s[:, 0], atol=1e-5, rtol=0)  # nothing is drawn yet
     assert not torch.allclose(walk.s[:, 3], one.s[:, 3], atol=1e-5)
     torch.manual_seed(derive_seed(5, "own together"))
-    rows, batch = next(iterate(users, 2))
+    rows, batch = next(iterate_batches(users, 2))
     states, mask = model.encode(history_tokens(ids.tokens, batch.history))
     drawn = think_ahead(StepDecoder(model, states, mask, "thinking"), 3, "sample", 4)
     mean = torch.stack([model.states(drawn.hidden[:, j]) for j in range(4)]).mean(dim=0)
@@ -154,10 +154,13 @@ def test_the_typical_example_lies_in_the_middle():
 
 def test_some_examples_are_the_same_every_time():
     _, _, users = small_world()
-    drawn = sequences.some(users, 3, seed=1)
-    assert drawn.rows == 3 and drawn.user.tolist() == sequences.some(users, 3, seed=1).user.tolist()
+    drawn = sequences.sample_examples(users, 3, seed=1)
+    assert (
+        drawn.n_examples == 3
+        and drawn.user.tolist() == sequences.sample_examples(users, 3, seed=1).user.tolist()
+    )
     assert drawn.user.tolist() == sorted(set(drawn.user.tolist()))
-    assert sequences.some(users, 99).user.tolist() == users.user.tolist()
+    assert sequences.sample_examples(users, 99).user.tolist() == users.user.tolist()
 
 
 def test_saying_has_a_row_a_way_and_step():

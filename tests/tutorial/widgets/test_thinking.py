@@ -34,7 +34,7 @@ class FirstTwo:
 def explorer_of(dataset):
     model, ids, users = small_world()
     table = explain.item_table(model, ids)
-    few = users.take(torch.arange(3))
+    few = users.select(torch.arange(3))
     cases = {
         "annotated": (explain.annotated(model, ids, users, 4), users),
         "own": (explain.own(model, ids, few, 2), few),
