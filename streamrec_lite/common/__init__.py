@@ -1,0 +1,1 @@
+"""What every other package needs: errors, files, devices and seeds, symbols and batches."""

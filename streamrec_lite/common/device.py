@@ -1,4 +1,4 @@
-"""Seeds, devices, precision and threads: what every stage needs and no method is."""
+"""Seeds, devices, numerical precision, CPU threads, and a description of the machine."""
 
 from __future__ import annotations
 
@@ -10,18 +10,22 @@ import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # importing the package loads no torch
+    import torch
 
 
-def derive_seed(*parts) -> int:
-    """A 63-bit seed from any parts, e.g. ``derive_seed(0, "tiger", epoch)``.
+def derive_seed(*parts: object) -> int:
+    """A 63-bit seed computed from any values, e.g. ``derive_seed(0, "tiger", epoch)``.
 
-    Each epoch seeds its own randomness from its name, so a resumed run needs no generator state.
+    Every epoch derives a seed from its number, so a resumed run needs no saved generator state.
     """
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
 
 
-def seed_everything(*parts) -> int:
-    """Seed Python, NumPy and torch from ``derive_seed(*parts)``; returns that seed."""
+def seed_everything(*parts: object) -> int:
+    """Seed Python, NumPy and torch with ``derive_seed(*parts)``; returns that seed."""
     import numpy as np
     import torch
 
@@ -32,15 +36,18 @@ def seed_everything(*parts) -> int:
     return seed
 
 
-def pick_device():
-    """The GPU if there is one, else the CPU."""
+def pick_device() -> torch.device:
+    """The GPU if there is one, otherwise the CPU."""
     import torch
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def describe_machine() -> dict:
-    """What a figure was measured on: processor, cores, torch's threads, GPU or None, system."""
+    """The machine that a measurement was made on.
+
+    Keys: "cpu", "cores", "threads" (of torch), "gpu" (None without one), "system".
+    """
     import platform
 
     import torch
@@ -58,7 +65,7 @@ def describe_machine() -> dict:
 
 
 def format_duration(seconds: float) -> str:
-    """4.2 s, 3 min 5 s, 2 h 10 min."""
+    """Seconds as text for people: "4.2 s", "3 min 5 s", "2 h 10 min"."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -67,38 +74,42 @@ def format_duration(seconds: float) -> str:
 
 @functools.lru_cache
 def matmul_rate(dtype_name: str, device_name: str = "cpu") -> float:
-    """FLOP/s of square matrix products, measured now: the best of up to 20 in a quarter second."""
+    """Measured speed of square matrix products in FLOP/s: the best of up to 20 within a quarter second.
+
+    ``dtype_name`` is a torch dtype such as "bfloat16". The result is cached for the process.
+    """
     import torch
 
     device = torch.device(device_name)
     n = 8192 if device.type == "cuda" else 512
     a = torch.ones(n, n, device=device, dtype=getattr(torch, dtype_name))
     best, begin = 0.0, time.perf_counter()
-    for _ in range(20):  # the first ones warm up
+    for _ in range(20):  # the first products warm up the caches
         start = time.perf_counter()
         a @ a
         if device.type == "cuda":
             torch.cuda.synchronize()
         now = time.perf_counter()
         best = max(best, 2 * n**3 / (now - start))
-        if now - begin > 0.25:  # emulated bfloat16 is very slow: one product tells enough
+        if now - begin > 0.25:  # emulated bfloat16 is very slow: one product is enough
             break
     return best
 
 
-def autocast(device, precision: str):
-    """An autocast context for "auto", "float32" or "bfloat16" (resolved by ``resolve_precision``)."""
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """An autocast context for "auto", "float32" or "bfloat16" (see ``resolve_precision``)."""
     import torch
 
-    on = resolve_precision(device, precision) == "bfloat16"
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=on)
+    enabled = resolve_precision(device, precision) == "bfloat16"
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
-def resolve_precision(device, precision: str) -> str:
-    """ "auto" becomes bfloat16 where its matrix products are measured at least 1.5 times as fast.
+def resolve_precision(device: torch.device, precision: str) -> str:
+    """The precision to compute in, "float32" or "bfloat16"; anything but "auto" is returned as it is.
 
-    CPUs with AVX-512 BF16 or AMX reach about 4 times; those without emulate it, many times slower.
-    The two cases lie so far apart that the choice does not change from run to run on a machine.
+    "auto" becomes bfloat16 where its matrix products are measured at least 1.5 times as fast. CPUs
+    with AVX-512 BF16 or AMX reach about 4 times; others emulate it and are many times slower. The
+    two cases are so far apart that the choice is the same on every run on one machine.
     """
     if precision != "auto":
         return precision
@@ -108,10 +119,10 @@ def resolve_precision(device, precision: str) -> str:
 
 @contextlib.contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Use ``count`` CPU threads inside the block.
+    """Use ``count`` CPU threads inside the block, then as many as before.
 
-    Layers of a few hundred units gain nothing from a second thread, and where another program has
-    the other core every small product waits for it: 15 times slower has been seen.
+    Layers of a few hundred units gain nothing from a second thread. If another program occupies the
+    second core, every small product waits for it: up to 15 times slower has been measured.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""The one exception that a user should ever see: a value, the rule it breaks, and the remedy."""
+"""The one exception that users see: a value, the rule that it breaks, and the remedy."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Iterable
 
 
 class BadInput(ValueError):
-    """Something given from outside cannot be used.
+    """Input from outside (a file, a setting, an argument) that cannot be used.
 
-    Its text is a single line: the value, the rule that it breaks, and what to do about it. The
-    command line prints it and exits with code 2; nothing has been half-written when it is raised.
+    The message is a single line: the value, the rule that it breaks, and what to do about it. The
+    command line prints it and exits with code 2. No file is left half-written when it is raised.
     """
 
     def __init__(self, value: str, rule: str, remedy: str):
         self.value, self.rule, self.remedy = value, rule, remedy
         super().__init__(" ".join(f"{value}: {rule}; {remedy}".split()))
 
-    def __reduce__(self):  # three arguments in, so that it survives a process pool
+    def __reduce__(self) -> tuple:  # pickles the three arguments, so that it crosses a process pool
         return type(self), (self.value, self.rule, self.remedy)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A remedy for an unknown word: the closest known one, then all of them."""
+    """A remedy for an unknown word: the most similar known word, then all known words."""
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""

@@ -1,23 +1,25 @@
-"""The symbols of the project, in one place, and the batches that travel between its modules.
+"""The symbols of the project, in one place, and the batches that its modules exchange.
 
 Symbols (the paper's, where it has one):
 
     S_u the history of user u
-    B   users (rows) of a batch
-    N   items of the catalogue, numbered 0..N-1; PAD_ITEM = -1 fills short histories
-    L   items of a history, oldest first, at most 20
-    m   code levels of a semantic ID (4)
-    K   codes a level (256)
-    V   tokens of the vocabulary: PAD, BOS, ANSWER, then m*K codes; V = 3 + m*K
-    W   beams a user (20)
+    B   number of users (or examples) in a batch
+    N   number of items in the catalogue, numbered 0..N-1; PAD_ITEM = -1 fills short histories
+    L   number of items in a history, oldest first, at most 20
+    m   number of code levels of a semantic ID (4)
+    K   number of codes per level (256)
+    V   number of tokens in the vocabulary: PAD, BOS, ANSWER, then m*K codes; V = 3 + m*K
+    W   number of beams per user (20)
     d   width of the backbone (d_model)
     d_w width of the text embeddings
     x, z, h_d, e_k   RQ-VAE: input, latent, residual at level d, codebook entry (eqs 4-8)
-    t   what stands for an item: the mean of its m code embeddings, plus its own vector if it has one
-    l   thoughts before the answer, G rollouts a user, s_i state, r_i residual, o_i thought
+    t   representation of an item: the mean of its m code embeddings, plus its item vector if it has one
+    l   number of thoughts before the answer
+    G   number of rollouts per user
+    s_i, r_i, o_i   state, residual and thought of step i
 
-Tokens: the code k of level j (both from 0) is token ``FIRST_CODE + j*K + k``. Levels have their own
-tokens, so that a token says by itself at which level it stands.
+Tokens: code k of level j (both from 0) is token ``FIRST_CODE + j*K + k``. Each level has different
+tokens, so that a token alone tells its level.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ PAD_ITEM = -1
 
 
 class Prefixes(NamedTuple):
-    """Examples of "history, then target", as integer tensors on one device.
+    """Examples of a history and the item that follows it, as integer tensors on one device.
 
     Histories are item indices, oldest first, filled on the right with ``PAD_ITEM``.
     """
@@ -66,7 +68,7 @@ class Prefixes(NamedTuple):
 
 
 class Splits(NamedTuple):
-    """Leave-one-out: the last item of a user is test, the one before validation, the rest train."""
+    """A leave-one-out split: a user's last item is for the test, the one before it for validation."""
 
     train: Prefixes
     valid: Prefixes
@@ -78,17 +80,20 @@ class Splits(NamedTuple):
 
 
 class Beams(NamedTuple):
-    """The answers of a beam search, best first.
+    """The k best items of a beam search for each user, best first.
 
-    A user with fewer than k reachable items has ``item`` -1 and ``score`` -inf in the last places.
+    A user with fewer than k reachable items has ``item`` -1 and ``score`` -inf in the last columns.
     """
 
     item: Tensor  # (B, k) int64
     score: Tensor  # (B, k) float32, log P(item's codes | history), a sum of m log-probabilities
 
 
-def check_shape(name: str, tensor, *expected: int | None) -> None:
-    """Raise ``ValueError`` unless ``tensor`` has the shape ``expected`` (None: any size)."""
+def check_shape(name: str, tensor: Tensor, *expected: int | None) -> None:
+    """Raise ``ValueError`` unless ``tensor`` has the shape ``expected`` (None: any size).
+
+    ``name`` names the tensor in the message.
+    """
     shape = tuple(tensor.shape)
     fits = len(shape) == len(expected) and all(e in (None, s) for s, e in zip(shape, expected, strict=False))
     if not fits:

@@ -1,0 +1,1 @@
+"""Ranking metrics, and one evaluator for every model."""

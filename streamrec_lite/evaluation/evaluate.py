@@ -1,6 +1,6 @@
-"""One evaluator for every model: full ranking over all items, the history not excluded.
+"""One evaluator for every model: full ranking over all items, with the history not excluded.
 
-A model hands out its k best items for each user; an item outside that list is a miss.
+A model returns its k best items for each user; a target outside that list is a miss.
 """
 
 from __future__ import annotations
@@ -17,16 +17,18 @@ from .metrics import mean_metrics, rank_of_target
 
 
 class Recommender(Protocol):
-    """Whatever can be evaluated."""
+    """A model that can be evaluated: it has a method ``topk``."""
 
     def topk(self, prefixes: Prefixes, k: int) -> Tensor:
-        """The k best items a user, best first: (B, k) int64, -1 where there is nothing more."""
+        """The k best items for each user, best first: (B, k) int64, -1 where there are fewer than k."""
         ...
 
 
 class Evaluation(NamedTuple):
+    """The result of ``evaluate`` for n examples."""
+
     metrics: dict[str, float]  # R@5, R@10, N@5, N@10
-    ranks: Tensor  # (n,) int64 on the CPU, in the order of the prefixes; 0: not among the first k
+    ranks: Tensor  # (n,) int64 on the CPU, in the order of the prefixes; 1 is best, 0: not among the first k
     users_per_second: float
 
 
@@ -38,11 +40,16 @@ def evaluate(
     batch_size: int = 256,
     progress: bool = False,
 ) -> Evaluation:
-    """Rank all items for each of ``prefixes`` and score the place of the target.
+    """The metrics of a recommender on ``prefixes``, and the rank of every target.
 
-    Users are taken in batches of similar history length, so that padding is not computed; ``ranks``
-    is in the order of ``prefixes`` all the same. The metrics with k below 10 are those of a list of
-    k items. A recommender that breaks its promise (shape, an item twice) is a ``ValueError``.
+    Batches hold histories of similar length, so that little padding is computed.
+
+    Args:
+        recommender: the model; ``ValueError`` if its lists have another shape or name an item twice.
+        prefixes: n examples, histories (n, L) and targets (n,), on the device of the model.
+        k: length of the lists. With k < 10 the metrics are those of a list of k items.
+        batch_size: examples per call of the model.
+        progress: show a progress bar.
     """
     ranks = torch.zeros(prefixes.n_examples, dtype=torch.int64)
     bar = None
@@ -63,9 +70,9 @@ def evaluate(
     return Evaluation(mean_metrics(ranks), ranks, prefixes.n_examples / max(seconds, 1e-9))
 
 
-def check_topk(topk: Tensor, rows: int, k: int) -> None:
-    """Raise ``ValueError`` unless ``topk`` is (rows, k) without an item twice in a row (-1 may repeat)."""
-    check_shape("topk", topk, rows, k)
+def check_topk(topk: Tensor, users: int, k: int) -> None:
+    """Raise ``ValueError`` unless ``topk`` is (users, k) with no item twice in a list (-1 may repeat)."""
+    check_shape("topk", topk, users, k)
     ordered = topk.sort(dim=1).values
     twice = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
     if bool(twice.any()):

@@ -1,7 +1,7 @@
-"""Ranking metrics with one right answer a user, and what tells a difference from luck.
+"""Ranking metrics with one relevant item per user, and tests of whether a difference is significant.
 
-Leave-one-out has a single relevant item, so Recall@k is whether it stands in the first k places and
-NDCG@k is ``1 / log2(1 + rank)`` of it: the ideal DCG is 1. Everything is computed from the rank.
+With one relevant item, Recall@k is 1 if the item is among the first k, and NDCG@k is
+``1 / log2(1 + rank)`` if it is, since the ideal DCG is 1. Both are computed from the rank (1 is best).
 """
 
 from __future__ import annotations
@@ -12,34 +12,35 @@ from typing import TYPE_CHECKING
 from ..common.errors import BadInput, did_you_mean
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
     from torch import Tensor
 
 METRIC_NAMES = ("R@5", "R@10", "N@5", "N@10")
 
 
 def rank_of_target(topk: Tensor, target: Tensor) -> Tensor:
-    """Place of the target in a list: ``topk`` (B, k) items, -1 where nothing; ``target`` (B,).
+    """Rank of the target in a list of items: (B,) int64, 1 is best, 0 if the target is not in the list.
 
-    Returns (B,) int64, 1-based; 0 means that the target is not in the list. An item that a list
-    names twice counts at its first place.
+    ``topk`` (B, k) items, -1 where the list is shorter; ``target`` (B,). If a list names an item
+    twice, its first position counts.
     """
     hit = topk == target[:, None]
-    place = hit.long().argmax(dim=1) + 1
-    return place * (hit.any(dim=1) & (target >= 0))
+    rank = hit.long().argmax(dim=1) + 1
+    return rank * (hit.any(dim=1) & (target >= 0))
 
 
 def recall_at(ranks: Tensor, k: int) -> Tensor:
-    """1.0 where the target stands in the first k places, else 0.0: ``ranks`` (B,) -> (B,) float64."""
+    """Recall@k: 1.0 where the target is among the first k, else 0.0. ``ranks`` (B,) -> (B,) float64."""
     return ((ranks >= 1) & (ranks <= k)).double()
 
 
 def ndcg_at(ranks: Tensor, k: int) -> Tensor:
-    """``1 / log2(1 + rank)`` in the first k places, else 0.0: ``ranks`` (B,) -> (B,) float64."""
+    """NDCG@k: ``1 / log2(1 + rank)`` for ranks up to k, else 0.0. ``ranks`` (B,) -> (B,) float64."""
     return recall_at(ranks, k) / (1 + ranks.clamp_min(1).double()).log2()
 
 
 def metric_per_user(ranks: Tensor, metric: str) -> Tensor:
-    """A metric by its name, for every user: ``ranks`` (B,), one of ``METRIC_NAMES`` -> (B,) float64."""
+    """One of ``METRIC_NAMES`` for every user: ``ranks`` (B,) -> (B,) float64."""
     if metric not in METRIC_NAMES:
         raise BadInput(f"metric {metric!r}", "unknown metric", did_you_mean(metric, METRIC_NAMES))
     kind, k = metric.split("@")
@@ -49,11 +50,11 @@ def metric_per_user(ranks: Tensor, metric: str) -> Tensor:
 def mean_metrics(
     ranks: Tensor, ks: tuple[int, ...] = (5, 10), group_size: Tensor | None = None
 ) -> dict[str, float]:
-    """Means over users: ``{"R@5", "R@10", "N@5", "N@10"}`` for ``ks=(5, 10)``.
+    """Means over users: ``{"R@5", "R@10", "N@5", "N@10"}`` for ``ks=(5, 10)``; zeros without users.
 
-    ``group_size`` (B,): how many items share the ID that was ranked for the target. A model that
-    ranks IDs cannot tell those items apart, so a hit counts 1/g at the level of items; without
-    this, collisions would pass for skill. No users gives zeros.
+    ``ranks`` (B,) as from ``rank_of_target``. ``group_size`` (B,): the number g of items that share
+    the target's ID. A model that ranks IDs cannot tell those items apart, so a hit counts only 1/g;
+    otherwise ID collisions would increase the metrics.
     """
     weight = 1.0 if group_size is None else 1.0 / group_size.clamp_min(1).double()
     values = {f"R@{k}": recall_at(ranks, k) * weight for k in ks}
@@ -61,15 +62,24 @@ def mean_metrics(
     return {name: float(value.mean()) if len(ranks) else 0.0 for name, value in values.items()}
 
 
-def paired_bootstrap(a, b, resamples: int = 2000, seed: int = 0) -> dict:
-    """Is model a better than model b on the same users? ``a``, ``b``: (n,) values a user.
+def paired_bootstrap(
+    a: ArrayLike, b: ArrayLike, resamples: int = 2000, seed: int = 0
+) -> dict[str, float | None]:
+    """Tests whether model a is better than model b on the same users, by a paired bootstrap.
 
-    Users are drawn with replacement, and each keeps both of its values. Returns
-    ``mean_difference`` (a minus b), ``low`` and ``high`` (the 95 % percentile interval), ``relative``
-    (the difference as a share of b's mean; None if that is 0) and the two-sided ``p``.
+    Users are drawn with replacement, and both values of a user are drawn together. The mean of a
+    resample depends only on how often each distinct difference occurs in it. So these counts are
+    drawn, by one multinomial draw per resample: the same distribution, but fast for many users.
 
-    The mean of a resample depends only on how often each distinct difference was drawn, so those
-    counts are drawn (one multinomial a resample): the same distribution, whatever the users' number.
+    Args:
+        a: (n,) the metric of model a for each user.
+        b: (n,) the metric of model b for the same users; ``ValueError`` for another number of users.
+        resamples: number of bootstrap resamples.
+        seed: of the random draws.
+
+    Returns:
+        ``mean_difference`` (a minus b), ``low`` and ``high`` (the 95 % percentile interval),
+        ``relative`` (the difference divided by b's mean; None if that is 0), the two-sided ``p``.
     """
     import numpy as np
 
@@ -94,9 +104,9 @@ def paired_bootstrap(a, b, resamples: int = 2000, seed: int = 0) -> dict:
 
 
 def gain_in_std_errors(a: Tensor, b: Tensor) -> float:
-    """By how many of its standard errors the mean of a - b lies above 0: (n,) values a user, the same users.
+    """The mean of a - b, in units of its standard error; ``a``, ``b``: (n,) values of the same users.
 
-    0 where a and b are equal, whatever the users; infinite where all users differ by the same amount.
+    0 if the mean difference is 0; infinite if the difference is the same for all users.
     """
     difference = (a - b).double()
     gain, error = difference.mean(), difference.std() / len(difference) ** 0.5
@@ -104,14 +114,14 @@ def gain_in_std_errors(a: Tensor, b: Tensor) -> float:
 
 
 def mean_and_deviation(rows: list[dict[str, float]]) -> dict[str, dict[str, float | None]]:
-    """Mean and sample standard deviation over seeds, a key at a time.
+    """Mean and sample standard deviation over seeds (one row per seed), for each key.
 
-    ``[{"N@10": 0.1}, {"N@10": 0.3}]`` gives ``{"N@10": {"mean": 0.2, "sd": 0.1414}}``; a single row
-    has no deviation (None). The rows must have the same keys.
+    ``[{"N@10": 0.1}, {"N@10": 0.3}]`` gives ``{"N@10": {"mean": 0.2, "sd": 0.1414}}``. With a single
+    row the deviation is None. ``ValueError`` unless all rows have the same keys.
     """
     if not rows or any(row.keys() != rows[0].keys() for row in rows):
         raise ValueError("mean_and_deviation needs at least one row, all with the same keys")
-    summary = {}
+    summary: dict[str, dict[str, float | None]] = {}
     for key in rows[0]:
         values = [row[key] for row in rows]
         mean = math.fsum(values) / len(values)
@@ -122,11 +132,9 @@ def mean_and_deviation(rows: list[dict[str, float]]) -> dict[str, dict[str, floa
 
 
 def rank_by_score(items: Tensor, scores: Tensor) -> Tensor:
-    """The place of each row's item (B,) by its scores (B, N): (B,) int64, 1 is best.
-
-    Counted in 32 bits: torch adds up truth values so eight times as fast as in 64.
-    """
+    """Rank of each user's item (B,) among all items by its scores (B, N): (B,) int64, 1 is best."""
     import torch
 
-    own = scores.gather(1, items[:, None])
-    return 1 + (scores > own).sum(dim=1, dtype=torch.int32).long()
+    own_score = scores.gather(1, items[:, None])
+    # torch sums booleans eight times as fast into 32 bits as into 64
+    return 1 + (scores > own_score).sum(dim=1, dtype=torch.int32).long()
