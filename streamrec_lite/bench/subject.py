@@ -16,7 +16,7 @@ from ..data.sequences import leave_one_out
 from ..data.sources import load_dataset
 from ..inference.recommender import StreamRec
 from ..model.backbone import Backbone
-from ..running.artifacts import read_dataset
+from ..data.saved import read_dataset
 from ..running.store import DONE
 from ..tokenizer.collisions import repair_collisions
 from ..tokenizer.embeddings import embed_items

@@ -60,9 +60,16 @@ def reproduce(
     engine: Annotated[str, typer.Option(help="local; ray comes later.")] = "local",
     only: Annotated[list[str] | None, typer.Option(help="A stage to run; repeat it for several.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="A setting, KEY=VALUE; repeat it.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Discard what the stages wrote first.")] = False,
+    branch: Annotated[
+        str,
+        typer.Option(help="Try the settings in the run OUT@NAME; finished stages that stay the same are reused."),
+    ] = "",
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Do finished stages anew where these settings change them.")
+    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Discard all stages of the run first.")] = False,
 ) -> None:
-    """Run all stages through their notebooks and print the table. Done stages are skipped."""
+    """Run all stages through their notebooks and print the table. Finished stages are skipped."""
     from ..running.reproduce import reproduce_all
 
     results = reproduce_all(
@@ -72,6 +79,8 @@ def reproduce(
         out=out,
         overrides=set_ or [],
         only=only or [],
+        branch=branch,
+        replace=replace,
         fresh=fresh,
         gpus=_integer("--gpus", gpus),
         jobs=_integer("--jobs", jobs),

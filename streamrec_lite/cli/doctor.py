@@ -60,7 +60,7 @@ def _hardware() -> list[tuple[str, str, str]]:
 
 
 def _places() -> list[tuple[str, str, str]]:
-    from ..running.executors import notebooks_folder
+    from ..running.notebooks import notebooks_folder
 
     free = shutil.disk_usage(Path.cwd()).free / 2**30
     low = "" if free >= SPACE_NEEDED else f"a run needs up to {SPACE_NEEDED} GiB: free some"

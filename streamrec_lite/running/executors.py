@@ -1,26 +1,29 @@
-"""The side of `streamrec reproduce` that hands its work to worker processes and shows progress.
+"""Jobs in processes of their own, several at a time: notebooks to execute, stages to do.
 
-A job is a notebook to execute or baselines to train. Where one fails, the others are still done.
+Every job is one process, forked from a server that has papermill loaded. A process that dies has failed
+its own job and no other. If the parent is killed its jobs end, and their kernels notice within a second.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing
 import os
-import select
-import subprocess
-import sys
+import signal
+import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import Any
 
-from .. import __version__
 from ..common.device import format_duration
 from ..common.errors import BadInput
-from ..config.sections import fingerprint
-from .notebooks import METADATA
+from .notebooks import execute, failure
+from .progress import Progress, Tail
 
 LOG = ".worker.log"
 
@@ -33,269 +36,186 @@ class StageFailed(RuntimeError):
         self.trace = trace
 
     @classmethod
-    def of(cls, failures: list[Exception]) -> StageFailed:
+    def of(cls, failures: list[Exception]) -> Exception:
         """One error for several, with all that they say."""
         if len(failures) == 1:
             return failures[0]
-        trace = "\n".join(f"{failure}\n{getattr(failure, 'trace', '')}" for failure in failures)
+        trace = "\n".join(f"{one}\n{getattr(one, 'trace', '')}" for one in failures)
         whole = cls(f"{len(failures)} failures: {'; '.join(map(str, failures))}", trace)
-        for note in [note for failure in failures for note in getattr(failure, "__notes__", [])]:
+        for note in [note for one in failures for note in getattr(one, "__notes__", [])]:
             whole.add_note(note)
         return whole
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What a worker is asked (see ``papermill_runner``).
+    """What a process is asked to do.
 
-    label    what it is, for the person who waits: "TIGER, seed 0"
-    what     how it is done: "notebook 04_fast_thinking.ipynb"
-    request  JSON-able
-    log      a growing JSONL file whose epochs are shown meanwhile
-    page     what there is to look at in the end
-    seed     the seed that cannot go on if this fails
+    label       what it is, for the person who waits: "TIGER, seed 0"
+    what        how it is done: "notebook 04_fast_thinking.ipynb"
+    parameters  of a notebook; they open the run
+    notebook    (source, target, hash), or None
+    stages      records of the stage table to do in the process instead, with the parameters' seed
+    log         a growing JSONL file whose epochs are shown meanwhile
     """
 
     label: str
     what: str
-    request: dict
+    parameters: dict
+    notebook: tuple[Path, Path, str] | None = None
+    stages: tuple[str, ...] = ()
     log: Path | None = None
-    page: Path | None = None
-    seed: int | None = None
 
 
-def notebooks_folder() -> Path:
-    """Where the tutorial's notebooks are: as STREAMREC_NOTEBOOKS says, else beside the package,
-    installed with it, or here."""
-    given = os.environ.get("STREAMREC_NOTEBOOKS")
-    places = (
-        [Path(given)]
-        if given
-        else [
-            Path(__file__).resolve().parents[2] / "notebooks",
-            Path(sys.prefix) / "share" / "streamrec_lite" / "notebooks",
-            Path("notebooks"),
-        ]
-    )
-    for place in places:
-        if any(place.glob("[0-9][0-9]_*.ipynb")):
-            return place
-    rule = "the tutorial's notebooks (00_start_here.ipynb, ...) are not there"
-    raise BadInput(str(places[0]), rule, "install from a clone with `pip install -e .`, or run in its folder")
+def do_stages(names: tuple[str, ...], label: str, parameters: dict) -> dict:
+    """Do records of the stage table in the run that the parameters open; "results" gathers the rows."""
+    from .run import open_run
+    from .stages import ensure, run_results
 
-
-def notebook_hash(source: Path, stage_hashes: list, seed: int | None, preset: str) -> str:
-    """What decides a notebook's output: its cells, the stages it shows, its seed, this version.
-
-    Opening and saving a notebook changes its outputs and IDs, which do not count.
-    """
+    p = parameters
     try:
-        cells = json.loads(source.read_text(encoding="utf-8"))["cells"]
-        text = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadInput(str(source), f"not a notebook ({error})", "restore it from the repository") from None
-    return fingerprint(text, stage_hashes, seed, preset, __version__)
+        run = open_run(p["run_dir"], p["dataset"], p["preset"], p["overrides"], p["seeds"])
+        for name in names:
+            run_results(run) if name == "results" else ensure(run, name, p["seed"])
+        return {"ok": True}
+    except BadInput as error:
+        return failure("bad-input", str(error), traceback.format_exc())
+    except Exception as error:  # a training that diverged, say: the caller reports it, others go on
+        line = (str(error).strip().splitlines() or [""])[-1]
+        return failure("failed", f"{label}: {type(error).__name__}: {line}", traceback.format_exc())
 
 
-def notebook_done(target: Path, hash_: str) -> bool:
-    """Was the notebook executed for this hash, and its HTML written?"""
-    if not target.with_suffix(".html").is_file():
-        return False
-    try:
-        found = json.loads(target.read_text(encoding="utf-8"))["metadata"][METADATA]["hash"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return found == hash_
+def _work(job: Job, surroundings: dict[str, str], log: Path, answers: Connection) -> None:
+    """The process: whatever prints goes to the log, the answer through the pipe."""
+    os.setsid()  # Ctrl-C is for the parent, which ends this process with all that it started
+    _end_with_parent()
+    os.environ.clear()
+    os.environ.update(surroundings)
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    if job.notebook:
+        source, target, hash_ = job.notebook
+        answer = execute(source, target, job.parameters, hash_)
+    else:
+        answer = do_stages(job.stages, job.label, job.parameters)
+    answers.send_bytes(json.dumps(answer).encode())
 
 
-class Worker:
-    """A process of ``papermill_runner``; it starts at once and loads papermill meanwhile.
+def _end_with_parent() -> None:
+    """Leave when the parent is gone, killed or not."""
+    parent = os.getppid()
 
-    ``surroundings``: what the process's environment shall say, e.g. which GPU it sees.
-    """
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        os._exit(1)
 
-    def __init__(self, folder: Path, surroundings: dict[str, str] | None = None):
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.surroundings = folder, surroundings or {}
-        self.job: Job | None = None
-        self.begin = 0.0
-        self._start()
+    threading.Thread(target=watch, daemon=True).start()
 
-    def _start(self) -> None:
-        paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
-        self.log = (self.folder / LOG).open("ab")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "streamrec_lite.running.notebooks"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **self.surroundings},
-            start_new_session=True,  # Ctrl-C is for the parent, which ends the worker
-        )
 
-    def give(self, job: Job) -> None:
-        self.job, self.begin = job, time.perf_counter()
-        request = json.dumps(job.request).encode() + b"\n"
-        try:
-            self._write(request)
-        except BrokenPipeError:  # the process died while it had nothing to do
-            self.close()
-            self._start()
-            self._write(request)
+class _Running:
+    """A job at work in a place: one of the GPUs, or of the shares of the cores."""
 
-    def _write(self, request: bytes) -> None:
-        self.process.stdin.write(request)
-        self.process.stdin.flush()
+    def __init__(self, job: Job, place: int, surroundings: dict[str, str], log: Path):
+        context: Any = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["papermill"])
+        self.job, self.place, self.begin = job, place, time.perf_counter()
+        self.tail = Tail(job.label, job.log)
+        self.answers, theirs = context.Pipe(duplex=False)
+        self.process = context.Process(target=_work, args=(job, surroundings, log, theirs), daemon=False)
+        self.process.start()
+        theirs.close()
 
-    def answer(self, timeout: float) -> dict | None:
-        """The answer to the job, or None if it is not there after ``timeout`` seconds.
-
-        A process that died has failed the job, and another one takes its place.
-        """
-        if not select.select([self.process.stdout], [], [], timeout)[0]:
+    def answer(self) -> dict | None:
+        """The answer, or None while the job is at work. A process that died has failed the job."""
+        if not self.answers.poll() and self.process.is_alive():
             return None
-        line = self.process.stdout.readline()
-        if not line:
-            message = f"{self.job.what}: its worker process ended with code {self.process.wait()}"
-            self.close()
-            self._start()
-            return {"ok": False, "kind": "failed", "message": message, "traceback": ""}
-        return json.loads(line)
+        try:
+            found = json.loads(self.answers.recv_bytes())
+        except EOFError:
+            self.process.join()
+            code = self.process.exitcode
+            found = failure("failed", f"{self.job.what}: its process ended with code {code}", "")
+        self.process.join(timeout=5)  # it has answered: let it end by itself
+        self.close()
+        return found
 
     def close(self) -> None:
-        """End the process at once, whatever it does: everything it works on survives that."""
-        with contextlib.suppress(ProcessLookupError):
-            self.process.kill()
-        self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout, self.log):
-            with contextlib.suppress(BrokenPipeError):
-                stream.close()
+        """End the process at once, with all that it started."""
+        if self.process.pid is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()
+        self.process.join()
+        self.answers.close()
 
 
-class Tail:
-    """Follows a training log and turns each new epoch into a line."""
-
-    def __init__(self, label: str, path: Path | None):
-        self.label, self.path, self.seen = label, path, None
-
-    def _text(self, ended: bool) -> str:
-        if self.path is None:
-            return ""
-        with contextlib.suppress(OSError):  # not begun yet, or done and moved
-            return self.path.read_text(encoding="utf-8")
-        if self.seen is not None or ended:  # before, a log there is that of an earlier run
-            final = self.path.parent.with_name(self.path.parent.name.removesuffix(".part"))
-            with contextlib.suppress(OSError):
-                return (final / self.path.name).read_text(encoding="utf-8")
-        return ""
-
-    def lines(self, ended: bool = False) -> list[str]:
-        """What is new. ``ended``: the job is, so that even a training too quick to follow is told of."""
-        text = self._text(ended)
-        if not text:
-            return []
-        rows = []
-        for line in text.splitlines():
-            with contextlib.suppress(ValueError):  # a line that is being written
-                rows.append(json.loads(line))
-        if self.seen is None:  # epochs of an earlier, killed call
-            self.seen = max((row.get("epoch", 0) for row in rows[:-1]), default=0)
-        fresh = [row for row in rows if row.get("epoch", 0) > self.seen]
-        if fresh:
-            self.seen = fresh[-1]["epoch"]
-        return [self._line(row) for row in fresh]
-
-    def _line(self, row: dict) -> str:
-        parts = [f"epoch {row['epoch']}"]
-        for key, text in (
-            ("loss", "loss {:.3f}"),
-            ("valid N@10", "valid N@10 {:.4f}"),
-            ("valid R@10", "R@10 {:.4f}"),
-            ("samples_per_second", "{:,.0f} samples/s"),
-        ):
-            if key in row:
-                parts.append(text.format(row[key]))
-        if "seconds_left" in row:
-            parts.append(f"at most {format_duration(row['seconds_left'])} left")
-        return f"  {self.label}: {', '.join(parts)}"
-
-
-class Progress:
-    """How far the whole batch is. ``total``: the jobs that were not done when it began."""
-
-    def __init__(self, total: int):
-        self.total, self.done, self.begin = total, 0, time.perf_counter()
-
-    def step(self) -> str:
-        """One job more has ended: "3 of 12 in 40.0 s, about 2 min 0 s left at this pace"."""
-        self.done, passed = self.done + 1, time.perf_counter() - self.begin
-        left = passed / self.done * max(0, self.total - self.done)
-        text = f"{self.done} of {max(self.total, self.done)} in {format_duration(passed)}"
-        return f"{text}, about {format_duration(left)} left at this pace" if left else text
-
-
-class Crew:
-    """Workers that do jobs side by side. What waits is begun in its order as soon as one is free.
+class LocalExecutor:
+    """Does jobs on this machine, as many at once as there are ``places``.
 
     Args:
-        start: starts the worker of a number, from 0; it is called when that one is first needed.
-        count: how many work at once.
+        places: what the environment of a job in each place shall say, e.g. which GPU it sees.
+        log: where the processes' output goes.
+        tell: prints a line for the person who waits.
+        total: how many jobs there are, for the estimate of the time left.
     """
 
-    def __init__(self, count: int, start: Callable[[int], Worker], tell: Callable[[str], None], total: int):
-        self.count, self.start, self.tell = count, start, tell
-        self.progress = Progress(total)
+    def __init__(
+        self, places: list[dict[str, str]], log: Path, tell: Callable[[str], None], total: int
+    ) -> None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self.places, self.log, self.tell, self.progress = places, log, tell, Progress(total)
         self.waiting: list[Job] = []
-        self.idle: list[Worker] = []
-        self.busy: dict[Worker, Tail] = {}
+        self.running: list[_Running] = []
 
     @property
-    def open(self) -> list[Job]:
-        """The jobs that have not ended."""
-        return self.waiting + [worker.job for worker in self.busy]
+    def open(self) -> bool:
+        """Does a job wait or run?"""
+        return bool(self.waiting or self.running)
 
     def step(self) -> list[tuple[Job, StageFailed | None]]:
-        """Hand out what waits, look at the workers for a quarter second; returns the jobs that ended.
+        """Start what waits, look at what runs for a quarter second; returns the jobs that ended.
 
         ``BadInput`` in one ends them all: it would be in the others too.
         """
-        while self.waiting and (self.idle or len(self.busy) < self.count):
-            worker = self.idle.pop(0) if self.idle else self.start(len(self.busy))
+        free = sorted({*range(len(self.places))} - {running.place for running in self.running})
+        for place in free[: len(self.waiting)]:
             job = self.waiting.pop(0)
             self.tell(f"{job.label}: {job.what} runs")
-            worker.give(job)
-            self.busy[worker] = Tail(job.label, job.log)
+            surroundings = {**os.environ, **self.places[place]}
+            self.running.append(_Running(job, place, surroundings, self.log))
+        wait([running.answers for running in self.running], timeout=0.25)
         ended = []
-        for worker in list(self.busy):
-            answer = worker.answer(0.25 / len(self.busy))
-            for line in self.busy[worker].lines(ended=answer is not None):
+        for running in list(self.running):
+            answer = running.answer()
+            for line in running.tail.lines(ended=answer is not None):
                 self.tell(line)
             if answer is not None:
-                del self.busy[worker]
-                self.idle.append(worker)
-                ended.append((worker.job, self._end(worker, answer)))
+                self.running.remove(running)
+                ended.append((running.job, self._ended(running, answer)))
         return ended
 
-    def _end(self, worker: Worker, answer: dict) -> StageFailed | None:
-        job = worker.job
+    def _ended(self, running: _Running, answer: dict) -> StageFailed | None:
+        job = running.job
         if answer.get("kind") == "bad-input":
             raise _bad_input(answer["message"])
         if not answer["ok"]:
             self.tell(f"{job.label}: FAILED ({self.progress.step()}): {answer['message']}")
             return StageFailed(answer["message"], answer["traceback"])
-        page = f", see {job.page}" if job.page else ""
-        took = format_duration(time.perf_counter() - worker.begin)
+        page = f", see {job.notebook[1].with_suffix('.html')}" if job.notebook else ""
+        took = format_duration(time.perf_counter() - running.begin)
         self.tell(f"{job.label}: done in {took}{page} ({self.progress.step()})")
         return None
 
     def close(self) -> None:
-        """End all workers at once."""
-        for worker in [*self.idle, *self.busy]:
-            worker.close()
+        """End all jobs at once."""
+        for running in self.running:
+            running.close()
 
 
 def _bad_input(line: str) -> BadInput:
-    """The ``BadInput`` whose text is ``line``: its three parts are joined by ": " and "; "."""
+    """The ``BadInput`` whose text is ``line``: its three parts are already joined."""
     error = BadInput("", "", "")
     error.args = (line,)
     return error

@@ -1,211 +1,140 @@
-"""The stages of a run, one function each: skipped if done, loaded either way.
-
-A notebook opens its run by ``open_run`` and calls its stage with one line; `streamrec reproduce`
-(``reproduction.py``) executes the notebooks.
-"""
+"""What the stages do that train TIGER and STREAM-Rec (see ``stage_table``): train, evaluate, keep a row."""
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 
-from .baseline_stages import run_baselines, run_mixture, run_neural, run_tuning
-from .run import (
-    CONTROLS,
-    MIXED,
-    Run,
-    control_dir,
-    control_hash,
-    grpo_dir,
-    grpo_hash,
-    open_run,
-    pretrain_dir,
-    pretrain_hash,
-    sft_dir,
-    sft_hash,
-    tiger_dir,
-    tiger_hash,
-    tokenizer_hash,
-)
-from .shared_stages import row_of, run_data, run_embeddings, run_neighbours, run_tokenizer
-from .store import done
-
-__all__ = [
-    "Run",
-    "open_run",
-    "run_baselines",
-    "run_controls",
-    "run_data",
-    "run_embeddings",
-    "run_grpo",
-    "run_mixture",
-    "run_neighbours",
-    "run_neural",
-    "run_pretrain",
-    "run_results",
-    "run_sft",
-    "run_tiger",
-    "run_tokenizer",
-    "run_tuning",
-]
+from ..baselines.tiger import train_tiger as fit_tiger
+from ..common.schemas import Splits
+from ..config.sections import Config
+from ..evaluation.evaluate import evaluate
+from ..inference.recommender import StreamRec
+from ..inference.state_guided import choose_weight
+from ..inference.thinking_study import ask_in_many_ways, control_config
+from ..model.backbone import Backbone
+from ..training.finetune import finetune
+from ..training.loop import Trained
+from ..training.optim import quicken_dropout
+from ..training.pretrain import pretrain
+from ..training.reinforce import reinforce
+from .run import Run
+from .shared_stages import save_row
+from .stages import run_data, run_neighbours, run_tokenizer
 
 
-def run_tiger(run: Run, seed: int = 0) -> dict:
-    """Train and evaluate TIGER: its row of results.json, with ``dir``, where its files are."""
-    if not done(run.dir / "tokenizer", tokenizer_hash(run) or "-"):
-        run_tokenizer(run)
-
-    def work(part: Path) -> None:
-        from ..baselines.tiger import train_tiger
-        from ..inference.recommender import StreamRec
-
-        tokenizer, (_, splits) = run_tokenizer(run), run_data(run)
-        result = train_tiger(splits, tokenizer, run.config, seed, part, run.device)
-        model = StreamRec(result.model, tokenizer, beams=run.config.evaluate.beams, device=run.device)
-        _keep_trained(run, result, model, splits, part)
-
-    return row_of(run, tiger_dir(run, seed), tiger_hash(run, seed), work)
-
-
-def run_pretrain(run: Run, seed: int = 0) -> dict:
-    """Stage 1: the row of STREAM-Rec-PT (see ``run_tiger``), with "direct", what its direct decoder does."""
-    if not done(run.dir / "tokenizer", tokenizer_hash(run) or "-"):
-        run_tokenizer(run)
-
-    def work(part: Path) -> None:
-        from ..inference.recommender import StreamRec
-        from ..training.pretrain import pretrain
-
-        tokenizer, (_, splits) = run_tokenizer(run), run_data(run)
-        result = pretrain(splits, tokenizer, run_neighbours(run), run.config, seed, part, run.device)
-        settings = {"beams": run.config.evaluate.beams, "device": run.device}
-        direct = StreamRec(result.model, tokenizer, **settings)
-        thoughts = run.config.pretrain.n_similar * tokenizer.m
-        slow = StreamRec(result.model, tokenizer, l=thoughts, think="greedy", **settings)
-        _keep_trained(run, result, slow, splits, part, direct=direct)
-
-    return row_of(run, pretrain_dir(run, seed), pretrain_hash(run, seed), work)
-
-
-def run_sft(run: Run, seed: int = 0) -> dict:
-    """Stage 2: the row of STREAM-Rec-SFT (see ``run_tiger``), with "guided", the state-guided scoring.
-
-    The row says too how many thoughts it writes ("l"), the state's weight ("w"), validation by weight
-    ("weights"), and what some test users get when it is asked in other ways ("question").
-    """
-    if not done(pretrain_dir(run, seed), pretrain_hash(run, seed) or "-"):
-        run_pretrain(run, seed)
-
-    def work(part: Path) -> None:
-        from .thinking_study import ask_in_many_ways
-
-        slow, result, splits = _finetuned(run, run.config, seed, part)
-        question = ask_in_many_ways(slow, splits.test.to(run.device), bootstrap=run.config.evaluate.bootstrap)
-        _keep_guided(run, result, slow, splits, part, {"question": question})
-
-    return row_of(run, sft_dir(run, seed), sft_hash(run, seed), work)
-
-
-def run_grpo(run: Run, seed: int = 0) -> dict:
-    """Stage 3: the row of STREAM-Rec-RL, which says what that of ``run_sft`` says, but for the "question"."""
-    if not done(sft_dir(run, seed), sft_hash(run, seed) or "-"):
-        run_sft(run, seed)
-
-    def work(part: Path) -> None:
-        import torch
-
-        from ..inference.recommender import StreamRec
-        from ..model.backbone import Backbone
-        from ..tokenizer.embeddings import similar_items
-        from ..training.reinforce import reinforce
-
-        tokenizer, (_, splits) = run_tokenizer(run), run_data(run)
-        model, reference = Backbone.load(sft_dir(run, seed)), Backbone.load(pretrain_dir(run, seed))
-        near = torch.from_numpy(similar_items(run_embeddings(run), run.config.grpo.K))
-        result = reinforce(
-            model, reference, splits, tokenizer, near, run.config, seed, part, device=run.device
-        )
-        l, beams = run.config.sft.l, run.config.evaluate.beams
-        slow = StreamRec(result.model, tokenizer, beams, l=l, think="greedy", device=run.device)
-        _keep_guided(run, result, slow, splits, part, {"best_block": result.best["epoch"]})
-
-    return row_of(run, grpo_dir(run, seed), grpo_hash(run, seed), work)
-
-
-def run_controls(run: Run, seed: int = 0) -> dict[str, dict]:
-    """The rows of ``question.CONTROLS``, by name; nothing unless the run's ``sft.controls`` says "all"."""
-    if run.config.sft.controls == "none":
-        return {}
-
-    def work(name: str, part: Path) -> None:
-        from ..baselines.tiger import train_tiger
-        from ..inference.recommender import StreamRec
-        from .thinking_study import control_config
-
-        config = control_config(run.config, name)
-        if name in ("deep-tiger", "item-tiger"):
-            tokenizer, (_, splits) = run_tokenizer(run), run_data(run)
-            items = name == "item-tiger"
-            result = train_tiger(splits, tokenizer, config, seed, part, run.device, items=items)
-            fast = StreamRec(result.model, tokenizer, beams=config.evaluate.beams, device=run.device)
-            _keep_trained(run, result, fast, splits, part)
-            return
-        slow, result, splits = _finetuned(run, config, seed, part)
-        _keep_guided(run, result, slow, splits, part)
-
-    return {
-        name: row_of(
-            run, control_dir(run, name, seed), control_hash(run, name, seed), functools.partial(work, name)
-        )
-        for name in CONTROLS
-    }
-
-
-def _finetuned(run: Run, config, seed: int, part: Path):
-    """(StreamRec, Trained, Splits) of a fine-tuning by ``config``, which starts at the run's stage 1."""
-    from ..inference.recommender import StreamRec
-    from ..model.backbone import Backbone
-    from ..training.finetune import finetune
-    from ..training.optim import quicken_dropout
-
-    tokenizer, (_, splits) = run_tokenizer(run), run_data(run)
-    model = quicken_dropout(Backbone.load(pretrain_dir(run, seed)), run.device)
-    neighbours = run_neighbours(run)
-    result = finetune(model, splits, tokenizer, neighbours, config, seed, part, device=run.device)
-    slow = StreamRec(
-        result.model, tokenizer, config.evaluate.beams, l=config.sft.l, think="greedy", device=run.device
+def recommender(run: Run, result: Trained, l: int | None = None, w: float = 0.0) -> StreamRec:
+    """The trained model as it is asked: with ``l`` greedy thoughts, or directly (None)."""
+    think = "none" if l is None else "greedy"
+    return StreamRec(
+        result.model,
+        run_tokenizer(run),
+        beams=run.config.evaluate.beams,
+        l=l or 0,
+        think=think,
+        w=w,
+        device=run.device,
     )
-    return slow, result, splits
 
 
-def _keep_guided(run: Run, result, slow, splits, part: Path, more: dict | None = None) -> None:
-    """Choose the state's weight on validation, and keep both ways to answer."""
-    from ..inference.recommender import StreamRec
-    from ..inference.state_guided import choose_weight
+def train_tiger(run: Run, name: str, seed: int, part: Path) -> None:
+    """TIGER: the encoder with the direct decoder."""
+    splits = run_data(run)[1]
+    result = fit_tiger(splits, run_tokenizer(run), run.config, seed, part, run.device)
+    keep_trained(run, result, recommender(run, result), splits, part)
 
+
+def train_pretrain(run: Run, name: str, seed: int, part: Path) -> None:
+    """Stage 1: both decoders on one encoder; the row is the thinking decoder's, "direct" the other's."""
+    splits, tokenizer = run_data(run)[1], run_tokenizer(run)
+    result = pretrain(splits, tokenizer, run_neighbours(run), run.config, seed, part, run.device)
+    slow = recommender(run, result, l=run.config.pretrain.n_similar * tokenizer.m)
+    keep_trained(run, result, slow, splits, part, direct=recommender(run, result))
+
+
+def train_sft(run: Run, name: str, seed: int, part: Path) -> None:
+    """Stage 2: annotation and fine-tuning, and the study of how much thinking helps."""
+    result, splits = _finetuned(run, run.config, seed, part)
+    slow = recommender(run, result, l=run.config.sft.l)
+    question = ask_in_many_ways(slow, splits.test.to(run.device), bootstrap=run.config.evaluate.bootstrap)
+    keep_guided(run, result, slow, splits, part, {"question": question})
+
+
+def train_grpo(run: Run, name: str, seed: int, part: Path) -> None:
+    """Stage 3: reinforcement of the fine-tuned model."""
+    splits, tokenizer = run_data(run)[1], run_tokenizer(run)
+    model, reference = Backbone.load(run.folder("sft", seed)), Backbone.load(run.folder("pretrain", seed))
+    near = run_neighbours(run, run.config.grpo.K)
+    result = reinforce(model, reference, splits, tokenizer, near, run.config, seed, part, device=run.device)
+    slow = recommender(run, result, l=run.config.sft.l)
+    keep_guided(run, result, slow, splits, part, {"best_block": result.best["epoch"]})
+
+
+def train_control(run: Run, name: str, seed: int, part: Path) -> None:
+    """A control of ``thinking_study``: another model with as many updates."""
+    config = control_config(run.config, name)
+    if name in ("deep-tiger", "item-tiger"):
+        splits, items = run_data(run)[1], name == "item-tiger"
+        result = fit_tiger(splits, run_tokenizer(run), config, seed, part, run.device, items=items)
+        keep_trained(run, result, recommender(run, result), splits, part)
+        return
+    result, splits = _finetuned(run, config, seed, part)
+    keep_guided(run, result, recommender(run, result, l=config.sft.l), splits, part)
+
+
+def _finetuned(run: Run, config: Config, seed: int, part: Path) -> tuple[Trained, Splits]:
+    """A fine-tuning by ``config``, which starts at the run's stage 1, and the split."""
+    splits, tokenizer, neighbours = run_data(run)[1], run_tokenizer(run), run_neighbours(run)
+    model = quicken_dropout(Backbone.load(run.folder("pretrain", seed)), run.device)
+    result = finetune(model, splits, tokenizer, neighbours, config, seed, part, device=run.device)
+    return result, splits
+
+
+def keep_guided(
+    run: Run, result: Trained, slow: StreamRec, splits: Splits, part: Path, more: dict | None = None
+) -> None:
+    """Choose the last state's weight on validation, and keep the row of both ways to answer.
+
+    Args:
+        run: the run.
+        result: the trained model.
+        slow: it, asked with its thoughts and without the state's scores.
+        splits: of the data set.
+        part: the stage's folder.
+        more: what else the row says.
+    """
     users = splits.valid.to(run.device)
     w, weights = choose_weight(slow.model, slow.tokenizer, users, slow.l, slow.beams)
-    guided = StreamRec(
-        slow.model, slow.tokenizer, slow.beams, l=slow.l, think="greedy", w=w, device=run.device
-    )
+    guided = recommender(run, result, l=slow.l, w=w)
     more = {"l": slow.l, "w": w, "weights": weights, **(more or {})}
-    _keep_trained(run, result, slow, splits, part, more, guided=guided)
+    keep_trained(run, result, slow, splits, part, more, guided=guided)
 
 
-def _keep_trained(run: Run, result, model, splits, part: Path, more: dict | None = None, **others) -> None:
+def keep_trained(
+    run: Run,
+    result: Trained,
+    model: StreamRec,
+    splits: Splits,
+    part: Path,
+    more: dict | None = None,
+    **others: StreamRec,
+) -> None:
     """Save a trained model with its row of results.json.
 
-    ``more``: what else the row says. ``others``: further ways to ask the model, by name; their ranks
-    are kept as "NAME test", like the first way's as "test".
+    Args:
+        run: the run.
+        result: the trained model.
+        model: it, as it is asked for the row.
+        splits: of the data set.
+        part: the stage's folder.
+        more: what else the row says.
+        others: further ways to ask it, by name; their ranks are kept as "NAME test", beside "test".
     """
-    from ..evaluation.evaluate import evaluate
-    from .artifacts import save_row
 
-    def asked(recommender) -> tuple[dict, dict]:
+    def asked(one: StreamRec) -> tuple[dict, dict]:
         parts = {"valid": splits.valid.to(run.device), "test": splits.test.to(run.device)}
         size = run.config.evaluate.batch_size
-        results = {name: evaluate(recommender, part, batch_size=size) for name, part in parts.items()}
-        answer = {name: result.metrics for name, result in results.items()}
+        results = {name: evaluate(one, part, batch_size=size) for name, part in parts.items()}
+        answer: dict = {name: result.metrics for name, result in results.items()}
         answer["users_per_second"] = results["test"].users_per_second
         return answer, {name: result.ranks for name, result in results.items()}
 
@@ -223,17 +152,3 @@ def _keep_trained(run: Run, result, model, splits, part: Path, more: dict | None
         row[name], seen = asked(other)
         ranks |= {f"{name} {split}": values for split, values in seen.items()}
     save_row(part, row, ranks)
-
-
-def run_results(run: Run) -> dict:
-    """Gather the rows of all models in results.json and table2.md; returns what results.json holds.
-
-    ``BadInput`` if a model of this release has no row yet.
-    """
-    from .results import check_rows, write_results
-
-    check_rows(run)  # before minutes are spent on mixtures
-    for stage in MIXED:
-        for seed in run.seeds:
-            run_mixture(run, stage, seed)
-    return write_results(run)

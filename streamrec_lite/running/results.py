@@ -1,4 +1,4 @@
-"""results.json and table2.md: every model's row, mean and deviation over seeds, and what is luck."""
+"""results.json and table2.md: every model's row, mean and deviation over seeds, and paired intervals."""
 
 from __future__ import annotations
 
@@ -6,75 +6,38 @@ import datetime
 import shlex
 from pathlib import Path
 
-from ..common.device import derive_seed, describe_machine, format_duration
+from ..common.device import derive_seed, describe_machine
 from ..common.errors import BadInput
 from ..common.files import read_json, read_tensors, write_json, write_text
 from ..config.sections import fingerprint
 from ..evaluation.metrics import METRIC_NAMES, mean_and_deviation, metric_per_user, paired_bootstrap
-from .run import (
-    CONTROLS,
-    COUNTING,
-    FORMAT,
-    MIXED,
-    NEURAL,
-    ORACLE,
-    SEEDED,
-    Run,
-    control_dir,
-    control_hash,
-    counting_hash,
-    counting_names,
-    mixed_dir,
-    mixed_hash,
-    mixed_name,
-    neural_dir,
-    neural_hash,
-    tuning_dir,
-    tuning_hash,
-)
-from .store import done
+from ..evaluation.results_table import REFERENCE, table2
+from .run import Run
+from .stage_table import CONTROLS, FORMAT, NEURAL, ORACLE, STAGES, TABLE
 
-REFERENCE = "TIGER"
 GUIDED = {m: f"{m}, state-guided" for m in ("STREAM-Rec-SFT", "STREAM-Rec-RL")}  # states score items too
 
-# Table 2 of the paper: R@5, R@10, N@5, N@10 on Instruments, then on Scientific (Amazon 2023).
-PAPER = {
-    "Caser": (0.0151, 0.0256, 0.0094, 0.0128, 0.0098, 0.0167, 0.0062, 0.0085),
-    "GRU4Rec": (0.0230, 0.0353, 0.0152, 0.0191, 0.0166, 0.0251, 0.0116, 0.0143),
-    "SASRec": (0.0352, 0.0556, 0.0220, 0.0286, 0.0255, 0.0384, 0.0158, 0.0200),
-    "BERT4Rec": (0.0257, 0.0414, 0.0162, 0.0212, 0.0170, 0.0277, 0.0106, 0.0141),
-    "TIGER": (0.0333, 0.0532, 0.0215, 0.0279, 0.0240, 0.0382, 0.0153, 0.0199),
-    "STREAM-Rec-PT": (0.0218, 0.0316, 0.0139, 0.0170, 0.0196, 0.0315, 0.0124, 0.0162),
-    "STREAM-Rec-SFT": (0.0367, 0.0562, 0.0244, 0.0307, 0.0249, 0.0390, 0.0159, 0.0204),
-    "STREAM-Rec-RL": (0.0398, 0.0608, 0.0261, 0.0329, 0.0264, 0.0424, 0.0169, 0.0221),
-}
 
-
-def row_folders(run: Run) -> dict[str, dict[str, tuple[Path, str | None]]]:
-    """Folder and hash of each model's rows: model -> seed as text -> (folder, hash).
+def model_rows(run: Run) -> dict[str, dict[str, tuple[str, int | None]]]:
+    """Where each model's rows come from: model -> seed as text -> (record of the stage table, seed).
 
     Models that only count are the same for every seed and stand under "0".
     """
-    folders = {name: {"0": (run.dir / "baselines" / name, counting_hash(run, name))} for name in COUNTING}
-    for name in NEURAL:
-        rows = {str(s): (neural_dir(run, name, s), neural_hash(run, name, s)) for s in run.seeds}
-        folders[name] = rows
-    for model, folder, hash_ in SEEDED.values():
-        folders[model] = {str(s): (folder(run, s), hash_(run, s)) for s in run.seeds}
-    for stage in MIXED:
-        rows = {str(s): (mixed_dir(run, stage, s), mixed_hash(run, stage, s)) for s in run.seeds}
-        folders[mixed_name(SEEDED[stage][0])] = rows
-    return folders
+    ordered = sorted((s for s in STAGES if s.model), key=lambda stage: stage.group != "baselines")
+    return {
+        stage.model: {str(seed or 0): (stage.name, seed) for seed in (run.seeds if stage.seeded else (None,))}
+        for stage in ordered
+    }
 
 
 def results_hash(run: Run) -> str:
     """Changes with anything that results.json and table2.md are made of."""
-    hashes = {model: {s: h for s, (_, h) in rows.items()} for model, rows in row_folders(run).items()}
-    config = run.config.to_dict()
-    return fingerprint("results", FORMAT, hashes, config, list(run.seeds))
+    hashes = {m: {s: run.hash(*part) for s, part in rows.items()} for m, rows in model_rows(run).items()}
+    return fingerprint("results", FORMAT, hashes, run.config.to_dict(), list(run.seeds))
 
 
 def results_done(run: Run) -> bool:
+    """Are both files there, for the run's settings and seeds?"""
     try:
         found = read_json(run.dir / "results.json")
     except BadInput:
@@ -90,17 +53,18 @@ def write_results(run: Run) -> dict:
     check_rows(run)
     models: dict[str, dict] = {}
     ranks: dict[str, list] = {}
-    for model, rows in row_folders(run).items():
-        for seed, (folder, hash_) in rows.items():
-            _require(folder, hash_, "baselines")  # a mixture may be missing still
+    for model, rows in model_rows(run).items():
+        for seed, (name, number) in rows.items():
+            _require(run, name, number)
+            folder = run.folder(name, number)
             row, kept = _kept_row(folder), read_tensors(folder / "ranks.safetensors")[0]
-            row["wall_seconds"] = done(folder)["seconds"] + _tuning_seconds(run, model, seed)
+            row["wall_seconds"] = run.marker(name, number)["seconds"] + _tuning_seconds(run, model, seed)
             models.setdefault(model, {})[seed] = row
             ranks.setdefault(model, []).append(kept["test"])
             if model in GUIDED:
-                name = GUIDED[model]
-                models.setdefault(name, {})[seed] = {**row, **row.pop("guided")}
-                ranks.setdefault(name, []).append(kept["guided test"])
+                guided = GUIDED[model]
+                models.setdefault(guided, {})[seed] = {**row, **row.pop("guided")}
+                ranks.setdefault(guided, []).append(kept["guided test"])
     controls = _controls(run, ranks)
     results = {
         "schema": 1,
@@ -112,15 +76,15 @@ def write_results(run: Run) -> dict:
         "command": command(run),
         "machine": describe_machine(),
         "date": datetime.date.today().isoformat(),
-        "data": done(run.dir / "data").get("sizes", {}),
+        "data": run.marker("data").get("sizes", {}),
         "models": models,
-        "tokenizer": read_json(run.dir / "tokenizer" / "tokenizer.json")["health"],
+        "tokenizer": read_json(run.folder("tokenizer") / "tokenizer.json")["health"],
         "summary": {model: _summary(list(rows.values())) for model, rows in models.items()},
-        f"versus_{REFERENCE}": versus(run, ranks),
+        f"versus_{REFERENCE}": versus_reference(run, ranks),
         **({"controls": controls} if controls else {}),
     }
-    if ORACLE in counting_names(run):
-        row = read_json(run.dir / "baselines" / ORACLE / "row.json")
+    if TABLE[ORACLE].applies(run.config):
+        row = read_json(run.folder(ORACLE) / "row.json")
         results["oracle"] = {split: row[split] for split in ("valid", "test")}
     write_text(run.dir / "table2.md", table2(results))
     write_json(run.dir / "results.json", results)
@@ -137,19 +101,19 @@ def _kept_row(folder: Path) -> dict:
 def _tuning_seconds(run: Run, model: str, seed: str) -> float:
     """What the grid of a neural baseline took; the run's first seed has it, all seeds use it."""
     first = model in NEURAL and seed == str(run.seeds[0])
-    return done(tuning_dir(run, model), tuning_hash(run, model) or "-").get("seconds", 0.0) if first else 0.0
+    return run.marker(f"{model} tuning").get("seconds", 0.0) if first else 0.0
 
 
 def _controls(run: Run, ranks: dict[str, list]) -> dict:
     """The controls of notebook 07 that are there for every seed: model -> seed -> row; adds their ranks."""
     found: dict[str, dict] = {}
     for name in CONTROLS if run.config.sft.controls == "all" else ():
-        folders = {str(seed): control_dir(run, name, seed) for seed in run.seeds}
-        if all(done(folder, control_hash(run, name, int(seed))) for seed, folder in folders.items()):
+        if all(run.marker(name, seed) for seed in run.seeds):
+            folders = {str(seed): run.folder(name, seed) for seed in run.seeds}
             found[name] = {seed: _kept_row(folder) for seed, folder in folders.items()}
             kept = [read_tensors(folder / "ranks.safetensors")[0] for folder in folders.values()]
             ranks[name] = [part["test"] for part in kept]
-            if name not in ("deep-tiger", "item-tiger"):
+            if not name.endswith("tiger"):
                 ranks[f"{name}, state-guided"] = [part["guided test"] for part in kept]
     return found
 
@@ -167,23 +131,23 @@ def _summary(rows: list[dict]) -> dict:
 
 
 def check_rows(run: Run) -> None:
-    """``BadInput`` names the first model, of those that are not mixtures, that has no row yet."""
-    stages = {model: stage for stage, (model, *_) in SEEDED.items()}
-    mixtures = {mixed_name(SEEDED[stage][0]) for stage in MIXED}
-    for model, rows in row_folders(run).items():
-        for folder, hash_ in rows.values() if model not in mixtures else ():
-            _require(folder, hash_, stages.get(model, "baselines"))
-    if ORACLE in counting_names(run):
-        _require(run.dir / "baselines" / ORACLE, counting_hash(run, ORACLE), "baselines")
+    """``BadInput`` names the first model, of those that are not mixtures with rules, that has no row yet."""
+    for rows in model_rows(run).values():
+        for name, seed in rows.values():
+            if TABLE[name].group != "results":
+                _require(run, name, seed)
+    if TABLE[ORACLE].applies(run.config):
+        _require(run, ORACLE, None)
 
 
-def _require(folder: Path, hash_: str | None, stage: str) -> None:
-    if not (hash_ and done(folder, hash_)):
+def _require(run: Run, name: str, seed: int | None) -> None:
+    if not run.marker(name, seed):
         rule = "the results need it, and it is not done for these settings"
-        raise BadInput(str(folder), rule, f"run the same command without --only, or with --only {stage}")
+        remedy = f"run the same command without --only, or with --only {TABLE[name].group}"
+        raise BadInput(str(run.folder(name, seed)), rule, remedy)
 
 
-def versus(run: Run, ranks: dict[str, list]) -> dict:
+def versus_reference(run: Run, ranks: dict[str, list]) -> dict:
     """Paired bootstrap of each model against TIGER on the test users, a user's mean over seeds.
 
     All models get the same resamples: two that answer alike have the same interval.
@@ -205,75 +169,3 @@ def versus(run: Run, ranks: dict[str, list]) -> dict:
         for model in ranks
         if model != REFERENCE
     }
-
-
-def table2(results: dict) -> str:
-    """The table in Markdown: test metrics of every model, then the paper's own figures."""
-    oracle = results.get("oracle")
-    seeds = results["seeds"]
-    sizes = ", ".join(f"{count:,} {what}" for what, count in results["data"].items())
-    head = ["Model", *METRIC_NAMES, "N@10 minus TIGER's [95 %]", "weights", "train", "wall", "users/s"]
-    if oracle:
-        head.insert(5, "N@10, share of oracle")
-    rows = [_row(model, results, oracle) for model in results["models"]]
-    if oracle:
-        cells = ["*oracle*", *(f"{oracle['test'][name]:.4f}" for name in METRIC_NAMES), "100 %", *[""] * 5]
-        rows.append(cells)
-    many = f"mean ± standard deviation over the seeds {', '.join(map(str, seeds))}"
-    one = f"seed {seeds[0]}; run several seeds for deviations"
-    notes = [
-        f"# {results['dataset']}, preset {results['preset']}: test, full ranking",
-        f"{sizes}. Models that learn: {many if len(seeds) > 1 else one}. "
-        "Intervals: paired bootstrap over users. Weights: what is trained. Train: seconds a seed, without "
-        "evaluations. Wall: all of the model's own stage, all seeds and the choice of settings included.",
-    ]
-    parts = ["\n\n".join(notes), _markdown(head, rows)]
-    if oracle:
-        parts.append("The oracle knows the process that made the data; no ranking can be better on average.")
-    return "\n\n".join([*parts, paper_table()]) + "\n"
-
-
-def _row(model: str, results: dict, oracle: dict | None) -> list[str]:
-    summary, rows = results["summary"][model]["test"], list(results["models"][model].values())
-    cells = [model, *(mean_text(summary[name]) for name in METRIC_NAMES)]
-    if oracle:
-        best = oracle["test"]["N@10"]
-        cells.append(f"{100 * summary['N@10']['mean'] / best:.1f} %" if best else "-")
-    test = results[f"versus_{REFERENCE}"].get(model, {}).get("N@10")
-    cells.append(f"{test['mean_difference']:+.4f} [{test['low']:+.4f}, {test['high']:+.4f}]" if test else "-")
-    mean = {key: sum(row[key] for row in rows) / len(rows) for key in ("train_seconds", "users_per_second")}
-    cells.append(f"{rows[0]['parameters']:,}" if "parameters" in rows[0] else "-")
-    cells += [f"{mean['train_seconds']:,.1f} s", format_duration(sum(row["wall_seconds"] for row in rows))]
-    return [*cells, f"{mean['users_per_second']:,.0f}"]
-
-
-def mean_text(value: dict) -> str:
-    """A mean, with its deviation over seeds where there is one."""
-    deviation = "" if value["sd"] is None else f" ± {value['sd']:.4f}"
-    return f"{value['mean']:.4f}{deviation}"
-
-
-def paper_table() -> str:
-    """The paper's Table 2, beside ours: other data sets, so only the order of models compares."""
-    head = ["Model", *(f"{data} {name}" for data in ("Instruments", "Scientific") for name in METRIC_NAMES)]
-    rows = [[model, *(f"{value:.4f}" for value in values)] for model, values in PAPER.items()]
-    note = (
-        "The paper's own figures (its Table 2). Its data sets are Instruments and Scientific of Amazon 2023, "
-        "with other users and items than any data set of another year or the playground: the figures "
-        "above are not comparable with these one by one, only the order of the models is."
-    )
-    return f"{note}\n\n{_markdown(head, rows)}"
-
-
-def _markdown(head: list[str], rows: list[list[str]]) -> str:
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-
-    def line(cells: list[str]) -> str:
-        aligned = [
-            cells[0].ljust(widths[0]),
-            *(c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True)),
-        ]
-        return f"| {' | '.join(aligned)} |"
-
-    rule = "|" + "|".join([":" + "-" * (widths[0] + 1), *("-" * (w + 1) + ":" for w in widths[1:])]) + "|"
-    return "\n".join([line(head), rule, *map(line, rows)])

@@ -1,8 +1,9 @@
-"""What a run is: its folder, its settings, its seeds, and the hash that each stage must be done for.
+"""A run: its folder, its settings, its seeds, and for each stage the hash that it must be done for.
 
-A stage's hash is made of its settings and of the hashes it builds on. The data stage's hash is made
-of its input files' names, sizes and times; what follows builds on the content that was read, so that
-a touched file redoes little. Nothing here imports torch or reads the data.
+A stage's hash is made of its settings and of the hashes it builds on. The data stage's hash is made of
+its input files' names, sizes and times; what follows builds on the content that was read, so that a
+touched file redoes little. A run folder belongs to its settings: others, for a stage that is finished,
+are refused, and tried in a branch. Nothing here imports torch or reads the data.
 """
 
 from __future__ import annotations
@@ -10,8 +11,11 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import platform
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..common.errors import BadInput
@@ -19,21 +23,19 @@ from ..common.files import read_json, write_json
 from ..config.presets import preset
 from ..config.sections import Config, config_of, fingerprint
 from ..data.specs import check_spec, input_files
-from .store import done, part_of
+from .stage_table import FORMAT, GROUPS, STAGES, TABLE, on_playground
+from .store import BRANCH_REMEDY, done
 
-STAGES = ("data", "embeddings", "tokenizer", "tiger", "baselines", "pretrain", "sft", "grpo", "results")
-COUNTING = ("Popularity", "Markov", "SequentialRules")
-NEURAL = ("Caser", "GRU4Rec", "SASRec", "BERT4Rec", "ReaRec")
-ORACLE = "Oracle"
-CONTROLS = ("deep-tiger", "item-tiger", "no-thoughts", "random-thoughts")  # see ``question``
-FORMAT = 1  # raise it when a stage writes something else for the same settings
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run: its folder, its settings and its seeds. ``device`` is the GPU if there is one.
+    """A run: its folder, its settings and its seeds.
 
-    ``overrides`` made the settings from their preset: a notebook opens the same run with them.
+    ``overrides`` made the settings from their preset: a notebook opens the same run with them. A branch
+    stands beside its parent, "runs/x@name" beside "runs/x", and takes over what is the same there.
     """
 
     dir: Path
@@ -42,50 +44,196 @@ class Run:
     overrides: tuple[str, ...] = ()
 
     @functools.cached_property
-    def device(self):
+    def device(self) -> torch.device:
+        """The GPU if there is one, else the CPU."""
         from ..common.device import pick_device
 
         return pick_device()
+
+    @functools.cached_property
+    def parents(self) -> list[Path]:
+        """The folders of the runs that this one is a branch of, the nearest first."""
+        name, folders = self.dir.name, []
+        while "@" in name:
+            name = name.rpartition("@")[0]
+            folders.append(self.dir.with_name(name))
+        return folders
+
+    @functools.cached_property
+    def _known(self) -> dict[tuple, str | dict]:
+        """Hashes and markers of finished stages, each read once."""
+        return {}
+
+    def folder(self, name: str, seed: int | None = None) -> Path:
+        """Where the stage's files are."""
+        return self.dir / TABLE[name].folder.format(seed=seed)
+
+    def hash(self, name: str, seed: int | None = None) -> str | None:
+        """Hash of a stage's settings and inputs; None while the data stage is unfinished."""
+        stage, key = TABLE[name], ("hash", name, seed)
+        if key not in self._known:
+            inputs: list[object] = [stage.values(self.config)]
+            if name == "data":
+                inputs = _data_inputs(self.config)
+            for need in stage.needs:
+                inputs.append(self.content if need == "data" else self.hash(need, seed))
+            if None in inputs:
+                return None
+            self._known[key] = fingerprint(name, FORMAT, inputs, seed if stage.seeded else None)
+        return str(self._known[key])
+
+    @property
+    def content(self) -> str | None:
+        """The fingerprint of the data that was read, or None."""
+        return self.marker("data").get("fingerprint")
+
+    def marker(self, name: str, seed: int | None = None) -> dict:
+        """What a finished stage's done.json says; {} while it is not done for these settings."""
+        key = ("marker", name, seed)
+        found = self._known.get(key)
+        if not found:
+            hash_ = self.hash(name, seed)
+            found = done(self.folder(name, seed), hash_) if hash_ else {}
+            if found:
+                self._known[key] = found
+        return dict(found)
+
+    def is_done(self, group: str) -> bool:
+        """Are all records of the group done, for every seed? (``results.results_done`` knows of results.)"""
+        return all(self.marker(name, seed) for name, seed in self.parts(group))
+
+    def parts(self, group: str) -> list[tuple[str, int | None]]:
+        """(record, seed) of everything in a group; a baseline's choice of settings is part of it."""
+        stages = [s for s in STAGES if s.group == group and s.applies(self.config) and not _is_grid(s.name)]
+        return [(s.name, seed) for s in stages for seed in (self.seeds if s.seeded else (None,))]
+
+    def conflicts(self) -> list[tuple[str, Path]]:
+        """(group, folder) of every finished stage that these settings would replace."""
+        kept = config_of(recorded(self.dir))
+        seeds = sorted({*self.seeds, *kept_seeds(self.dir)})
+        found = []
+        if kept and done(self.folder("data")) and not self.marker("data"):
+            same = (kept.get("dataset"), kept.get("data")) == _data_settings(self.config)
+            found += [] if same else [("data", self.folder("data"))]  # files that were touched are read again
+        for stage in STAGES[1:]:
+            for seed in seeds if stage.seeded else (None,):
+                folder, hash_ = self.folder(stage.name, seed), self.hash(stage.name, seed)
+                marker = done(folder) if hash_ else {}
+                if marker and marker["hash"] == hash_:
+                    self._known["marker", stage.name, seed] = marker
+                elif marker:
+                    found.append((stage.group, folder))
+        results, resamples = self.dir / "results.json", kept.get("evaluate", {}).get("bootstrap")
+        if results.exists() and (found or resamples != self.config.evaluate.bootstrap):
+            found.append(("results", results))
+        return found
+
+    def check_settings(self) -> None:
+        """``BadInput`` where a finished stage would be replaced, naming the stages."""
+        found = {group for group, _ in self.conflicts()}
+        if found:
+            order = [*GROUPS, "controls"]
+            names = ", ".join(sorted(found, key=order.index))
+            rule = f"it is finished with other settings, and these would replace its stages {names}"
+            raise BadInput(str(self.dir), rule, BRANCH_REMEDY)
+
+
+def _is_grid(name: str) -> bool:
+    return name.endswith(" tuning")
+
+
+def _data_settings(config: Config) -> tuple[object, object]:
+    plain = config.to_dict()
+    return plain["dataset"], plain["data"]
+
+
+def _data_inputs(config: Config) -> list[object]:
+    """What the data stage depends on: settings, and the names, sizes and times of its files."""
+    playground = on_playground(config)
+    settings = {
+        key: value
+        for key, value in config.to_dict()["data"].items()
+        if key.startswith("playground") == playground and key != "max_history"
+    }
+    files = input_files(config.dataset)
+    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return [playground, settings, stats or config.dataset]  # files may move or be named from elsewhere
+
+
+def recorded(folder: Path) -> dict:
+    """What config.json says, or {}."""
+    path = folder / "config.json"
+    found = read_json(path) if path.exists() else {}
+    return found if isinstance(found, dict) else {}
+
+
+def kept_seeds(folder: Path) -> list[int]:
+    """The seeds that a run has been opened for."""
+    seeds = recorded(folder).get("seeds")
+    return seeds if isinstance(seeds, list) and all(type(seed) is int for seed in seeds) else []
 
 
 def open_run(
     out: str | Path,
     dataset: str = "playground",
     preset: str = "lite",
-    overrides: list[str] | tuple[str, ...] = (),
-    seeds: tuple[int, ...] | list[int] = (0,),
+    overrides: Sequence[str] = (),
+    seeds: Sequence[int] = (0,),
+    branch: str = "",
 ) -> Run:
     """The run in the folder ``out``, made if it is new; its config.json says what it is.
 
-    Notebooks open the run that `streamrec reproduce` started: the seeds of a run with the same
-    settings are kept. A folder that holds something else is ``BadInput``.
+    Args:
+        out: the run's folder.
+        dataset: what `--dataset` takes.
+        preset: "smoke", "lite" or "paper".
+        overrides: other settings, "KEY=VALUE" each.
+        seeds: added to the seeds that the run has.
+        branch: a name. The run is then "OUT@NAME", whose finished stages are copied from ``out`` where they
+            are the same: so other settings are tried without touching what is finished.
+
+    Raises:
+        BadInput: the folder holds something else, or a finished stage that these settings would replace.
     """
-    run = make_run(out, dataset, preset, overrides, seeds)
-    found = read_json(run.dir / "config.json") if (run.dir / "config.json").exists() else {}
-    kept = found.get("seeds") if config_of(found) == run.config.to_dict() else None
-    kept = kept if isinstance(kept, list) else []
-    if not kept or not set(run.seeds) <= set(kept):
-        write_config(run, sorted({*kept, *run.seeds}))
+    run = make_run(out, dataset, preset, overrides, seeds, branch)
+    run.check_settings()
+    write_config(run, sorted({*kept_seeds(run.dir), *run.seeds}))
     return run
 
 
-def make_run(out, dataset, preset_name, overrides, seeds) -> Run:
-    """Check everything that can be checked without reading the data; nothing is written."""
+def make_run(
+    out: str | Path,
+    dataset: str,
+    preset_name: str,
+    overrides: Sequence[str],
+    seeds: Sequence[int],
+    branch: str = "",
+) -> Run:
+    """``open_run`` without writing anything: checks what can be checked without reading the data."""
     config = preset(preset_name, dataset).override(list(overrides))
-    seeds = tuple(seeds)
     for seed in seeds:
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
-            raise BadInput(
-                f"seed {seed!r}", "a seed is an integer from 0 to 2147483647", "give e.g. --seed 0"
-            )
+            rule = "a seed is an integer from 0 to 2147483647"
+            raise BadInput(f"seed {seed!r}", rule, "give e.g. --seed 0")
     if not seeds or len(set(seeds)) != len(seeds):
-        raise BadInput(
-            f"seeds {list(seeds)}", "seeds must be given, each once", "give e.g. --seed 0 --seed 1"
-        )
+        rule = "seeds must be given, each once"
+        raise BadInput(f"seeds {list(seeds)}", rule, "give e.g. --seed 0 --seed 1")
     check_spec(dataset)
-    run = Run(Path(out), config, seeds, tuple(overrides))
-    check_folder(run.dir)
-    return run
+    folder = branch_folder(Path(out), branch) if branch else Path(out)
+    check_folder(folder)
+    return Run(folder, config, tuple(seeds), tuple(overrides))
+
+
+def branch_folder(parent: Path, name: str) -> Path:
+    """The folder of the branch ``name``; ``BadInput`` for a name that is none, or where there is no run."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}", name):
+        rule = "a name has 1 to 60 letters, digits, dots, - and _, and begins with a letter or digit"
+        raise BadInput(f"branch {name!r}", rule, "write e.g. --branch my-trial")
+    if not (parent / "config.json").is_file():
+        rule = f"there is no run in {parent} whose stages it could reuse"
+        raise BadInput(f"branch {name!r}", rule, "run `streamrec reproduce` first, or leave the branch out")
+    parent = parent if parent.name else parent.resolve()
+    return parent.with_name(f"{parent.name}@{name}")
 
 
 def check_folder(folder: Path) -> None:
@@ -96,165 +244,16 @@ def check_folder(folder: Path) -> None:
         return
     if not (folder / "config.json").is_file():
         raise BadInput(str(folder), "the folder is not empty and holds no run", "give another --out")
-    found = read_json(folder / "config.json")
-    versions = found.get("versions") if isinstance(found, dict) else None
+    versions = recorded(folder).get("versions")
     if not isinstance(versions, dict) or "streamrec_lite" not in versions:
         raise BadInput(f"{folder / 'config.json'}", "it does not describe a run", "give another --out")
 
 
 def write_config(run: Run, seeds: list[int]) -> None:
+    """Write config.json: the settings, the seeds, and the versions of what computes. Unchanged, it stays."""
     versions = {"streamrec_lite": __version__, "python": platform.python_version()}
     for name in ("torch", "transformers", "numpy"):
         versions[name] = importlib.metadata.version(name)
-    write_json(run.dir / "config.json", {**run.config.to_dict(), "seeds": seeds, "versions": versions})
-
-
-# Hashes. None: it builds on a stage that is not done, so it cannot be done either.
-
-
-def data_hash(run: Run) -> str:
-    spec, settings = run.config.dataset, run.config.to_dict()["data"]
-    playground = spec == "playground"
-    kept = {
-        k: v for k, v in settings.items() if k.startswith("playground") == playground and k != "max_history"
-    }
-    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in input_files(spec)]
-    source = stats or spec  # the files may move or be named from elsewhere
-    return fingerprint("data", FORMAT, playground, kept, source)
-
-
-def content_hash(run: Run) -> str | None:
-    """The fingerprint of the data that was read."""
-    return done(run.dir / "data", data_hash(run)).get("fingerprint")
-
-
-def _after(name: str, *settings, upstream: str | None) -> str | None:
-    return upstream and fingerprint(name, FORMAT, settings, upstream)
-
-
-def embeddings_hash(run: Run) -> str | None:
-    settings = run.config.to_dict()["embeddings"]
-    playground = run.config.dataset == "playground"  # decides what "auto" means
-    return _after("embeddings", settings, playground, upstream=content_hash(run))
-
-
-def tokenizer_hash(run: Run) -> str | None:
-    return _after("tokenizer", run.config.to_dict()["tokenizer"], upstream=embeddings_hash(run))
-
-
-def tiger_hash(run: Run, seed: int) -> str | None:
-    c = run.config.to_dict()
-    settings = (c["backbone"], c["tiger"], c["evaluate"]["beams"], c["data"]["max_history"], seed)
-    return _after("TIGER", *settings, upstream=tokenizer_hash(run))
-
-
-def pretrain_hash(run: Run, seed: int) -> str | None:
-    c = run.config.to_dict()
-    settings = (c["backbone"], c["pretrain"], c["evaluate"]["beams"], c["data"]["max_history"], seed)
-    return _after("pretrain", *settings, upstream=tokenizer_hash(run))
-
-
-def sft_hash(run: Run, seed: int) -> str | None:
-    c = run.config.to_dict()
-    settings = {key: value for key, value in c["sft"].items() if key != "controls"}
-    return _after("sft", settings, upstream=pretrain_hash(run, seed))
-
-
-def grpo_hash(run: Run, seed: int) -> str | None:
-    return _after("grpo", run.config.to_dict()["grpo"], upstream=sft_hash(run, seed))
-
-
-def control_hash(run: Run, name: str, seed: int) -> str | None:
-    """Those that are TIGERs are trained by TIGER's settings, but belong to a fine-tuning, too."""
-    more = run.config.to_dict()["tiger"] if name in ("deep-tiger", "item-tiger") else None
-    return _after("control", name, more, upstream=sft_hash(run, seed))
-
-
-def counting_hash(run: Run, name: str) -> str | None:
-    """SequentialRules and the oracle read no more of a history than the models do."""
-    return _after(name, run.config.data.max_history, upstream=content_hash(run))
-
-
-def tuning_hash(run: Run, name: str) -> str | None:
-    c = run.config.to_dict()
-    return _after(f"{name} tuned", c["baselines"], c["data"]["max_history"], upstream=content_hash(run))
-
-
-def neural_hash(run: Run, name: str, seed: int) -> str | None:
-    return _after(name, seed, upstream=tuning_hash(run, name))
-
-
-def tuning_dir(run: Run, name: str) -> Path:
-    return run.dir / "baselines" / name / "tuning"
-
-
-def neural_dir(run: Run, name: str, seed: int) -> Path:
-    return run.dir / "baselines" / name / f"seed-{seed}"
-
-
-def tiger_dir(run: Run, seed: int) -> Path:
-    return run.dir / "baselines" / "TIGER" / f"seed-{seed}"
-
-
-def pretrain_dir(run: Run, seed: int) -> Path:
-    return run.dir / "pretrain" / f"seed-{seed}"
-
-
-def sft_dir(run: Run, seed: int) -> Path:
-    return run.dir / "sft" / f"seed-{seed}"
-
-
-def grpo_dir(run: Run, seed: int) -> Path:
-    return run.dir / "grpo" / f"seed-{seed}"
-
-
-def control_dir(run: Run, name: str, seed: int) -> Path:
-    return run.dir / "sft" / "controls" / name / f"seed-{seed}"
-
-
-# Stages that every seed goes through anew: the model that they deliver, its folder, its hash.
-SEEDED = {
-    "tiger": ("TIGER", tiger_dir, tiger_hash),
-    "pretrain": ("STREAM-Rec-PT", pretrain_dir, pretrain_hash),
-    "sft": ("STREAM-Rec-SFT", sft_dir, sft_hash),
-    "grpo": ("STREAM-Rec-RL", grpo_dir, grpo_hash),
-}
-
-
-MIXED = ("tiger", "sft", "grpo")  # stages whose models are asked together with the rules, too
-
-
-def mixed_name(model: str) -> str:
-    """The row of a model that answers, in its best way, together with the sequential rules (``memory``)."""
-    return f"{model}, with rules" if model == "TIGER" else f"{model}, state-guided, with rules"
-
-
-def mixed_hash(run: Run, stage: str, seed: int) -> str | None:
-    rules = counting_hash(run, "SequentialRules")
-    return rules and _after("mixed", rules, upstream=SEEDED[stage][2](run, seed))
-
-
-def mixed_dir(run: Run, stage: str, seed: int) -> Path:
-    return run.dir / "baselines" / "with-rules" / SEEDED[stage][0] / f"seed-{seed}"
-
-
-def counting_names(run: Run) -> tuple[str, ...]:
-    return (*COUNTING, ORACLE) if run.config.dataset == "playground" else COUNTING
-
-
-def stage_folders(run: Run, stage: str) -> dict[Path, str | None]:
-    """The folders that a stage delivers, each with the hash that it must be done for."""
-    if stage in SEEDED:
-        _, folder, hash_ = SEEDED[stage]
-        return {folder(run, seed): hash_(run, seed) for seed in run.seeds}
-    if stage == "baselines":
-        counted = {run.dir / "baselines" / name: counting_hash(run, name) for name in counting_names(run)}
-        pairs = [(name, seed) for name in NEURAL for seed in run.seeds]
-        return counted | {neural_dir(run, *pair): neural_hash(run, *pair) for pair in pairs}
-    hashes = {"data": data_hash, "embeddings": embeddings_hash, "tokenizer": tokenizer_hash}
-    return {run.dir / stage: hashes[stage](run)}
-
-
-def training_log(run: Run, stage: str, seed: int) -> Path:
-    """The log that grows while a seeded stage trains."""
-    return part_of(SEEDED[stage][1](run, seed)) / "log.jsonl"
+    content = {**run.config.to_dict(), "seeds": seeds, "versions": versions}
+    if recorded(run.dir) != content:
+        write_json(run.dir / "config.json", content)

@@ -1,99 +1,49 @@
-"""Which notebook shows which stage, and the loop that runs what is not done."""
+"""What of a run is not done, in which order: tasks derived from the stage table, done side by side.
+
+A stage begins as soon as what it needs is there. Where a task fails the rest is still done, except for
+what needs it; the results, which need everything, are then left out.
+"""
 
 from __future__ import annotations
 
+import graphlib
 import os
-import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from ..common.device import format_duration
 from ..common.errors import BadInput
 from ..common.files import write_text
-from .executors import Crew, Job, StageFailed, Worker, notebook_done, notebook_hash
-from .model_stages import run_results
+from .executors import LOG, Job, LocalExecutor, StageFailed
+from .notebooks import copy_executed, notebook_done, notebook_hash
 from .results import results_done, results_hash
-from .run import (
-    NEURAL,
-    SEEDED,
-    STAGES,
-    Run,
-    counting_names,
-    data_hash,
-    neural_dir,
-    stage_folders,
-    training_log,
-)
-from .store import done
+from .run import Run
+from .stage_table import GROUPS, NOTEBOOKS, START, TABLE
+from .store import part_of
 
-START = "00_start_here"
-NOTEBOOKS = {  # the first one of a stage does its work, a second one looks at what came out
-    "data": ("01_data",),
-    "embeddings": ("02_embeddings",),
-    "tokenizer": ("03_semantic_ids",),
-    "tiger": ("04_fast_thinking",),
-    "pretrain": ("05_pretraining", "06_thinking_step_by_step"),
-    "sft": ("07_fine_tuning",),
-    "grpo": ("08_reinforcement",),
-    "results": ("09_results",),  # it reads them, all seeds at once
-}
-
-NEEDS = {  # what each stage is made from; the results are made from all
-    "embeddings": "data",
-    "tokenizer": "embeddings",
-    "tiger": "tokenizer",
-    "baselines": "data",
-    "pretrain": "tokenizer",
-    "sft": "pretrain",
-    "grpo": "sft",
-}
-
-# Of what waits, the first of these goes first: the longest chain, then what anything can be done beside.
-ORDER = (
-    "data",
-    "embeddings",
-    "tokenizer",
-    "tiger",
-    "pretrain",
-    "sft",
-    "grpo",
-    "look",
-    "baselines",
-    "results",
-)
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
-def upstream(stage: str) -> set[str]:
-    """The stages without which ``stage`` cannot be."""
-    if stage == "results":
-        return set(STAGES[:-1])
-    return {NEEDS[stage]} | upstream(NEEDS[stage]) if stage in NEEDS else set()
+class Task(NamedTuple):
+    """A job, and what it is for.
 
-
-class Unit(NamedTuple):
-    """A stage, or a seed of one: what can be done by itself.
-
-    ``look``: the notebook that reads what came out of it.
+    job       what is to be done
+    group     of the stage table
+    delivers  (record, seed) that must be done afterwards; none for a notebook that only reports
+    needs     (record, seed) that must be done before, if they are done at all in this call
     """
 
-    stage: str
-    seed: int | None = None
-    look: bool = False
+    job: Job
+    group: str
+    delivers: tuple[tuple[str, int | None], ...]
+    needs: tuple[tuple[str, int | None], ...]
 
     @property
-    def turn(self) -> int:
-        """Its place in ``ORDER``."""
-        return ORDER.index("look" if self.look else self.stage)
-
-
-def is_done(run: Run, stage: str) -> bool:
-    """Is the stage done for the run's settings and seeds? Reads markers only."""
-    if stage == "results":
-        return results_done(run)
-    return all(hash_ and done(folder, hash_) for folder, hash_ in stage_folders(run, stage).items())
+    def turn(self) -> tuple[int, int]:
+        """Of what may begin, the smallest goes first: the longest chain, then what can be done beside it."""
+        beside = 2 if self.group == "baselines" else 0 if self.delivers else 1
+        return beside, GROUPS.index(self.group)
 
 
 def cores() -> int:
@@ -101,170 +51,160 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class Conductor:
-    """Runs stages of ``run``; a context, at whose end the worker processes end.
+def is_done(run: Run, group: str) -> bool:
+    """Is the group done for the run's settings and seeds? Reads markers only."""
+    return results_done(run) if group == "results" else run.is_done(group)
 
-    A stage begins as soon as the ones that it is made from are there, so that those which do not need
-    each other run side by side, as many as there are workers. Where a job fails the rest is still done,
-    but for what needs it (of its seed, or of all if it serves them all). The context then ends with
-    ``StageFailed``.
+
+class Scheduler:
+    """Does stages of ``run``; a context, at whose end all processes end.
+
+    The context ends with ``StageFailed`` where a task failed.
 
     Args:
+        run: the run.
         source: the folder of the tutorial's notebooks.
         gpus: jobs that run at once, each seeing one GPU; 0: see ``jobs``.
-        jobs: without ``gpus``, jobs that run at once, each with its share of the processor's cores.
         tell: prints a line for the person who waits.
+        jobs: without ``gpus``, jobs that run at once, each with its share of the processor's cores.
     """
 
     def __init__(self, run: Run, source: Path, gpus: int, tell: Callable[[str], None], jobs: int = 1):
         self.run, self.source, self.gpus, self.jobs, self.tell = run, source, gpus, jobs, tell
-        self.crew: Crew | None = None
-        self.begun: dict[Job, Unit] = {}  # what a job belongs to
-        self.failed: list[tuple[Unit, StageFailed]] = []
+        self.executor: LocalExecutor | None = None
+        self.failed: list[Exception] = []
 
-    def __enter__(self) -> Conductor:
+    def __enter__(self) -> Scheduler:
         return self
 
-    def __exit__(self, kind, error, trace) -> None:
-        if self.crew:
-            self.crew.close()
-        failures = [] if error else [failure for _, failure in self.failed]
-        error = StageFailed.of(failures) if failures else error
-        if isinstance(error, Exception) and not isinstance(error, BadInput):
-            text = getattr(error, "trace", "") or "".join(traceback.format_exception(error))
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self.executor:
+            self.executor.close()
+        failures = [] if error else self.failed
+        raised = StageFailed.of(failures) if failures else error
+        if isinstance(raised, Exception) and not isinstance(raised, BadInput):
+            text = getattr(raised, "trace", "") or "".join(traceback.format_exception(raised))
             write_text(self.run.dir / "error.log", text)
-            error.add_note(str(self.run.dir / "error.log"))
-        if failures:
-            raise error
+            raised.add_note(str(self.run.dir / "error.log"))
+        if failures and raised:
+            raise raised
 
-    def conduct(self, stages: list[str]) -> None:
-        """Run ``stages``, unless done, each with its notebook for each seed that it shows."""
-        waiting = [unit for stage in stages for unit in self._units(stage)]
-        total = sum(len(self._jobs(unit)) for unit in waiting)
-        self.crew = Crew(max(1, self.gpus or self.jobs), self._worker, self.tell, total)
-        quiet = set(stages)  # nothing was to be done
-        while waiting or self.crew.open:
-            for unit in [unit for unit in waiting if self._may_begin(unit, waiting)]:
-                waiting.remove(unit)
-                if self._begin(unit):
-                    quiet.discard(unit.stage)
-                elif unit.stage in quiet and all(unit.stage != other.stage for other in waiting):
-                    self.tell(f"{unit.stage}: done before")
-            for job, failure in self.crew.step():
-                self._ended(job, failure)
+    def work(self, groups: list[str]) -> None:
+        """Do the groups' stages, unless done, each with its notebook for each seed that it shows."""
+        tasks = [task for group in groups for task in self.tasks(group)]
+        for group in groups:
+            if not any(task.group == group for task in tasks):
+                self.tell(f"{group}: done before")
+        makers = {part: i for i, task in enumerate(tasks) for part in task.delivers}
+        graph = {i: {makers[part] for part in task.needs if part in makers} for i, task in enumerate(tasks)}
+        for i, task in enumerate(tasks):
+            if task.group == "results":
+                graph[i] |= {j for j in graph if j < i}
+        sorter = graphlib.TopologicalSorter(graph)
+        sorter.prepare()
+        numbers = {task.job: i for i, task in enumerate(tasks)}
+        self.executor = LocalExecutor(self._places(), self.run.dir / "notebooks" / LOG, self.tell, len(tasks))
+        left = set(numbers.values())
+        while True:
+            ready = [i for i in sorter.get_ready() if not (self.failed and tasks[i].group == "results")]
+            self.executor.waiting += [tasks[i].job for i in ready]
+            self.executor.waiting.sort(key=lambda job: tasks[numbers[job]].turn)
+            if not self.executor.open:
+                break
+            for job, failure in self.executor.step():
+                number = numbers[job]
+                left.discard(number)
+                if self._succeeded(tasks[number], failure):
+                    sorter.done(number)
+        for label in dict.fromkeys(tasks[i].job.label for i in sorted(left)):
+            self.tell(f"{label}: left out, it needs what failed")
 
-    def _units(self, stage: str) -> list[Unit]:
-        seeds = self.run.seeds if stage in SEEDED else (None,)
-        looks = (False, True) if len(NOTEBOOKS.get(stage, ())) > 1 else (False,)
-        return [Unit(stage, seed, look) for seed in seeds for look in looks]
+    def _succeeded(self, task: Task, failure: StageFailed | None) -> bool:
+        """May what needs the task go on? Its stages may be done, though its notebook failed later."""
+        delivered = all(self._is_there(*part) for part in task.delivers)
+        if not failure and not delivered:
+            failure = StageFailed(f"{task.job.what} ended without running its stage, {task.group}")
+        if failure:
+            self.failed.append(failure)
+        return delivered
 
-    def _open(self, unit: Unit) -> bool:
-        """Does a job of ``unit`` wait or run?"""
-        return any(self.begun[job] == unit for job in self.crew.open)
+    def _is_there(self, name: str, seed: int | None) -> bool:
+        return results_done(self.run) if name == "results" else bool(self.run.marker(name, seed))
 
-    def _may_begin(self, unit: Unit, waiting: list[Unit]) -> bool:
-        """Is what ``unit`` needs there, or will it never be?"""
-        if unit.stage == "results":
-            return len(waiting) == 1 and not self.crew.open
-        if unit.look:
-            need = unit._replace(look=False)
-        elif unit.stage in NEEDS:
-            stage = NEEDS[unit.stage]
-            need = Unit(stage, unit.seed if stage in SEEDED else None)
-        else:
-            return True
-        return self._is_done(need) or not (need in waiting or self._open(need))
-
-    def _is_done(self, unit: Unit) -> bool:
-        if unit.stage not in SEEDED:
-            return is_done(self.run, unit.stage)
-        _, folder, hash_ = SEEDED[unit.stage]
-        hash_ = hash_(self.run, unit.seed)
-        return bool(hash_ and done(folder(self.run, unit.seed), hash_))
-
-    def _begin(self, unit: Unit) -> bool:
-        """Have the unit's jobs done; was there anything to do?"""
-        stage, seed, _ = unit
-        lost = {failed.seed for failed, _ in self.failed if self._loses(unit, failed)}
-        if None in lost or seed in lost or (lost and stage == "results"):
-            what = stage if seed is None else f"{stage}, seed {seed}"
-            self.tell(f"{what}: left out, it needs what failed")
-            return True
-        worked = stage == "results" and not is_done(self.run, stage)
-        if worked:
-            begin = time.perf_counter()
-            run_results(self.run)
-            self.tell(f"{stage}: done in {format_duration(time.perf_counter() - begin)}")
-        jobs = self._jobs(unit)
-        self.begun |= {job: unit for job in jobs}
-        self.crew.waiting += jobs
-        self.crew.waiting.sort(key=lambda job: self.begun[job].turn)
-        return worked or bool(jobs)
-
-    def _loses(self, unit: Unit, failed: Unit) -> bool:
-        """Can ``unit`` not be done, of the seed at least, since ``failed`` has failed?"""
-        if unit.stage == "results":
-            return True
-        above = upstream(unit.stage) | ({unit.stage} if unit.look else set())
-        return failed.stage in above and not self._is_done(failed)
-
-    def _ended(self, job: Job, failure: StageFailed | None) -> None:
-        unit = self.begun[job]
-        if failure:  # of a baseline: its seed's, or of those that count
-            self.failed.append((Unit(unit.stage, job.seed), failure))
-            return
-        torn = any(failed.stage == unit.stage for failed, _ in self.failed)
-        if not (torn or self._open(unit) or self._is_done(unit)):
-            raise StageFailed(f"{job.what} ended without running its stage, {unit.stage}")
-
-    def _jobs(self, unit: Unit) -> list[Job]:
-        """What of a unit is not done."""
-        run, jobs, (stage, seed, look) = self.run, [], unit
-        if stage == "baselines":
+    def tasks(self, group: str) -> list[Task]:
+        """What of a group is not done."""
+        if group == "baselines":
             return self._baselines()
-        if stage == "data":
-            jobs += self._job("start", START, None, [data_hash(run)], None)
-        if stage == "results":
-            return self._job(stage, *NOTEBOOKS[stage], None, [results_hash(run)], None)
-        finished = self._is_done(unit)
-        if stage not in SEEDED:
-            hashes = list(stage_folders(run, stage).values())
-            return jobs + self._job(stage, *NOTEBOOKS[stage], None, hashes, None, finished)
-        model, _, hash_ = SEEDED[stage]
-        log = None if finished or look else training_log(run, stage, seed)
-        hashes = [hash_(run, seed), *([run.config.sft.controls] if stage == "sft" else [])]
-        return self._job(f"{model}, seed {seed}", NOTEBOOKS[stage][look], seed, hashes, log, finished)
+        if group == "results":
+            return self._results()
+        run, stage, found = self.run, TABLE[group], []
+        hashes: list = []
+        if group == "data":
+            found += self._notebook("start", group, START, None, [run.hash("data")], (), ())
+        for seed in run.seeds if stage.seeded else (None,):
+            label = f"{stage.model}, seed {seed}" if stage.seeded else group
+            hashes = [run.hash(group, seed), *([run.config.sft.controls] if group == "sft" else [])]
+            needs = tuple((name, seed if TABLE[name].seeded else None) for name in stage.needs)
+            first, *reports = stage.notebooks
+            found += self._notebook(label, group, first, seed, hashes, ((group, seed),), needs)
+            for name in reports:
+                found += self._notebook(label, group, name, seed, hashes, (), ((group, seed),))
+        return found
 
-    def _job(self, label, name, seed, hashes, log, finished: bool = True) -> list[Job]:
-        """The notebook ``name``, unless it has been executed for these ``hashes`` and its stage is done."""
+    def _notebook(
+        self,
+        label: str,
+        group: str,
+        name: str,
+        seed: int | None,
+        hashes: list,
+        delivers: tuple,
+        needs: tuple,
+    ) -> list[Task]:
+        """The notebook ``name``, unless it was executed for ``hashes`` and what it delivers is there."""
         run, source = self.run, self.source / f"{name}.ipynb"
         if not source.is_file():
             raise BadInput(str(source), "the notebook is not there", "restore it from the repository")
         hash_ = notebook_hash(source, hashes, seed, run.config.preset)
         target = run.dir / "notebooks" / f"{name}{'' if seed is None else f'-seed-{seed}'}.ipynb"
-        if finished and notebook_done(target, hash_):
+        there = all(self._is_there(*part) for part in delivers)
+        if there and (notebook_done(target, hash_) or copy_executed(target, hash_, run.parents)):
             return []
-        request = {"source": str(source), "target": str(target), "hash": hash_}
-        request["parameters"] = self._parameters(seed)
-        page = target.with_suffix(".html")
-        return [Job(label, f"notebook {source.name}", request, log, page, seed)]
+        log = None if there else part_of(run.folder(group, seed)) / "log.jsonl"
+        log = log if group in TABLE and TABLE[group].seeded else None
+        notebook = (source, target, hash_)
+        job = Job(label, f"notebook {source.name}", self._parameters(seed), notebook, log=log)
+        return [Task(job, group, delivers, needs)]
 
-    def _baselines(self) -> list[Job]:
-        """The baselines that are not done: those that only count together, each neural one by itself."""
-        run, jobs, folders = self.run, [], stage_folders(self.run, "baselines")
-        todo = {folder for folder, hash_ in folders.items() if not (hash_ and done(folder, hash_))}
-        if any(run.dir / "baselines" / name in todo for name in counting_names(run)):
-            request = {"baseline": "counting", "parameters": self._parameters(None)}
-            jobs.append(Job("baselines that count", "counting", request))
-        for seed in run.seeds:
-            for name in NEURAL:
-                if neural_dir(run, name, seed) in todo:
-                    request = {"baseline": name, "parameters": self._parameters(seed)}
-                    jobs.append(Job(f"{name}, seed {seed}", "training", request, seed=seed))
-        return jobs
+    def _baselines(self) -> list[Task]:
+        """Those that only count together, in one process, and each neural one in its own."""
+        run, found = self.run, []
+        missing = [part for part in run.parts("baselines") if not run.marker(*part)]
+        counted = tuple(part for part in missing if not TABLE[part[0]].seeded)
+        chosen = [("baselines that count", "counting", counted)] if counted else []
+        for name, seed in missing:
+            if TABLE[name].seeded:
+                chosen.append((f"{name}, seed {seed}", "training", ((name, seed),)))
+        for label, what, parts in chosen:
+            stages, seed = tuple(name for name, _ in parts), parts[0][1]
+            parameters = {**self._parameters(seed), "seeds": run.seeds}
+            job = Job(label, what, parameters, stages=stages)
+            found.append(Task(job, "baselines", parts, (("data", None),)))
+        return found
+
+    def _results(self) -> list[Task]:
+        """The rows of all models, gathered once the models are there, and the notebook that shows them."""
+        run, (name,) = self.run, NOTEBOOKS["results"]
+        part = ("results", None)
+        gather = Job(
+            "results", "gathering", {**self._parameters(None), "seeds": run.seeds}, stages=("results",)
+        )
+        gathering = [] if results_done(run) else [Task(gather, "results", (part,), ())]
+        show = self._notebook("results", "results", name, None, [results_hash(run)], (), (part,))
+        return gathering + show
 
     def _parameters(self, seed: int | None) -> dict:
-        """What a notebook, or a baseline's training, needs to open the run."""
+        """What a notebook, or a process, needs to open the run."""
         run = self.run
         return {
             "run_dir": str(run.dir),
@@ -274,11 +214,14 @@ class Conductor:
             "overrides": list(run.overrides),
         }
 
-    def _worker(self, number: int) -> Worker:
-        """Start a worker: with a GPU of its own, or with a share of the cores."""
-        share = {} if self.jobs == 1 else {name: str(cores() // self.jobs) for name in THREADS}
-        surroundings = {name: os.environ.get(name, value) for name, value in share.items()}
+    def _places(self) -> list[dict[str, str]]:
+        """The environment of each place: a GPU of its own, or a share of the cores."""
+        paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
+        common = {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
         if self.gpus:
             listed = [g for g in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if g]
-            surroundings = {"CUDA_VISIBLE_DEVICES": (listed or list(map(str, range(self.gpus))))[number]}
-        return Worker(self.run.dir / "notebooks", surroundings)
+            seen = (listed or list(map(str, range(self.gpus))))[: self.gpus]
+            return [{**common, "CUDA_VISIBLE_DEVICES": gpu} for gpu in seen]
+        share = {} if self.jobs == 1 else {name: str(cores() // self.jobs) for name in THREADS}
+        kept = {name: os.environ.get(name, value) for name, value in share.items()}
+        return [{**common, **kept} for _ in range(max(1, self.jobs))]

@@ -1,9 +1,9 @@
 """How a stage survives being killed at any moment: a folder is whole and marked, or it is not there.
 
-    NAME.part/   work in progress; stage.json holds the hash that it works for
-    NAME/        the finished folder
-    NAME/done.json   the marker: the hash of configuration and inputs, and each file's size
-    NAME.old/    the folder that is being replaced, for the instant between two renames
+    NAME.part/       work in progress; stage.json holds the hash that it works for
+    NAME/            the finished folder
+    NAME/done.json   the marker: the hash of settings and inputs, and each file's size
+    NAME.old/        the folder that is being replaced, for the instant between two renames
 
 Commit: stage.json becomes the complete record (inside NAME.part) -> NAME to NAME.old, if there is one
 -> NAME.part to NAME -> done.json. Whatever a kill leaves behind, ``recover`` finishes or undoes.
@@ -18,19 +18,20 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # no POSIX: runs work, without locks
-    fcntl = None
+from filelock import FileLock, Timeout
 
 from ..common.errors import BadInput
 from ..common.files import write_json
 
 DONE, RECORD = "done.json", "stage.json"
 TRANSIENT = ("checkpoint*", ".*", "*.tmp", DONE, RECORD)  # not part of what a stage delivers
+BRANCH_REMEDY = (
+    'try them in a run of their own (--branch NAME, branch="NAME" in a notebook; stages that stay the same '
+    "are reused), do just these stages anew (--replace), or give another --out"
+)
 
 
 def _sibling(folder: Path, suffix: str) -> Path:
@@ -112,13 +113,21 @@ def run_stage(
     name: str,
     hash_: str,
     work: Callable[[Path], dict | None],
-    tell: Callable[[str], None] = lambda line: None,
+    reuse: Iterable[Path] = (),
+    replace: bool = False,
 ) -> dict:
     """Do ``work(part)`` unless ``run_dir/name`` is done for ``hash_``; returns the marker's content.
 
-    ``work`` fills the folder ``part``, which may hold what an earlier, killed call for the same hash
-    left there, and returns what the marker shall say besides (JSON-able). A second process that
-    wants the same stage waits for the first one.
+    A second process that wants the same stage waits for the first one.
+
+    Args:
+        run_dir: the run's folder.
+        name: the stage's folder below it, e.g. "sft/seed-0".
+        hash_: what the stage is done for (``run.Run.hash``).
+        work: fills the folder ``part``, which may hold what an earlier, killed call for the same hash left
+            there, and returns what the marker shall say besides (JSON-able).
+        reuse: folders of other runs that may have the same stage done; it is copied from there.
+        replace: may the stage replace one that is done for another hash? Else that is ``BadInput``.
     """
     folder = Path(run_dir) / name
     marker = done(folder, hash_)
@@ -129,24 +138,41 @@ def run_stage(
         marker = done(folder, hash_)
         if marker:
             return marker
+        if done(folder) and not replace:
+            raise BadInput(str(folder), "the stage is finished with other settings", BRANCH_REMEDY)
         part = part_of(folder)
         if part.exists() and _record(part / RECORD).get("hash") != hash_:
             shutil.rmtree(part)
-        if part.exists():
-            tell(f"{name}: continuing where it stopped")
-        part.mkdir(parents=True, exist_ok=True)
-        write_json(part / RECORD, {"hash": hash_})
-        begin = time.perf_counter()
-        info = work(part) or {}
-        seconds = round(time.perf_counter() - begin, 3)
-        record = {"hash": hash_, "seconds": seconds, **info, "files": _files(part)}
+        record = _copied(part, [Path(other) / name for other in reuse], hash_)
+        if not record:
+            part.mkdir(parents=True, exist_ok=True)
+            write_json(part / RECORD, {"hash": hash_})
+            begin = time.perf_counter()
+            info = work(part) or {}
+            seconds = round(time.perf_counter() - begin, 3)
+            record = {"hash": hash_, "seconds": seconds, **info, "files": _files(part)}
         write_json(part / RECORD, record)
         _swap_in(folder)
         recover(folder)
         return done(folder, hash_)
 
 
+def _copied(part: Path, folders: list[Path], hash_: str) -> dict:
+    """Fill ``part`` with the first of ``folders`` that is done for ``hash_``; its record, or {}."""
+    for folder in folders:
+        record = done(folder, hash_)
+        if record:
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+            for file in record["files"]:
+                (part / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(folder / file, part / file)
+            return record
+    return {}
+
+
 def lock_file(run_dir: Path, name: str) -> Path:
+    """The file whose lock guards the stage ``name`` of a run."""
     return Path(run_dir) / ".locks" / f"{name.replace('/', '-')}.lock"
 
 
@@ -157,15 +183,16 @@ def locked(path: Path, wait: bool) -> Iterator[None]:
     ``wait=False``: if another process holds it, ``BadInput``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                run = path.parent.parent
-                rule = "another `streamrec reproduce` is at work in this folder"
-                raise BadInput(str(run), rule, "wait for it, or give another --out") from None
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=wait)
+    except Timeout:
+        rule = "another `streamrec reproduce` is at work in this folder"
+        raise BadInput(str(path.parent.parent), rule, "wait for it, or give another --out") from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def discard(path: Path) -> None:

@@ -10,19 +10,19 @@ import nbformat
 from places import ROOT
 
 PARAMETERS = 'run_dir = "runs/x"\ndataset = "playground"\npreset = "smoke"\nseed = 0\noverrides = []'
-OPEN = """from streamrec_lite.running import model_stages as pipeline
-run = pipeline.open_run(run_dir, dataset=dataset, preset=preset, overrides=overrides, seeds=[seed])"""
+OPEN = """from streamrec_lite import running
+run = running.open_run(run_dir, dataset=dataset, preset=preset, overrides=overrides, seeds=[seed])"""
 STAGES = {
     "00_start_here": "print('hello')",
-    "01_data": f"{OPEN}\npipeline.run_data(run)",
-    "02_embeddings": f"{OPEN}\npipeline.run_embeddings(run)",
-    "03_semantic_ids": f"{OPEN}\npipeline.run_tokenizer(run)",
-    "04_fast_thinking": f"{OPEN}\nprint(pipeline.run_tiger(run, seed))",
-    "05_pretraining": f"{OPEN}\nprint(pipeline.run_pretrain(run, seed))",
-    "06_thinking_step_by_step": f"{OPEN}\nprint(pipeline.run_pretrain(run, seed))",
-    "07_fine_tuning": f"{OPEN}\nprint(pipeline.run_sft(run, seed), pipeline.run_controls(run, seed))",
-    "08_reinforcement": f"{OPEN}\nprint(pipeline.run_grpo(run, seed))",
-    "09_results": f"{OPEN}\nprint(list(pipeline.run_results(run)))",
+    "01_data": f"{OPEN}\nrunning.run_data(run)",
+    "02_embeddings": f"{OPEN}\nrunning.run_embeddings(run)",
+    "03_semantic_ids": f"{OPEN}\nrunning.run_tokenizer(run)",
+    "04_fast_thinking": f"{OPEN}\nprint(running.run_tiger(run, seed))",
+    "05_pretraining": f"{OPEN}\nprint(running.run_pretrain(run, seed))",
+    "06_thinking_step_by_step": f"{OPEN}\nprint(running.run_pretrain(run, seed))",
+    "07_fine_tuning": f"{OPEN}\nprint(running.run_sft(run, seed), running.run_controls(run, seed))",
+    "08_reinforcement": f"{OPEN}\nprint(running.run_grpo(run, seed))",
+    "09_results": f"{OPEN}\nprint(list(running.run_results(run)))",
 }
 TINY = (
     "data.playground_items=40",

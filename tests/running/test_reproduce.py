@@ -26,9 +26,6 @@ from streamrec_lite.running import (
     executors as workers,
 )
 from streamrec_lite.running import (
-    model_stages as pipeline,
-)
-from streamrec_lite.running import (
     reproduce as reproduction,
 )
 from streamrec_lite.running import (
@@ -80,8 +77,8 @@ def copied(finished, tmp_path, notebooks, monkeypatch):
     return Path(shutil.copytree(finished[0], tmp_path / "tiny"))
 
 
-def opened(out: Path, *more: str, seeds=(0,)) -> pipeline.Run:
-    return pipeline.open_run(out, "playground", "smoke", [*TINY, *more], seeds)
+def opened(out: Path, *more: str, seeds=(0,)) -> running.Run:
+    return running.open_run(out, "playground", "smoke", [*TINY, *more], seeds)
 
 
 def again(out: Path, *more: str, **options) -> list[str]:
@@ -151,14 +148,14 @@ def test_everything_done_is_skipped_without_torch(finished, notebooks):
 
 def test_functions_load_what_is_done(copied):
     run = opened(copied)
-    dataset, splits = pipeline.run_data(run)
+    dataset, splits = running.run_data(run)
     assert dataset.n_items == 40 and splits.test.n_examples == dataset.n_users == 60
-    vectors, tokenizer = pipeline.run_embeddings(run), pipeline.run_tokenizer(run)
+    vectors, tokenizer = running.run_embeddings(run), running.run_tokenizer(run)
     assert vectors.shape[0] == 40 and vectors.dtype == np.float32 and tokenizer.n_items == 40
-    row = pipeline.run_tiger(run, 0)
+    row = running.run_tiger(run, 0)
     assert Path(row["dir"]) == tiger_dir(run, 0) and row["epochs"] == 3
-    assert set(pipeline.run_baselines(run)) == {*COUNTING, "Oracle"}
-    assert pipeline.run_results(run) == read_json(copied / "results.json")
+    assert set(running.run_baselines(run)) == {*COUNTING, "Oracle"}
+    assert running.run_results(run) == read_json(copied / "results.json")
 
 
 def test_recommend_explains_history_and_thoughts(finished, capsys):
@@ -223,12 +220,12 @@ def test_damaged_stages_are_redone_with_the_same_results(copied):
     (copied / "tokenizer" / "done.json").unlink()  # killed between rename and marker: recovered
     (tiger_dir(run, 0) / "row.json").unlink()
     assert not is_done(run, "embeddings") and not is_done(run, "tokenizer") and not is_done(run, "tiger")
-    pipeline.run_embeddings(run)
+    running.run_embeddings(run)
     stamp = (copied / "tokenizer" / "tokenizer.json").stat().st_mtime_ns
-    pipeline.run_tokenizer(run)
+    running.run_tokenizer(run)
     assert (copied / "tokenizer" / "tokenizer.json").stat().st_mtime_ns == stamp
     assert (copied / "tokenizer" / "tokenizer.safetensors").read_bytes() == tokenizer_before
-    assert pipeline.run_tiger(run, 0)["test"] == before
+    assert running.run_tiger(run, 0)["test"] == before
     assert all(is_done(run, stage) for stage in STAGES)
 
 
@@ -248,9 +245,9 @@ def test_tiger_continues_from_its_last_epoch(copied, monkeypatch):
 
     monkeypatch.setattr(loop, "_one_epoch", killed_in_the_third)
     with pytest.raises(KeyboardInterrupt):
-        pipeline.run_tiger(run, 0)
+        running.run_tiger(run, 0)
     assert (tiger_dir(run, 0).parent / "seed-0.part" / "checkpoint.safetensors").is_file()
-    row = pipeline.run_tiger(run, 0)
+    row = running.run_tiger(run, 0)
     assert len(trained) == 4  # epochs 1, 2, the killed one, and that one again
     assert (row["valid"], row["test"], row["epochs"]) == (final["valid"], final["test"], 3)
     assert not list(copied.rglob("checkpoint*"))
@@ -261,23 +258,23 @@ def test_several_seeds_give_means_and_deviations(copied):
     assert read_json(copied / "config.json")["seeds"] == [0, 1]
     assert tiger_hash(run, 0) != tiger_hash(run, 1)
     with pytest.raises(BadInput, match="with --only baselines"):
-        pipeline.run_results(run)
-    pipeline.run_neural(run, 1)
+        running.run_results(run)
+    running.run_neural(run, 1)
     with pytest.raises(BadInput, match="with --only tiger"):
-        pipeline.run_results(run)
+        running.run_results(run)
     assert lessons_results.with_all_seeds(opened(copied)).seeds == (0,)  # the only one that is finished
-    pipeline.run_tiger(run, 1)
+    running.run_tiger(run, 1)
     with pytest.raises(BadInput, match="with --only pretrain"):
-        pipeline.run_results(run)
-    pipeline.run_pretrain(run, 1)
+        running.run_results(run)
+    running.run_pretrain(run, 1)
     with pytest.raises(BadInput, match="with --only sft"):
-        pipeline.run_results(run)
-    pipeline.run_sft(run, 1)
+        running.run_results(run)
+    running.run_sft(run, 1)
     with pytest.raises(BadInput, match="with --only grpo"):
-        pipeline.run_results(run)
+        running.run_results(run)
     assert not list((copied / "baselines").glob("with-rules/*/seed-1"))  # nothing was mixed in vain
-    pipeline.run_grpo(run, 1)
-    results = pipeline.run_results(run)
+    running.run_grpo(run, 1)
+    results = running.run_results(run)
     rows = [results["models"]["TIGER"][seed]["test"]["N@10"] for seed in ("0", "1")]
     summary = results["summary"]["TIGER"]["test"]["N@10"]
     assert summary["mean"] == pytest.approx(sum(rows) / 2, abs=1e-15)
@@ -285,7 +282,7 @@ def test_several_seeds_give_means_and_deviations(copied):
     assert "±" in (copied / "table2.md").read_text() and set(results["models"]["Markov"]) == {"0"}
     assert opened(copied).seeds == (0,)  # a notebook opens the run for one seed
     whole = lessons_results.with_all_seeds(opened(copied))  # and notebook 09 for all
-    assert whole.seeds == (0, 1) and pipeline.run_results(whole) == results
+    assert whole.seeds == (0, 1) and running.run_results(whole) == results
     counts = {model: len(rows) for model, rows in lessons_results.read_ranks(whole).items()}
     assert counts["TIGER"] == counts[GUIDED] == 2 and counts["Markov"] == counts["Oracle"] == 1
     assert set(counts) == {*results["models"], "Oracle"}
@@ -299,8 +296,8 @@ def test_a_grid_chooses_lr_and_dropout_for_every_seed(copied, monkeypatch):
     monkeypatch.setattr(neural, "DROPOUTS", (0.2,))
     monkeypatch.setattr("streamrec_lite.running.baseline_stages.NEURAL", ("GRU4Rec",))
     run = opened(copied, "baselines.tune=grid", seeds=(0, 1))
-    rows = [pipeline.run_neural(run, seed)["GRU4Rec"] for seed in run.seeds]
-    tuning = pipeline.run_tuning(run, "GRU4Rec")
+    rows = [running.run_neural(run, seed)["GRU4Rec"] for seed in run.seeds]
+    tuning = running.run_tuning(run, "GRU4Rec")
     assert [row["lr"] for row in tuning] == [0.01, 0.0001]
     assert all(row["tuning"] == tuning and row["lr"] == 0.01 and row["dropout"] == 0.2 for row in rows)
     assert rows[0]["valid"]["N@10"] == pytest.approx(tuning[0]["valid N@10"], abs=1e-12)
@@ -316,20 +313,20 @@ def test_own_data_is_kept_in_the_run(tmp_path):
     (source / "shop.items.csv").write_text(items)
     np.save(source / "shop.embeddings.npy", np.eye(9, dtype=np.float32))
     spec = str(source / "shop.csv")
-    run = pipeline.open_run(tmp_path / "run", spec, "smoke")
-    first, splits = pipeline.run_data(run)
+    run = running.open_run(tmp_path / "run", spec, "smoke")
+    first, splits = running.run_data(run)
     assert [p.name for p in input_files(spec)] == ["shop.csv", "shop.items.csv", "shop.embeddings.npy"]
-    again, same = pipeline.run_data(run)
+    again, same = running.run_data(run)
     assert again.fingerprint() == first.fingerprint() and again.name == first.name
     assert all(torch.equal(a, b) for a, b in zip(splits.train, same.train, strict=True))
-    assert np.array_equal(pipeline.run_embeddings(run), np.eye(9, dtype=np.float32))
+    assert np.array_equal(running.run_embeddings(run), np.eye(9, dtype=np.float32))
     hashes = data_hash(run), embeddings_hash(run)
     os.utime(source / "shop.csv", ns=(1, 1))  # touched, the same content: read again, no more
     assert data_hash(run) != hashes[0] and embeddings_hash(run) is None
-    pipeline.run_data(run)
+    running.run_data(run)
     assert embeddings_hash(run) == hashes[1]
     (source / "shop.items.csv").write_text(items.replace("thing", "object"))
-    pipeline.run_data(run)
+    running.run_data(run)
     assert embeddings_hash(run) not in (None, hashes[1])
 
 
@@ -674,8 +671,8 @@ def test_logs_become_tensorboards(copied, capsys, monkeypatch):
 def test_benchmarks_time_a_runs_own_models(finished):
     run = opened(finished[0])
     subject = of_run(finished[0], torch.device("cpu"))
-    assert torch.equal(subject.tokenizer.codes, pipeline.run_tokenizer(run).codes)
-    assert torch.equal(subject.splits.test.history, pipeline.run_data(run)[1].test.history)
+    assert torch.equal(subject.tokenizer.codes, running.run_tokenizer(run).codes)
+    assert torch.equal(subject.splits.test.history, running.run_data(run)[1].test.history)
     for name, folder in (("TIGER", "baselines/TIGER"), ("STREAM-Rec-SFT", "sft")):
         mine = subject.trained[name].state_dict()
         kept, _ = read_tensors(finished[0] / folder / "seed-0" / "model.safetensors")

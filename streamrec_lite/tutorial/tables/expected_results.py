@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from ...running.run import COUNTING
+from ...running.stage_table import COUNTING
 
 
 class Range(NamedTuple):

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from ...common.files import read_json, read_tensors
 from ...evaluation.metrics import METRIC_NAMES, metric_per_user, recall_at
-from ...running.results import GUIDED, PAPER, REFERENCE, mean_text, row_folders
-from ...running.run import ORACLE, Run, counting_names
-from ...running.store import done
+from ...evaluation.results_table import PAPER, REFERENCE, mean_text
+from ...running.results import GUIDED, model_rows
+from ...running.run import Run
+from ...running.stage_table import ORACLE, TABLE
 
 LENGTHS = (1, 5, 8, 13)  # where groups of history lengths begin
 SHARE = 0.2  # of the training interactions: what the head holds, and what the tail holds
@@ -31,8 +32,8 @@ def with_all_seeds(run: Run) -> Run:
     seeds = read_json(run.dir / "config.json")["seeds"]
 
     def finished(seed: int) -> bool:
-        rows = row_folders(dataclasses.replace(run, seeds=(seed,))).values()
-        return all(hash_ and done(folder, hash_) for row in rows for folder, hash_ in row.values())
+        rows = model_rows(dataclasses.replace(run, seeds=(seed,))).values()
+        return all(run.marker(*part) for row in rows for part in row.values())
 
     return dataclasses.replace(run, seeds=tuple(s for s in seeds if finished(s)) or run.seeds)
 
@@ -40,14 +41,14 @@ def with_all_seeds(run: Run) -> Run:
 def read_ranks(run: Run) -> dict[str, list[Tensor]]:
     """Ranks of the test users' targets: model -> a tensor (users,) a seed; the oracle, if any, last."""
     ranks: dict[str, list[Tensor]] = {}
-    for model, rows in row_folders(run).items():
-        for folder, _ in rows.values():
-            kept = read_tensors(folder / "ranks.safetensors")[0]
+    for model, rows in model_rows(run).items():
+        for part in rows.values():
+            kept = read_tensors(run.folder(*part) / "ranks.safetensors")[0]
             ranks.setdefault(model, []).append(kept["test"])
             if model in GUIDED:
                 ranks.setdefault(GUIDED[model], []).append(kept["guided test"])
-    if ORACLE in counting_names(run):
-        ranks[ORACLE] = [read_tensors(run.dir / "baselines" / ORACLE / "ranks.safetensors")[0]["test"]]
+    if TABLE[ORACLE].applies(run.config):
+        ranks[ORACLE] = [read_tensors(run.folder(ORACLE) / "ranks.safetensors")[0]["test"]]
     return ranks
 
 

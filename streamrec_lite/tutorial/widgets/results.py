@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ...evaluation.metrics import METRIC_NAMES
-from ...running.results import REFERENCE
+from ...evaluation.results_table import REFERENCE
 from ..figures.style import BLACK, CYCLE, GREEN, GREY, PLOTLY_MARKERS, RED
 from ..tables import results as lessons
 from .items import html_table, layout

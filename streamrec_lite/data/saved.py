@@ -1,4 +1,4 @@
-"""What a run keeps of its data set and of each model: files whole or not there, read back as they were."""
+"""A data set as a run keeps it: files whole or not there, read back as they were."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 from ..common.errors import BadInput
 from ..common.files import atomic_path, read_json, read_tensors, write_json, write_tensors
 from ..config.sections import Config
-from ..data.dataset import Dataset
-from ..data.sources import load_dataset
+from .dataset import Dataset
+from .sources import load_dataset
 
 
 def save_dataset(dataset: Dataset, folder: Path) -> dict:
@@ -57,9 +57,3 @@ def read_dataset(folder: Path, config: Config, fingerprint: str) -> Dataset:
         items=pd.read_parquet(folder / "items.parquet"),
         embeddings=None if embeddings is None else embeddings.numpy(),
     )
-
-
-def save_row(folder: Path, row: dict, ranks: dict[str, torch.Tensor]) -> None:
-    """A model's row of results.json, and the ranks of every user's targets by split (for the bootstrap)."""
-    write_tensors(folder / "ranks.safetensors", ranks)
-    write_json(folder / "row.json", row)

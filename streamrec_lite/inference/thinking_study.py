@@ -17,7 +17,7 @@ from ..config.sections import Config
 from ..data.sequences import sample_examples
 from ..evaluation.evaluate import evaluate
 from ..evaluation.metrics import ndcg_at, paired_bootstrap
-from ..inference.recommender import Asked, StreamRec
+from .recommender import Asked, StreamRec
 
 NUMBERS = (0, 1, 2, 4, 6, 8)  # l
 TRAINS = (1, 4, 16)  # n

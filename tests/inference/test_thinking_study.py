@@ -8,9 +8,9 @@ from tiny_world import SIZES, small_world
 from streamrec_lite.config.presets import preset
 from streamrec_lite.evaluation.evaluate import evaluate
 from streamrec_lite.inference.recommender import StreamRec
+from streamrec_lite.inference.thinking_study import NUMBERS, Asked, ask_in_many_ways, control_config
 from streamrec_lite.model.backbone import Backbone
 from streamrec_lite.running.run import CONTROLS
-from streamrec_lite.running.thinking_study import NUMBERS, Asked, ask_in_many_ways, control_config
 
 
 def test_the_usual_way_differs_from_itself_by_nothing():

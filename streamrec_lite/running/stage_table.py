@@ -1,0 +1,205 @@
+"""The stages of a run, one record each: what it needs, its settings, its folder, its notebooks, its work.
+
+Everything else is derived from this table: hashes and folders (``run.Run``), the order of work and what
+may run side by side (``scheduler``), ``--only``, and the rows of results.json (``results``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ..config.sections import Config
+
+FORMAT = 2  # raise it when a stage writes something else for the same settings
+COUNTING = ("Popularity", "Markov", "SequentialRules")
+NEURAL = ("Caser", "GRU4Rec", "SASRec", "BERT4Rec", "ReaRec")
+ORACLE = "Oracle"
+CONTROLS = ("deep-tiger", "item-tiger", "no-thoughts", "random-thoughts")  # see ``thinking_study``
+START = "00_start_here"  # the notebook that belongs to no stage
+
+
+def always(config: Config) -> bool:
+    """The condition of a stage that every run has."""
+    return True
+
+
+def on_playground(config: Config) -> bool:
+    """Is the data set the synthetic shop, whose best ranking is known?"""
+    return config.dataset == "playground"
+
+
+class Stage(NamedTuple):
+    """One record of the table.
+
+    name       the stage, or the model where a stage has several ("SASRec")
+    needs      names of the records it is made from, of the same seed
+    settings   what its result depends on: dotted names of sections or settings, or functions of the Config
+    folder     below the run's folder; with "{seed}" it exists once a seed
+    work       "module:function" of this package, called with (run, name, seed, part); it fills the folder
+               ``part`` and returns what the marker shall say besides. A text: planning imports no torch
+    notebooks  the first one does the work, further ones only report on it
+    group      what ``--only`` calls it; "controls" belong to none and run where ``sft.controls`` asks for it
+    model      its row in results.json, "" for none
+    applies    does a run with these settings have the stage?
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    settings: tuple[str | Callable[[Config], object], ...]
+    folder: str
+    work: str
+    group: str
+    notebooks: tuple[str, ...] = ()
+    model: str = ""
+    applies: Callable[[Config], bool] = always
+
+    @property
+    def seeded(self) -> bool:
+        """Does every seed go through it anew?"""
+        return "{seed}" in self.folder
+
+    def values(self, config: Config) -> list[object]:
+        """The settings that the stage depends on, in the order of the record."""
+        plain = config.to_dict()
+        return [setting(config) if callable(setting) else _value(plain, setting) for setting in self.settings]
+
+
+def _value(plain: dict, name: str) -> object:
+    for part in name.split("."):
+        plain = plain[part]
+    return plain
+
+
+def _sft_settings(config: Config) -> object:
+    """The section sft without what only says whether controls are trained beside it."""
+    return {key: value for key, value in config.to_dict()["sft"].items() if key != "controls"}
+
+
+def _counting(name: str) -> Stage:
+    applies = on_playground if name == ORACLE else always
+    folder, model = f"baselines/{name}", "" if name == ORACLE else name
+    work = "baseline_stages:count"
+    return Stage(name, ("data",), ("data.max_history",), folder, work, "baselines", (), model, applies)
+
+
+def _neural(name: str) -> tuple[Stage, Stage]:
+    """The grid that chooses a baseline's settings, and its training with them."""
+    folder, settings = f"baselines/{name}", ("baselines", "data.max_history")
+    grid = f"{name} tuning"
+    return (
+        Stage(
+            grid,
+            ("data",),
+            settings,
+            f"{folder}/tuning",
+            "baseline_stages:tune_neural",
+            "baselines",
+            applies=lambda config: config.baselines.tune != "none",
+        ),
+        Stage(
+            name,
+            (grid,),
+            (),
+            f"{folder}/seed-{{seed}}",
+            "baseline_stages:train_neural",
+            "baselines",
+            (),
+            name,
+        ),
+    )
+
+
+def _control(name: str) -> Stage:
+    """The controls that are TIGERs are trained by TIGER's settings, but stand beside a fine-tuning, too."""
+    settings = ("tiger",) if name.endswith("tiger") else ()
+    folder, work = f"sft/controls/{name}/seed-{{seed}}", "model_stages:train_control"
+    all_asked = lambda config: config.sft.controls == "all"  # noqa: E731
+    return Stage(name, ("sft",), settings, folder, work, "controls", applies=all_asked)
+
+
+def _mixture(stage: str, model: str) -> Stage:
+    """A model that answers, in its best way, together with the sequential rules (``with_rules``)."""
+    name = f"{model}, with rules" if model == "TIGER" else f"{model}, state-guided, with rules"
+    folder = f"baselines/with-rules/{model}/seed-{{seed}}"
+    work = "baseline_stages:mix_with_rules"
+    return Stage(name, (stage, "SequentialRules"), (), folder, work, "results", (), name)
+
+
+_TRAINED = ("evaluate.beams", "data.max_history")
+
+STAGES: tuple[Stage, ...] = (
+    Stage("data", (), (), "data", "shared_stages:read_data", "data", ("01_data",)),
+    Stage(
+        "embeddings",
+        ("data",),
+        ("embeddings", on_playground),  # decides what "auto" means
+        "embeddings",
+        "shared_stages:embed",
+        "embeddings",
+        ("02_embeddings",),
+    ),
+    Stage(
+        "tokenizer",
+        ("embeddings",),
+        ("tokenizer",),
+        "tokenizer",
+        "shared_stages:fit_tokenizer",
+        "tokenizer",
+        ("03_semantic_ids",),
+    ),
+    Stage(
+        "tiger",
+        ("tokenizer",),
+        ("backbone", "tiger", *_TRAINED),
+        "baselines/TIGER/seed-{seed}",
+        "model_stages:train_tiger",
+        "tiger",
+        ("04_fast_thinking",),
+        "TIGER",
+    ),
+    *(_counting(name) for name in (*COUNTING, ORACLE)),
+    *(stage for name in NEURAL for stage in _neural(name)),
+    Stage(
+        "pretrain",
+        ("tokenizer",),
+        ("backbone", "pretrain", *_TRAINED),
+        "pretrain/seed-{seed}",
+        "model_stages:train_pretrain",
+        "pretrain",
+        ("05_pretraining", "06_thinking_step_by_step"),
+        "STREAM-Rec-PT",
+    ),
+    Stage(
+        "sft",
+        ("pretrain",),
+        (_sft_settings,),
+        "sft/seed-{seed}",
+        "model_stages:train_sft",
+        "sft",
+        ("07_fine_tuning",),
+        "STREAM-Rec-SFT",
+    ),
+    Stage(
+        "grpo",
+        ("sft",),
+        ("grpo",),
+        "grpo/seed-{seed}",
+        "model_stages:train_grpo",
+        "grpo",
+        ("08_reinforcement",),
+        "STREAM-Rec-RL",
+    ),
+    *(_control(name) for name in CONTROLS),
+    _mixture("tiger", "TIGER"),
+    _mixture("sft", "STREAM-Rec-SFT"),
+    _mixture("grpo", "STREAM-Rec-RL"),
+)
+TABLE = {stage.name: stage for stage in STAGES}
+GROUPS = (*dict.fromkeys(s.group for s in STAGES if s.group not in ("controls", "results")), "results")
+NOTEBOOKS = {**{s.group: s.notebooks for s in STAGES if s.notebooks}, "results": ("09_results",)}
+
+
+def records(group: str, config: Config) -> list[Stage]:
+    """The records of a group that a run with these settings has."""
+    return [stage for stage in STAGES if stage.group == group and stage.applies(config)]
