@@ -1,8 +1,8 @@
-"""The words of the playground: departments, categories, projects, brands, and each item's text.
+"""The vocabulary of the playground: departments, categories, projects, brands, and the items' text.
 
-Every department has six categories and three projects. A project is an ordered list of five of
-them; the projects of one department share categories in different orders, so that the last item
-alone does not tell what a user is up to.
+Every department has six categories and three projects. A project is an ordered list of five of the
+categories. The projects of one department share categories in different orders, so that the last
+item alone does not tell which project a user follows.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import pandas as pd
 
 
 class Department(NamedTuple):
-    """One department: category name -> noun of an item; project name -> category numbers, in order."""
+    """A department of the shop, with the words for its items' titles and descriptions."""
 
     name: str
-    nouns: dict[str, str]
-    projects: dict[str, tuple[int, ...]]
+    nouns: dict[str, str]  # category name -> noun for its items
+    projects: dict[str, tuple[int, ...]]  # project name -> the categories of its stages, in order
     attributes: tuple[str, ...]
     purposes: tuple[str, ...]
 
 
-STAGES = 5
-CATEGORIES = 6
-PROJECTS = 3
+STAGES_PER_PROJECT = 5
+CATEGORIES_PER_DEPARTMENT = 6
+PROJECTS_PER_DEPARTMENT = 3
 MAX_DEPARTMENTS = 100
 
 DEPARTMENTS = (
@@ -241,7 +241,7 @@ _KINDS = ("Frames", "Panels", "Modules", "Fittings", "Covers", "Kits")
 
 
 def departments(count: int) -> list[Department]:
-    """The first ``count`` departments: the hand-written ones, then made-up ones of the same shape."""
+    """The first ``count`` departments: hand-written ones, then generated ones with the same structure."""
     made = list(DEPARTMENTS[:count])
     for number in range(count - len(made)):
         word = _STEMS[number % 10] + _ENDS[number // 10]
@@ -252,16 +252,22 @@ def departments(count: int) -> list[Department]:
     return made
 
 
-def item_frame(shop: list[Department], category: np.ndarray, brand: np.ndarray, seed: int) -> pd.DataFrame:
-    """Text of the items (N rows): title, brand, categories, description, all of it readable.
+def item_frame(
+    departments: list[Department], category: np.ndarray, brand: np.ndarray, seed: int
+) -> pd.DataFrame:
+    """Readable text for N items: title, brand, categories, description, one row per item.
 
-    ``category`` (N,) counts through the departments' categories, ``brand`` (N,) through ``BRANDS``.
+    Args:
+        departments: the departments of the shop.
+        category: (N,) index into the categories of all departments, in order.
+        brand: (N,) index into ``BRANDS``.
+        seed: of the random choice of words.
     """
     rng = np.random.default_rng(seed)
-    which = rng.integers(0, 1 << 30, size=(3, len(category))).tolist()
-    names = [(name, noun, department) for department in shop for name, noun in department.nouns.items()]
+    choices = rng.integers(0, 1 << 30, size=(3, len(category))).tolist()
+    names = [(name, noun, home) for home in departments for name, noun in home.nouns.items()]
     rows = []
-    for c, b, x, y, z in zip(category.tolist(), brand.tolist(), *which, strict=True):
+    for c, b, x, y, z in zip(category.tolist(), brand.tolist(), *choices, strict=True):
         name, noun, department = names[c]
         first = department.attributes[x % len(department.attributes)]
         second = department.attributes[y % len(department.attributes)]
