@@ -5,8 +5,8 @@ from pathlib import Path
 
 from tiny_notebooks import COMMAND, PARAMETERS, write_notebook
 
-from streamrec_lite.running import executors as workers
-from streamrec_lite.running.notebooks import execute
+from streamrec_lite.running.notebooks import execute, notebook_done
+from streamrec_lite.running.progress import Tail
 
 
 def run_one(folder: Path, *cells: str, parameters=None, source_parameters: str = PARAMETERS) -> dict:
@@ -24,8 +24,8 @@ def test_a_notebook_runs_here_over_ipc_with_its_parameters(tmp_path):
     notebook = json.loads((tmp_path / "out" / "07_demo.ipynb").read_text())
     printed = "".join(notebook["cells"][-1]["outputs"][0]["text"]).split()
     assert printed == [COMMAND[0], "5", "ipc"]
-    assert workers.notebook_done(tmp_path / "out" / "07_demo.ipynb", "the-hash")
-    assert not workers.notebook_done(tmp_path / "out" / "07_demo.ipynb", "another")
+    assert notebook_done(tmp_path / "out" / "07_demo.ipynb", "the-hash")
+    assert not notebook_done(tmp_path / "out" / "07_demo.ipynb", "another")
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["07_demo.html", "07_demo.ipynb"]
 
 
@@ -63,7 +63,7 @@ def test_an_unknown_parameter_is_bad_input(tmp_path):
 def test_training_log_lines(tmp_path):
     part = tmp_path / "seed-0.part"
     part.mkdir()
-    tail = workers.Tail("TIGER", part / "log.jsonl")
+    tail = Tail("TIGER", part / "log.jsonl")
     assert tail.lines() == []
     row = {"loss": 4.5, "valid N@10": 0.1, "samples_per_second": 1234.5, "seconds_left": 61}
     with (part / "log.jsonl").open("w") as file:
@@ -77,7 +77,7 @@ def test_training_log_lines(tmp_path):
 
 def test_a_training_too_quick_to_follow_is_told_of_at_its_end(tmp_path):
     part, final = tmp_path / "seed-0.part", tmp_path / "seed-0"
-    tail = workers.Tail("TIGER", part / "log.jsonl")
+    tail = Tail("TIGER", part / "log.jsonl")
     final.mkdir()
     (final / "log.jsonl").write_text('{"epoch": 9, "loss": 7.0}\n')
     assert tail.lines() == []  # what an earlier run left

@@ -60,10 +60,13 @@ def test_what_a_killed_write_left_is_not_delivered(tmp_path):
     assert delivered == {"a.txt", "b.txt", DONE, RECORD}
 
 
-def test_another_hash_replaces(tmp_path):
+def test_another_hash_replaces_only_when_asked(tmp_path):
     run_stage(tmp_path, "deep/x", "h1", write("one"))
     (tmp_path / "deep" / "x" / "left-over").write_text("from before")
-    run_stage(tmp_path, "deep/x", "h2", write("two"))
+    with pytest.raises(BadInput, match=r"finished with other settings; try them in a run .*--branch"):
+        run_stage(tmp_path, "deep/x", "h2", write("two"))
+    assert content(tmp_path / "deep" / "x") == ("one", "oneone") and done(tmp_path / "deep" / "x", "h1")
+    run_stage(tmp_path, "deep/x", "h2", write("two"), replace=True)
     assert content(tmp_path / "deep" / "x") == ("two", "twotwo")
     assert not (tmp_path / "deep" / "x" / "left-over").exists()
     assert done(tmp_path / "deep" / "x", "h2") and not done(tmp_path / "deep" / "x", "h1")
@@ -102,14 +105,13 @@ def test_part_of_the_same_hash_continues_and_another_is_discarded(tmp_path):
     with pytest.raises(Killed):
         run_stage(tmp_path, "x", "h1", interrupted)
     assert not (tmp_path / "x").exists()
-    said = []
-    run_stage(tmp_path, "x", "h1", resumed, said.append)
-    assert (tmp_path / "x" / "a.txt").read_text() == "epoch 3" and "continuing" in said[0]
+    run_stage(tmp_path, "x", "h1", resumed)
+    assert (tmp_path / "x" / "a.txt").read_text() == "epoch 3"
     assert not (tmp_path / "x" / "checkpoint.bin").exists()  # of no more use
     with pytest.raises(Killed):
-        run_stage(tmp_path, "x", "h2", interrupted)
+        run_stage(tmp_path, "x", "h2", interrupted, replace=True)
     with pytest.raises(FileNotFoundError):
-        run_stage(tmp_path, "x", "h3", resumed)
+        run_stage(tmp_path, "x", "h3", resumed, replace=True)
     assert done(tmp_path / "x", "h1")  # the finished one stands until it is replaced
 
 
@@ -143,7 +145,7 @@ def test_killed_before_any_step_of_the_commit(tmp_path, before):
         with pytest.MonkeyPatch.context() as patch:
             count = operations(patch, die_at)
             try:
-                run_stage(root, "x", "h1", write("new", calls))
+                run_stage(root, "x", "h1", write("new", calls), replace=True)
                 finished = True
             except Killed:
                 finished = False
@@ -154,7 +156,7 @@ def test_killed_before_any_step_of_the_commit(tmp_path, before):
         assert folders or not before  # at no moment is there only a half-written one
         records = [json.loads(path.read_text()) for path in root.glob(f"x*/{RECORD}")]
         recorded = any(record["hash"] == "h1" and "files" in record for record in records)
-        run_stage(root, "x", "h1", write("new", calls))
+        run_stage(root, "x", "h1", write("new", calls), replace=True)
         assert content(root / "x") == ("new", "newnew")
         assert done(root / "x", "h1")
         assert sorted(p.name for p in root.iterdir()) == [".locks", "x"]
@@ -236,3 +238,16 @@ def test_lock_is_one_line_of_bad_input_and_ends_with_its_process(tmp_path):
     begin = time.monotonic()
     with locked(lock, wait=False):
         assert time.monotonic() - begin < 1
+
+
+def test_a_stage_that_another_run_has_is_copied_and_not_done_again(tmp_path):
+    run_stage(tmp_path / "parent", "deep/x", "h1", write("one"))
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "parent").rglob("*")}
+    calls = []
+    parents = [tmp_path / "nothing", tmp_path / "parent"]
+    marker = run_stage(tmp_path / "branch", "deep/x", "h1", write("new", calls), parents)
+    assert calls == [] and content(tmp_path / "branch" / "deep" / "x") == ("one", "oneone")
+    assert marker == done(tmp_path / "parent" / "deep" / "x") and marker["note"] == "one"
+    run_stage(tmp_path / "other", "deep/x", "h2", write("new", calls), parents)
+    assert calls == ["new"]  # for another hash there is nothing to copy
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "parent").rglob("*")} == before
