@@ -1,4 +1,4 @@
-"""The one form that every source ends in: who took what, in which order, and the items' text."""
+"""The data set: users' sequences of items and the items' text, in one form for every source."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import math
 import numbers
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 Histories = np.ndarray | Sequence[np.ndarray]  # (B, L) filled with PAD_ITEM, or B arrays of item indices
 TEXT_COLUMNS = ("title", "brand", "categories", "description")
-MIN_LENGTH = 3  # leave-one-out: one item to learn from, one for validation, one for test
-NO_IDS = {"", "nan", "inf", "-inf", "none", "null", "<na>", "nat"}  # how exports write a missing value
+MIN_LENGTH = 3  # leave-one-out needs one item to train on, one for validation, one for the test
+MISSING_VALUES = {"", "nan", "inf", "-inf", "none", "null", "<na>", "nat"}  # as exports write them
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{,1000})")
 
 
@@ -46,36 +46,38 @@ class World(Protocol):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Users' sequences of item indices, and one row of text an item.
+    """U users' sequences of item indices, and one row of text for each of N items.
 
-    ``sequences[u]`` holds the items of ``user_ids[u]`` as int64 indices into ``item_ids``, oldest
-    first, at least ``MIN_LENGTH`` of them. ``items`` has the columns ``TEXT_COLUMNS``, all of them
-    text and "" where nothing is known; ``categories`` is a path from wide to narrow, with commas.
-    ``embeddings`` (N, d_w) float32 is what the user brought; ``world`` is the playground's generator.
+    ``sequences[u]`` holds the items of ``user_ids[u]``, oldest first, at least ``MIN_LENGTH`` of
+    them, as int64 indices into ``item_ids``. ``items`` has the columns ``TEXT_COLUMNS``; a missing
+    text is "". ``categories`` is a comma-separated path from general to specific.
     """
 
     name: str
-    user_ids: list[str]
-    item_ids: list[str]
-    sequences: list[np.ndarray]
-    items: pd.DataFrame
-    embeddings: np.ndarray | None = None
-    world: World | None = None
+    user_ids: list[str]  # U
+    item_ids: list[str]  # N
+    sequences: list[np.ndarray]  # U arrays
+    items: pd.DataFrame  # N rows
+    embeddings: np.ndarray | None = None  # (N, d_w) float32, if the source has vectors
+    world: World | None = None  # the generator, if the data are synthetic
 
     @property
     def n_users(self) -> int:
+        """U, the number of users."""
         return len(self.user_ids)
 
     @property
     def n_items(self) -> int:
+        """N, the size of the catalogue."""
         return len(self.item_ids)
 
     @property
     def n_interactions(self) -> int:
+        """The number of interactions of all users."""
         return sum(len(sequence) for sequence in self.sequences)
 
     def fingerprint(self) -> str:
-        """A hash of the content (IDs, order, text, embeddings), not of the name or where it lay."""
+        """A hash of the content (IDs, order, text, embeddings); the name and the path do not count."""
         digest = hashlib.sha256()
         for ids in (self.user_ids, self.item_ids):
             _hash_texts(digest, ids)
@@ -90,26 +92,34 @@ class Dataset:
         return digest.hexdigest()[:16]
 
 
-def _hash_texts(digest, texts) -> None:
-    """Add texts unambiguously: how many, each one's length, then all of them."""
+def _hash_texts(digest: hashlib._Hash, texts: Iterable[str]) -> None:
+    """Add texts to the hash unambiguously: their number, their lengths, then the texts."""
     texts = list(texts)
     digest.update(np.array([len(texts), *map(len, texts)], dtype="<i8").tobytes())
     digest.update("".join(texts).encode("utf-8", "surrogatepass"))
 
 
-def whole(text: str) -> str:
-    """The text without halves of characters (lone surrogates, where a text was cut): "?" in their place."""
+def replace_lone_surrogates(text: str) -> str:
+    """The text with "?" for every lone surrogate (half a character, left where a text was cut)."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def text_id(value, where: str) -> str:
-    """An ID as text: an integer (1 and 1.0 alike), or a string that is no word for a missing value."""
+def text_id(value: object, where: str) -> str:
+    """An ID as text; 1, 1.0 and "1" are the same ID. ``where`` is the position, for the message.
+
+    ``BadInput`` unless it is an integer, or a text that does not stand for a missing value.
+    """
     if isinstance(value, numbers.Integral) and not isinstance(value, (bool, np.bool_)):
         return str(int(value))
     if isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_)):
-        if math.isfinite(value) and value == int(value):
-            return str(int(value))
-    elif isinstance(value, str) and value.strip().lower() not in NO_IDS and value == whole(value):
+        number = float(value)
+        if math.isfinite(number) and number == int(number):
+            return str(int(number))
+    elif (
+        isinstance(value, str)
+        and value.strip().lower() not in MISSING_VALUES
+        and value == replace_lone_surrogates(value)
+    ):
         return value.strip()
     raise BadInput(
         f"{where}: ID {value!r:.60}",
@@ -118,51 +128,53 @@ def text_id(value, where: str) -> str:
     )
 
 
-def text_field(value, column: str, where: str) -> str:
-    """A text field of an item: a string, a list of strings, or "" where nothing is known."""
+def text_field(value: object, column: str, where: str) -> str:
+    """A text field of an item, from a string, a list of strings, or a missing value ("")."""
     if value is None or (isinstance(value, float) and math.isnan(value)) or value is pd.NA:
         return ""
     if isinstance(value, str):
-        return whole(value.strip())
+        return replace_lone_surrogates(value.strip())
     if isinstance(value, (list, tuple, np.ndarray)) and all(isinstance(part, str) for part in value):
-        return whole(("," if column == "categories" else " ").join(part.strip() for part in value))
+        return replace_lone_surrogates(
+            ("," if column == "categories" else " ").join(part.strip() for part in value)
+        )
     raise BadInput(
         f"{where}: {column} {value!r:.60}", "a field is a text or a list of texts", "correct or remove it"
     )
 
 
-def frame_of_text(rows: Sequence[Sequence[str]]) -> pd.DataFrame:
-    """Rows of ``TEXT_COLUMNS`` as the data frame of a ``Dataset``."""
+def text_frame(rows: Iterable[Sequence[str]]) -> pd.DataFrame:
+    """The data frame ``items`` of a ``Dataset``, from one row per item in the order of ``TEXT_COLUMNS``."""
     return pd.DataFrame(list(rows), columns=list(TEXT_COLUMNS), dtype=str)
 
 
 def id_order(ids: Sequence[str]) -> np.ndarray:
-    """The positions of ``ids`` in the project's order: numeric if all are integers, else as text."""
+    """The positions (n,) that sort ``ids``: numerically if all are integers, otherwise as text."""
     key = int if all(_INTEGER.fullmatch(name) for name in ids) else str
     return np.array(sorted(range(len(ids)), key=lambda row: key(ids[row])), dtype=np.int64)
 
 
 def k_core(user: np.ndarray, item: np.ndarray, k: int) -> np.ndarray:
-    """Rows of the largest part in which every user and every item has at least ``k`` rows.
+    """The k-core: a boolean mask (n,) of the most rows in which each user and item has at least ``k``.
 
-    ``user`` and ``item`` (n,) are integer codes; returns a boolean mask (n,). Counts are of rows, so
-    a repeated purchase counts again. Removing one side may push the other below ``k``: it repeats
-    until nothing changes, and the result does not depend on which side goes first.
+    ``user`` and ``item`` (n,) are the integer codes of n interactions; a repeated purchase counts
+    again. Removing users may leave an item with fewer than ``k`` rows, and the other way round, so
+    the filter repeats until nothing changes. The result does not depend on the order of removals.
     """
     keep = np.ones(len(user), dtype=bool)
-    if k <= 1:  # every row's user and item has that row
+    if k <= 1:  # every user and item here has at least one row
         return keep
     while keep.any():
         users = np.bincount(user[keep], minlength=user.max() + 1)
         items = np.bincount(item[keep], minlength=item.max() + 1)
-        narrower = keep & (users[user] >= k) & (items[item] >= k)
-        if narrower.sum() == keep.sum():
+        smaller = keep & (users[user] >= k) & (items[item] >= k)
+        if smaller.sum() == keep.sum():
             break
-        keep = narrower
+        keep = smaller
     return keep
 
 
-def assemble(
+def build_dataset(
     name: str,
     user_ids: Sequence[str],
     user: np.ndarray,
@@ -172,11 +184,19 @@ def assemble(
     k: int,
     embeddings: np.ndarray | None = None,
 ) -> Dataset:
-    """A ``Dataset`` from interactions in time order: ``user``, ``item`` (n,) are codes into the IDs.
+    """A ``Dataset`` from n interactions in time order, after the k-core filter.
 
-    The k-core filter comes first. With k >= 1 items that nobody took leave the catalogue, with k = 0
-    they stay. With k >= 3 short users are dropped by the filter; with a smaller k a user with fewer
-    than three interactions is ``BadInput``, because leave-one-out has no place for them.
+    Args:
+        name: of the data set.
+        user_ids: IDs of the U users.
+        user: (n,) index of each interaction's user.
+        item_ids: IDs of the N items.
+        item: (n,) index of each interaction's item.
+        items: (N rows) text of the items, with the columns ``TEXT_COLUMNS``.
+        k: of the k-core. With k >= 1 items without interactions leave the catalogue, with k = 0 they
+            stay. With k < 3 a user with fewer than three interactions is ``BadInput``, since
+            leave-one-out is impossible; a larger k removes such users.
+        embeddings: (N, d_w) vectors of the items, if there are any.
     """
     keep = k_core(user, item, k)
     if not keep.any():
@@ -190,15 +210,15 @@ def assemble(
     short = np.flatnonzero((count > 0) & (count < MIN_LENGTH))
     if len(short):
         raise BadInput(
-            f"{name}: user {user_ids[short[0]]!r} has {count[short[0]]} interactions",
+            f"{name}: user {user_ids[int(short[0])]!r} has {count[short[0]]} interactions",
             f"leave-one-out needs at least {MIN_LENGTH} a user",
             f"set data.k_core={MIN_LENGTH} or more to drop such users, or remove them",
         )
     kept_users = np.flatnonzero(count)
-    kept_users = kept_users[id_order([user_ids[row] for row in kept_users])]
-    taken = np.bincount(item, minlength=len(item_ids)) > 0
-    kept_items = np.flatnonzero(taken) if k >= 1 else np.arange(len(item_ids))
-    kept_items = kept_items[id_order([item_ids[row] for row in kept_items])]
+    kept_users = kept_users[id_order([user_ids[row] for row in kept_users.tolist()])]
+    has_buyer = np.bincount(item, minlength=len(item_ids)) > 0
+    kept_items = np.flatnonzero(has_buyer) if k >= 1 else np.arange(len(item_ids))
+    kept_items = kept_items[id_order([item_ids[row] for row in kept_items.tolist()])]
 
     new_user = np.full(len(user_ids), -1, dtype=np.int64)
     new_user[kept_users] = np.arange(len(kept_users))
@@ -209,8 +229,8 @@ def assemble(
     ends = np.cumsum(np.bincount(user, minlength=len(kept_users)))
     return Dataset(
         name=name,
-        user_ids=[user_ids[row] for row in kept_users],
-        item_ids=[item_ids[row] for row in kept_items],
+        user_ids=[user_ids[row] for row in kept_users.tolist()],
+        item_ids=[item_ids[row] for row in kept_items.tolist()],
         sequences=np.split(item[by_user], ends[:-1]),
         items=items.iloc[kept_items].reset_index(drop=True)[list(TEXT_COLUMNS)],
         embeddings=None if embeddings is None else np.ascontiguousarray(embeddings[kept_items]),

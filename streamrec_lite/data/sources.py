@@ -1,4 +1,4 @@
-"""Where interactions and item text come from: one word, ``spec``, names the source."""
+"""Loads a data set from its specification (``spec``), e.g. "playground" or "amazon-2018:DIR"."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from pathlib import Path
 from ..common.errors import BadInput, did_you_mean
 from ..config.sections import SPECS, DataConfig
 from .dataset import Dataset
-from .tables import SUFFIXES
+from .specs import TABLE_SUFFIXES
 
-DEFAULTS = DataConfig()
+DEFAULTS = DataConfig()  # settings of a call without any
 
 
 def load_dataset(spec: str, config: DataConfig = DEFAULTS) -> Dataset:
-    """The data set that ``spec`` names (see ``dataset_table``); anything unusable is ``BadInput``.
+    """The data set that ``spec`` names (see ``dataset_table``); ``BadInput`` for unusable data.
 
-    The k-core filter of ``config.k_core`` is applied to all but the playground.
+    The k-core filter with ``config.k_core`` is applied to every source except the playground.
     """
     try:
         return _load(spec, config)
@@ -40,7 +40,7 @@ def _load(spec: str, config: DataConfig) -> Dataset:
         from .amazon_hub import load_amazon_2023
 
         return load_amazon_2023(rest, config.k_core)
-    if Path(spec).suffix in SUFFIXES:
+    if Path(spec).suffix in TABLE_SUFFIXES:
         from .tables import load_table
 
         return load_table(spec, config.k_core)
@@ -51,8 +51,8 @@ def _load(spec: str, config: DataConfig) -> Dataset:
     raise BadInput(f"dataset {spec!r}", "unknown data set", did_you_mean(kind if colon else spec, SPECS))
 
 
-def dataset_table() -> list[dict]:
-    """A row a kind of source for ``streamrec datasets``: spec, what it is, size, whether it downloads."""
+def dataset_table() -> list[dict[str, str]]:
+    """The kinds of sources, for ``streamrec datasets``: rows with "spec", "what", "size" and "download"."""
     rows = (
         (
             "playground",

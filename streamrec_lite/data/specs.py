@@ -1,4 +1,4 @@
-"""Which data set a command names, checked without reading it. Nothing here imports pandas or torch."""
+"""Checks the specification of a data set without reading the data (and without pandas or torch)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from pathlib import Path
 from ..common.errors import BadInput, did_you_mean
 from ..config.sections import SPECS
 
+TABLE_SUFFIXES = (".csv", ".parquet")
+VECTOR_SUFFIXES = (".npy", ".safetensors")
+
 
 def check_spec(spec: str) -> None:
-    """``BadInput`` for a data set that cannot be there; its content is read by the data stage."""
+    """Raise ``BadInput`` if ``spec`` names no data set, or files that do not exist."""
     kind, _, rest = spec.partition(":")
     if spec == "playground" or (kind == "amazon-2023" and rest):
         return
@@ -22,24 +25,24 @@ def check_spec(spec: str) -> None:
             raise BadInput(f"dataset {spec!r}", "the folder does not exist", "check the path")
     elif Path(spec).is_dir():
         raise BadInput(f"dataset {spec!r}", "this path is a folder", f"write amazon-2018:{spec}")
-    elif Path(spec).suffix not in (".csv", ".parquet"):
+    elif Path(spec).suffix not in TABLE_SUFFIXES:
         raise BadInput(f"dataset {spec!r}", "unknown data set", did_you_mean(kind, SPECS))
     elif not Path(spec).is_file():
         raise BadInput(f"dataset {spec!r}", "the file does not exist", "check the path")
 
 
 def input_files(spec: str) -> list[Path]:
-    """The local files that a data set is read from."""
+    """The existing local files that a data set is read from; [] for the playground and the hub."""
     kind, _, rest = spec.partition(":")
     if kind == "amazon-2018":
         folder = Path(rest)
         return sorted([*folder.glob("*.inter.json"), *folder.glob("*.item.json")])
     if kind == "amazon-2023" and "@" in rest:
-        category, _, folder = rest.partition("@")
-        return sorted(path for path in Path(folder).rglob(f"*{category}*") if path.is_file())
+        category, _, copy = rest.partition("@")
+        return sorted(path for path in Path(copy).rglob(f"*{category}*") if path.is_file())
     source = Path(spec)
-    if source.suffix not in (".csv", ".parquet"):
+    if source.suffix not in TABLE_SUFFIXES:
         return []
-    names = [f"{source.stem}.items{s}" for s in (".csv", ".parquet")]
-    names += [f"{source.stem}.embeddings{s}" for s in (".npy", ".safetensors")]
+    names = [f"{source.stem}.items{suffix}" for suffix in TABLE_SUFFIXES]
+    names += [f"{source.stem}.embeddings{suffix}" for suffix in VECTOR_SUFFIXES]
     return [path for path in (source, *map(source.with_name, names)) if path.is_file()]

@@ -1,11 +1,12 @@
-"""Bring your own data: CSV or Parquet tables of interactions and items, and item embeddings.
+"""Your own data: CSV or Parquet tables of interactions and items, and optional item embeddings.
 
-``shop.csv`` (user, item, timestamp) finds its items in ``shop.items.csv`` or ``shop.items.parquet``
-(item, and any of title, brand, categories, description) and, if there, vectors in
-``shop.embeddings.npy`` or ``shop.embeddings.safetensors``, one row a row of the items file.
+The items of ``shop.csv`` (user, item, timestamp) are in ``shop.items.csv`` or ``shop.items.parquet``
+(item, and any of title, brand, categories, description). Vectors, if there are any, are in
+``shop.embeddings.npy`` or ``shop.embeddings.safetensors``, one row per row of the items file.
 
-Rows are put in order of time; equal times keep the file's order. A row that repeats user, item and
-time exactly is an export's double and dropped; a purchase repeated at another time stays.
+Interactions are sorted by time; rows with equal times keep the order of the file. A row with the same
+user, item and time as an earlier one is a duplicate of the export and is removed. A purchase that is
+repeated at another time stays.
 """
 
 from __future__ import annotations
@@ -21,21 +22,27 @@ import pandas as pd
 
 from ..common.errors import BadInput
 from ..common.files import read_tensors
-from .dataset import TEXT_COLUMNS, Dataset, assemble, frame_of_text, text_field, text_id
+from .dataset import TEXT_COLUMNS, Dataset, build_dataset, text_field, text_frame, text_id
+from .specs import TABLE_SUFFIXES, VECTOR_SUFFIXES
 
-SUFFIXES = (".csv", ".parquet")
-COLUMNS = ("user", "item", "timestamp")
+INTERACTION_COLUMNS = ("user", "item", "timestamp")
 
 
 def load_table(path: str, k: int) -> Dataset:
-    """The data set of an interactions file and the files beside it."""
+    """The data set of an interactions file and the files beside it, after the k-core filter with ``k``."""
     source = Path(path)
     stem = source.name.removesuffix(source.suffix)
     if stem.endswith(".items"):
         raise BadInput(path, "this is an items file", f"give the interactions, {stem[:-6]}{source.suffix}")
-    frame = read_table(source, COLUMNS)
-    items_path = _beside(source, [f"{stem}.items{suffix}" for suffix in SUFFIXES], needed=True)
-    vectors_path = _beside(source, [f"{stem}.embeddings{s}" for s in (".npy", ".safetensors")], needed=False)
+    frame = read_table(source, INTERACTION_COLUMNS)
+    items_path = _file_beside(source, [f"{stem}.items{suffix}" for suffix in TABLE_SUFFIXES])
+    if items_path is None:
+        raise BadInput(
+            f"{source}: no {' or '.join(f'{stem}.items{suffix}' for suffix in TABLE_SUFFIXES)} beside it",
+            "interactions need their items",
+            "write one: a column item, and title, brand, categories, description",
+        )
+    vectors_path = _file_beside(source, [f"{stem}.embeddings{suffix}" for suffix in VECTOR_SUFFIXES])
     item_ids, items = read_items(items_path)
     if vectors_path is None and not (items != "").any(axis=None):
         raise BadInput(
@@ -44,35 +51,30 @@ def load_table(path: str, k: int) -> Dataset:
             f"add a column, or {stem}.embeddings.npy",
         )
     vectors = None if vectors_path is None else read_vectors(vectors_path, item_ids)
-    user_ids, user, taken_ids, taken = in_order(frame, COLUMNS, source)
+    user_ids, user, found_ids, found = in_time_order(frame, INTERACTION_COLUMNS, source)
     index = {item: row for row, item in enumerate(item_ids)}
-    for name in taken_ids:
+    for name in found_ids:
         if name not in index:
             raise BadInput(
                 f"{source}: item {name!r}",
                 f"every item needs a row in {items_path.name}",
                 "add the row or remove the interactions",
             )
-    item = np.array([index[name] for name in taken_ids], dtype=np.int64)[taken]
-    return assemble(stem, user_ids, user, item_ids, item, items, k, vectors)
+    item = np.array([index[name] for name in found_ids], dtype=np.int64)[found]
+    return build_dataset(stem, user_ids, user, item_ids, item, items, k, vectors)
 
 
-def _beside(source: Path, names: list[str], needed: bool) -> Path | None:
+def _file_beside(source: Path, names: list[str]) -> Path | None:
+    """The one of ``names`` that exists in the folder of ``source``; ``BadInput`` if several exist."""
     found = [source.with_name(name) for name in names if source.with_name(name).is_file()]
     if len(found) > 1:
         raise BadInput(f"{' and '.join(str(p) for p in found)}", "only one may exist", "remove the other")
-    if not found and needed:
-        raise BadInput(
-            f"{source}: no {' or '.join(names)} beside it",
-            "interactions need their items",
-            "write one: a column item, and title, brand, categories, description",
-        )
     return found[0] if found else None
 
 
 def read_table(path: Path, required: Sequence[str]) -> pd.DataFrame:
-    """A CSV file (every cell as text) or a Parquet file (its own types) with the ``required`` columns."""
-    if path.suffix not in SUFFIXES:
+    """A CSV file (all cells as text) or a Parquet file (with its types) that has the ``required`` columns."""
+    if path.suffix not in TABLE_SUFFIXES:
         raise BadInput(str(path), "a table is a .csv or .parquet file", "convert it")
     if not path.is_file():
         raise BadInput(str(path), "the file does not exist", "check the path")
@@ -82,7 +84,7 @@ def read_table(path: Path, required: Sequence[str]) -> pd.DataFrame:
         raise BadInput(f"{path}: {error}", "the file must be UTF-8", "convert it to UTF-8") from None
     except BadInput:
         raise
-    except (ValueError, OSError, csv.Error, pd.errors.ParserWarning) as error:  # pyarrow's errors too
+    except (ValueError, OSError, csv.Error, pd.errors.ParserWarning) as error:  # includes pyarrow's errors
         raise BadInput(f"{path}: {error}", f"the file must be valid {path.suffix[1:]}", "mend it") from None
     missing = [column for column in required if column not in frame.columns]
     if missing:
@@ -99,48 +101,51 @@ def read_table(path: Path, required: Sequence[str]) -> pd.DataFrame:
 def _read_csv(path: Path) -> pd.DataFrame:
     with path.open(encoding="utf-8-sig", newline="") as file:
         header = next(csv.reader(file), [])
-    twice = [name for name in header if header.count(name) > 1]
-    if twice:  # pandas would rename the second one
-        raise BadInput(f"{path}: column {twice[0]!r} occurs twice", "column names differ", "rename one")
+    repeated = [name for name in header if header.count(name) > 1]
+    if repeated:  # pandas would rename the second one
+        raise BadInput(f"{path}: column {repeated[0]!r} occurs twice", "column names differ", "rename one")
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
         return pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig")
 
 
-def in_order(frame: pd.DataFrame, columns: Sequence[str], path: Path):
-    """``(user_ids, user, item_ids, item)`` in order of time, without exact doubles.
+def in_time_order(
+    frame: pd.DataFrame, columns: Sequence[str], path: Path
+) -> tuple[list[str], np.ndarray, list[str], np.ndarray]:
+    """``(user_ids, user, item_ids, item)`` of n interactions in order of time, without exact duplicates.
 
-    ``columns`` name the user, the item and the time; ``user`` and ``item`` (n,) are codes into the IDs.
+    ``columns`` are the names of the user, item and time columns; ``user`` and ``item`` (n,) are
+    indices into the IDs; ``path`` is for messages.
     """
     user_ids, user = _codes(frame[columns[0]], path)
     item_ids, item = _codes(frame[columns[1]], path)
     time = _times(frame[columns[2]], path)
-    first = ~pd.DataFrame({"user": user, "item": item, "time": time}).duplicated().to_numpy()
-    rows = np.flatnonzero(first)
+    is_first = ~pd.DataFrame({"user": user, "item": item, "time": time}).duplicated().to_numpy()
+    rows = np.flatnonzero(is_first)
     rows = rows[np.argsort(time[rows], kind="stable")]
     return user_ids, user[rows], item_ids, item[rows]
 
 
 def _codes(column: pd.Series, path: Path) -> tuple[list[str], np.ndarray]:
-    """The distinct IDs of a column as text, and the code of each row."""
+    """The distinct IDs of a column as text, and each row's index into them."""
     if pd.api.types.is_bool_dtype(column.dtype) or pd.api.types.is_datetime64_any_dtype(column.dtype):
         raise BadInput(
             f"{path}: column {column.name} is {column.dtype}", "IDs are text or integers", "convert it"
         )
     try:
         codes, values = pd.factorize(column, use_na_sentinel=False)
-    except TypeError as error:  # lists and the like
+    except TypeError as error:  # e.g. cells that are lists
         where = f"{path}: column {column.name}: {error}"
         raise BadInput(where, "IDs are text or integers", "convert it") from None
     first = np.unique(codes, return_index=True)[1]
     prefix = f"{path}, column {column.name}, data row"
     texts = [text_id(value, f"{prefix} {row + 1}") for value, row in zip(values, first, strict=True)]
-    again, ids = pd.factorize(np.array(texts, dtype=object))  # 1 and "1" are one ID
-    return list(ids), again[codes]
+    merged, ids = pd.factorize(np.array(texts, dtype=object))  # 1 and "1" are the same ID
+    return list(ids), merged[codes]
 
 
 def _times(column: pd.Series, path: Path) -> np.ndarray:
-    """Times (n,) as numbers that sort: seconds, milliseconds or whatever was given, or dates as ns."""
+    """Times (n,) as sortable numbers: numbers in the unit of the file, dates in nanoseconds."""
     if pd.api.types.is_bool_dtype(column.dtype):
         _check_times(np.zeros(len(column), dtype=bool), column, path)
     if not pd.api.types.is_datetime64_any_dtype(column.dtype):
@@ -156,6 +161,7 @@ def _times(column: pd.Series, path: Path) -> np.ndarray:
 
 
 def _check_times(good: np.ndarray, column: pd.Series, path: Path) -> None:
+    """``BadInput`` for the first row (n,) that is not ``good``."""
     if not good.all():
         row = int(np.argmin(good))
         raise BadInput(
@@ -166,7 +172,7 @@ def _check_times(good: np.ndarray, column: pd.Series, path: Path) -> None:
 
 
 def read_items(path: Path) -> tuple[list[str], pd.DataFrame]:
-    """IDs and text of an items file, in the order of its rows; an ID that occurs twice is ``BadInput``."""
+    """IDs and text of the items file, in the order of its rows; ``BadInput`` if an ID occurs twice."""
     frame = read_table(path, ("item",))
     ids, codes = _codes(frame["item"], path)
     if len(ids) < len(codes):
@@ -176,17 +182,17 @@ def read_items(path: Path) -> tuple[list[str], pd.DataFrame]:
             "an item has one row",
             "remove one of them",
         )
-    given = [column for column in TEXT_COLUMNS if column in frame.columns]
+    present = [column for column in TEXT_COLUMNS if column in frame.columns]
     rows = [[""] * len(TEXT_COLUMNS) for _ in codes]
-    for column in given:
-        place = TEXT_COLUMNS.index(column)
+    for column in present:
+        position = TEXT_COLUMNS.index(column)
         for number, value in enumerate(frame[column]):
-            rows[number][place] = text_field(value, column, f"{path}, data row {number + 1}")
-    return [ids[code] for code in codes], frame_of_text(rows)
+            rows[number][position] = text_field(value, column, f"{path}, data row {number + 1}")
+    return [ids[code] for code in codes], text_frame(rows)
 
 
 def read_vectors(path: Path, item_ids: list[str]) -> np.ndarray:
-    """Embeddings (N, d_w) float32 aligned with ``item_ids``, from ``.npy`` or one-tensor safetensors."""
+    """Embeddings (N, d_w) float32, one row per item ID, from ``.npy`` or safetensors with one tensor."""
     try:
         vectors = np.load(path, allow_pickle=False) if path.suffix == ".npy" else _only_tensor(path)
     except BadInput:
@@ -221,7 +227,7 @@ def read_vectors(path: Path, item_ids: list[str]) -> np.ndarray:
 
 
 def _only_tensor(path: Path) -> np.ndarray:
-    """The one tensor of a safetensors file; half precision becomes float32."""
+    """The only tensor of a safetensors file; any floating-point type becomes float32."""
     tensors, _ = read_tensors(path)
     if len(tensors) != 1:
         raise BadInput(

@@ -1,4 +1,4 @@
-"""Collision repair: a semantic ID of its own for every item, at the least cost, with none dropped."""
+"""Collision repair: a different semantic ID for every item, at minimum cost; no item is dropped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .kmeans import nearest
 
 
 def count_collisions(codes: Tensor) -> int:
-    """How many items share their whole ID (N, m) with an earlier item: N minus the distinct IDs."""
+    """The number of items whose ID (N, m) an earlier item has too: N minus the number of distinct IDs."""
     columns = codes.cpu().numpy()
     if len(columns) and columns.max() < 2**16:
         columns = columns.astype(np.uint16)  # numpy sorts narrow integers by radix
@@ -20,13 +20,14 @@ def count_collisions(codes: Tensor) -> int:
 
 
 def repair_collisions(codes: Tensor, latents: Tensor, codebooks: list[Tensor]) -> Tensor:
-    """IDs (N, m), all different, as near to ``codes`` as possible.
+    """IDs (N, m), all different, with as little change to ``codes`` as possible.
 
-    codes (N, m): the quantiser's, collisions included; latents (N, c); codebooks: m of (K, c).
-    Among items with the same first m-1 codes, the last codes are reassigned with the least sum of
-    squared distances between an item's last residual and its code (an assignment problem). A prefix
-    that more items share than IDs begin with it first passes its surplus to the next-cheapest prefix.
-    Prefixes without a collision keep their codes. Raises ``BadInput`` where K**m IDs are too few.
+    ``codes`` (N, m): from the quantiser, with collisions; ``latents`` (N, c); ``codebooks``: m of
+    (K, c). Within each group of items with the same first m-1 codes, the last codes are reassigned
+    such that the sum of squared distances between the items' last residuals and their codes is
+    minimal (an assignment problem). If a prefix has more items than IDs, the surplus first moves to
+    the next-best prefixes. Groups without a collision keep their codes. ``BadInput`` if there are
+    more than K**m items.
     """
     m, K = len(codebooks), codebooks[0].shape[0]
     if codes.shape[0] > K**m:
@@ -44,7 +45,7 @@ def repair_collisions(codes: Tensor, latents: Tensor, codebooks: list[Tensor]) -
 
 
 def _residual(codes: Tensor, latents: Tensor, books: list[Tensor], level: int) -> Tensor:
-    """h of eq. 6 before ``level`` (from 0), given the codes chosen so far."""
+    """The residual h of eq. 6 before ``level`` (from 0), given the codes of the levels above: (N, c)."""
     residual = latents.clone()
     for j in range(level):
         residual -= books[j][codes[:, j]]
@@ -52,7 +53,7 @@ def _residual(codes: Tensor, latents: Tensor, books: list[Tensor], level: int) -
 
 
 def _prefix_groups(codes: Tensor, depth: int) -> tuple[Tensor, Tensor]:
-    """(group of each item (N,), size of each group): items with the same first ``depth`` codes."""
+    """(group of each item (N,), size of each group); a group has the same first ``depth`` codes."""
     if depth == 0:
         return torch.zeros(len(codes), dtype=torch.int64), torch.tensor([len(codes)])
     _, group, size = torch.unique(codes[:, :depth], dim=0, return_inverse=True, return_counts=True)
@@ -60,10 +61,10 @@ def _prefix_groups(codes: Tensor, depth: int) -> tuple[Tensor, Tensor]:
 
 
 def _make_room(codes: Tensor, latents: Tensor, books: list[Tensor], level: int) -> None:
-    """Move items, in place, so that no prefix of ``level + 1`` codes holds more than it has IDs for.
+    """Move items, in place, until no prefix of ``level + 1`` codes has more items than IDs.
 
-    Who leaves an overfull prefix, and for which sibling: whoever loses least by it. Items that
-    moved take the nearest codes on the levels below, as the quantiser would have given them.
+    The items with the least increase of their squared error leave an overfull prefix, each for its
+    best sibling prefix. They then take the nearest codes on the lower levels, as in the quantiser.
     """
     m, K = len(books), books[0].shape[0]
     room = min(K ** (m - 1 - level), len(codes))
@@ -85,9 +86,9 @@ def _make_room(codes: Tensor, latents: Tensor, books: list[Tensor], level: int) 
 
 
 def _spill(code: Tensor, residual: Tensor, book: Tensor, room: int) -> Tensor:
-    """Codes (n,) of which each is used at most ``room`` times, changed for the least regret first."""
+    """New codes (n,), each used at most ``room`` times; items with the least regret change first."""
     code = code.clone()
-    while True:  # each round fills a code, or ends
+    while True:  # every round fills at least one code, so the loop ends
         load = torch.bincount(code, minlength=len(book))
         rows = (load[code] > room).nonzero()[:, 0]
         if not len(rows):
@@ -97,28 +98,28 @@ def _spill(code: Tensor, residual: Tensor, book: Tensor, room: int) -> Tensor:
         cost[:, load >= room] = torch.inf
         best, target = cost.min(dim=1)
         regret = (best - own).argsort(stable=True)
-        load, old, new = load.tolist(), code[rows].tolist(), target.tolist()
+        used, old, new = load.tolist(), code[rows].tolist(), target.tolist()
         for i in regret.tolist():
-            if load[old[i]] > room and load[new[i]] < room:
-                load[old[i]] -= 1
-                load[new[i]] += 1
+            if used[old[i]] > room and used[new[i]] < room:
+                used[old[i]] -= 1
+                used[new[i]] += 1
                 old[i] = new[i]
         code[rows] = torch.tensor(old)
 
 
 def _assign_last(codes: Tensor, latents: Tensor, books: list[Tensor]) -> None:
-    """Give distinct last codes, in place, to the items of every prefix that has a collision."""
+    """Reassign the last codes, in place, within every group of the same first m-1 codes that collides."""
     from scipy.optimize import linear_sum_assignment
 
     m = len(books)
-    _, same, shared = torch.unique(codes, dim=0, return_inverse=True, return_counts=True)
+    _, id_of_item, items_of_id = torch.unique(codes, dim=0, return_inverse=True, return_counts=True)
     group, size = _prefix_groups(codes, m - 1)
-    hit = torch.zeros(len(size), dtype=torch.bool)
-    hit[group[shared[same] > 1]] = True
-    rows = hit[group].nonzero()[:, 0]
+    collides = torch.zeros(len(size), dtype=torch.bool)
+    collides[group[items_of_id[id_of_item] > 1]] = True
+    rows = collides[group].nonzero()[:, 0]
     rows = rows[group[rows].argsort(stable=True)]
     residual = _residual(codes[rows], latents[rows], books, m - 1)
-    for part in torch.arange(len(rows)).split(size[hit].tolist()) if len(rows) else ():
+    for part in torch.arange(len(rows)).split(size[collides].tolist()) if len(rows) else ():
         cost = torch.cdist(residual[part].double(), books[-1].double()).square()
         item, code = linear_sum_assignment(cost.numpy())
         codes[rows[part[item]], m - 1] = torch.from_numpy(code)

@@ -1,4 +1,4 @@
-"""The health report of a tokenizer: are the codes used, evenly, and is every ID its item's own?"""
+"""The health report of a tokenizer: are all codes used, evenly, and are all IDs different?"""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from torch import Tensor
 
 from .collisions import count_collisions
 
-USED_SHARE = 0.95
-# Perplexity 150 of 256 codes; the same share of the reachable codes for other K and small catalogues.
-PERPLEXITY_SHARE = 150 / 256
+MIN_USED_SHARE = 0.95  # of the reachable codes, min(K, distinct items)
+MIN_PERPLEXITY_SHARE = 150 / 256  # of the reachable codes
 
 
 def codebook_usage(codes: Tensor, K: int) -> tuple[list[int], list[float]]:
-    """(used codes, perplexity) a level of codes (N, m); perplexity = exp(entropy in nats), 1..K."""
-    used, perplexity = [], []
+    """(number of used codes, perplexity) of each of the m levels, for codes (N, m).
+
+    Perplexity is exp(entropy in nats), from 1 to K.
+    """
+    used: list[int] = []
+    perplexity: list[float] = []
     for column in codes.cpu().T:
         count = torch.bincount(column, minlength=K).double()
         share = count[count > 0] / count.sum()
@@ -26,16 +29,20 @@ def codebook_usage(codes: Tensor, K: int) -> tuple[list[int], list[float]]:
 def health_report(
     raw: Tensor, codes: Tensor, K: int, distinct: int | None = None, error: float | None = None
 ) -> dict:
-    """Judge the quantiser's codes ``raw`` (N, m) and the repaired ``codes`` (N, m).
+    """Whether a tokenizer is healthy ("passed"), the "reasons" if it is not, and the measurements.
 
-    distinct: how many items differ in their embedding (identical items cannot use different codes);
-    error: the reconstruction error, as a share of the embeddings' variance.
+    A level passes if it uses at least 95 % of the reachable codes, min(K, distinct), with a
+    perplexity of at least 150/256 of their number. No collision may remain after the repair. A
+    catalogue of at most K distinct items needs only one level, so it fails: K is too large for it.
+    ``used`` and ``perplexity`` describe ``raw``, because the repair could hide a collapsed codebook;
+    ``used_after`` and ``perplexity_after`` describe ``codes``.
 
-    ``used`` and ``perplexity`` are those of ``raw``, so that the repair cannot hide a collapsed
-    codebook; ``used_after`` and ``perplexity_after`` those of the IDs in use. ``passed`` asks on every
-    level for at least 95 % of min(K, distinct) codes and a perplexity of at least 150/256 of that
-    number, and for no collision after the repair. A catalogue of at most K different items is
-    described by one level alone, so it fails, with K as the reason.
+    Args:
+        raw: (N, m) codes from the quantiser.
+        codes: (N, m) codes after the collision repair.
+        K: codes per level.
+        distinct: number of distinct embeddings (N if None): identical items have identical codes.
+        error: reconstruction error as a share of the embeddings' variance, for the report.
     """
     items, m = codes.shape
     distinct = items if distinct is None else distinct
@@ -45,10 +52,10 @@ def health_report(
     collisions = count_collisions(codes)
     reasons = []
     for d in range(m):
-        if used[d] < USED_SHARE * reachable:
+        if used[d] < MIN_USED_SHARE * reachable:
             reasons.append(f"level {d + 1} uses {used[d]} of {reachable} codes (at least 95 % needed)")
-        if perplexity[d] < PERPLEXITY_SHARE * reachable:
-            need = PERPLEXITY_SHARE * reachable
+        if perplexity[d] < MIN_PERPLEXITY_SHARE * reachable:
+            need = MIN_PERPLEXITY_SHARE * reachable
             reasons.append(f"level {d + 1} has perplexity {perplexity[d]:.1f} (at least {need:.1f} needed)")
     if reasons and distinct < 2 * K:
         reasons.append(f"{distinct} different items are few for K={K}: choose a smaller tokenizer.K")

@@ -1,4 +1,4 @@
-"""k-means with the care that codebooks need: seeded, the same on every run, and no centre left unused."""
+"""k-means for codebooks: seeded, reproducible, and with no unused centres."""
 
 from __future__ import annotations
 
@@ -6,22 +6,32 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-CELLS = 2**22  # entries of a (rows, K) matrix that are held at once: 16 MiB of float32
+MAX_DISTANCES = 2**22  # entries of a distance matrix (rows, K) held at once: 16 MiB of float32
 
 
-def chunk(K: int) -> int:
-    """Rows whose distances to K centres are computed at once."""
-    return max(64, CELLS // K)
+def _rows_per_chunk(K: int) -> int:
+    """The number of rows whose distances to K centres are computed at once."""
+    return max(64, MAX_DISTANCES // K)
 
 
 def nearest(h: Tensor, book: Tensor) -> Tensor:
-    """c = argmin_k |h - e_k| for rows h (n, c) and codes (K, c): (n,) int64, the lower index on ties."""
+    """The nearest code of each row, argmin_k |h - e_k|: (n,) int64, the lower index on ties.
+
+    Rows ``h`` (n, c), codebook ``book`` (K, c).
+    """
     half = 0.5 * book.square().sum(dim=1)  # |h|^2 is the same for every k
-    return torch.cat([(half - part @ book.T).argmin(dim=1) for part in h.split(chunk(len(book)))])
+    return torch.cat([(half - part @ book.T).argmin(dim=1) for part in h.split(_rows_per_chunk(len(book)))])
 
 
 def kmeans(x: Tensor, K: int, seed: int, steps: int = 10) -> Tensor:
-    """K centres (K, c) of rows x (n, c): k-means++ start on at most 64 rows a centre, then ``lloyd``."""
+    """K centres (K, c) of the rows x (n, c): k-means++ initialisation, then ``lloyd``.
+
+    Args:
+        x: (n, c) rows to cluster.
+        K: number of centres.
+        seed: of the initialisation, which uses a random sample of at most 64 K rows.
+        steps: iterations of ``lloyd``.
+    """
     generator = torch.Generator().manual_seed(seed)
     pick = torch.randperm(len(x), generator=generator)[: 64 * K].to(x.device)
     sample = x[pick]
@@ -29,7 +39,7 @@ def kmeans(x: Tensor, K: int, seed: int, steps: int = 10) -> Tensor:
     distance = torch.full((len(sample),), torch.inf, device=x.device)
     for k in range(1, K):
         distance = torch.minimum(distance, (sample - book[k - 1]).square().sum(dim=1))
-        if not distance.sum() > 0:  # fewer different rows than centres: the rest stay unused
+        if not distance.sum() > 0:  # fewer distinct rows than centres: the others stay unused
             break
         mass = distance.double().cumsum(dim=0)
         draw = torch.rand((), generator=generator, dtype=torch.float64).to(x.device) * mass[-1]
@@ -38,17 +48,18 @@ def kmeans(x: Tensor, K: int, seed: int, steps: int = 10) -> Tensor:
 
 
 def lloyd(x: Tensor, book: Tensor, steps: int) -> Tensor:
-    """k-means from the given centres (K, c), which keeps every centre in use where x (n, c) allows it.
+    """Lloyd's algorithm on rows x (n, c), from the centres ``book`` (K, c): new centres (K, c).
 
-    An empty centre moves to the row that its own centre fits worst, one row each.
+    A centre without rows moves to a badly fitted row (see ``replace_dead_codes``), if x has enough
+    distinct rows.
     """
     book = book.clone()
     for _ in range(steps):
         code = nearest(x, book)
         count = torch.bincount(code, minlength=len(book))
         total = torch.zeros_like(book)
-        for rows in torch.arange(len(x), device=x.device).split(chunk(len(book))):
-            # A product with a one-hot matrix adds in one fixed order, on a GPU too.
+        for rows in torch.arange(len(x), device=x.device).split(_rows_per_chunk(len(book))):
+            # Sums by a product with a one-hot matrix: deterministic on a GPU, unlike index_add.
             total += F.one_hot(code[rows], len(book)).to(x.dtype).T @ x[rows]
         live = count > 0
         book[live] = total[live] / count[live, None]
@@ -58,11 +69,11 @@ def lloyd(x: Tensor, book: Tensor, steps: int) -> Tensor:
 
 @torch.no_grad()
 def replace_dead_codes(book: Tensor, h: Tensor, code: Tensor) -> Tensor:
-    """Dead-code replacement, in place: codes of ``book`` (K, c) that no row uses move to badly fitted rows.
+    """Move the unused codes of ``book`` (K, c), in place, to badly fitted rows; returns the indices moved.
 
-    h (n, c) are the current residuals of all items at this level, code (n,) their codes. The rows
-    with the largest errors are taken, one for each dead code, among rows that differ and whose code
-    has other rows too. Returns the indices of the codes that moved.
+    ``h`` (n, c) are the residuals of all items at this level, ``code`` (n,) their codes. Each dead
+    code moves to one of the rows with the largest errors. These rows differ from each other, and no
+    code loses its last row.
     """
     count = torch.bincount(code, minlength=len(book))
     dead = (count == 0).nonzero()[:, 0]
@@ -71,12 +82,13 @@ def replace_dead_codes(book: Tensor, h: Tensor, code: Tensor) -> Tensor:
     error = (h - book[code]).square().sum(dim=1)
     worst = error.argsort(descending=True, stable=True)[: 4 * len(dead) + 64]
     worst = worst[(error[worst] > 0) & (count[code[worst]] > 1)]
-    differ = torch.ones(len(worst), dtype=torch.bool, device=h.device)
-    differ[1:] = (h[worst[1:]] != h[worst[:-1]]).any(dim=1)
-    left, rows = count.tolist(), []
-    for row, own in zip(worst[differ].tolist(), code[worst[differ]].tolist(), strict=True):
-        if left[own] > 1 and len(rows) < len(dead):  # its code keeps a row
-            left[own] -= 1
-            rows.append(row)
-    book[dead[: len(rows)]] = h[rows]
-    return dead[: len(rows)]
+    distinct = torch.ones(len(worst), dtype=torch.bool, device=h.device)
+    distinct[1:] = (h[worst[1:]] != h[worst[:-1]]).any(dim=1)
+    rows_left = count.tolist()  # of each code
+    chosen: list[int] = []
+    for row, old in zip(worst[distinct].tolist(), code[worst[distinct]].tolist(), strict=True):
+        if rows_left[old] > 1 and len(chosen) < len(dead):
+            rows_left[old] -= 1
+            chosen.append(row)
+    book[dead[: len(chosen)]] = h[chosen]
+    return dead[: len(chosen)]

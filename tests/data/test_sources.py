@@ -159,7 +159,7 @@ def test_2023_metadata_that_quotes_another_item(tmp_path):
 
 
 def test_2023_categories_are_known_apart():
-    assert len(amazon_hub.CATEGORIES) == 27 and not set(amazon_hub.CATEGORIES) & set(amazon_hub.WITHOUT_5CORE)
+    assert len(amazon_hub.CATEGORIES) == 27 and not set(amazon_hub.CATEGORIES) & set(amazon_hub.CATEGORIES_WITHOUT_5CORE)
 
 
 def test_2023_offline_is_one_line(tmp_path, monkeypatch):
