@@ -1,4 +1,4 @@
-"""Semantic IDs: from item embeddings to m codes an item, all different, and back."""
+"""Semantic IDs: from item embeddings to m codes per item, all IDs different, and back to items."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..common.device import pick_device, torch_threads
@@ -19,17 +20,20 @@ from .health import health_report
 from .rqvae import rq_kmeans, train_rqvae
 from .trie import Trie
 
+RERUN = "delete the folder and run the tokenizer stage again"
+
 
 class SemanticTokenizer:
-    """The semantic IDs of a catalogue of N items, in the forms that the other modules need.
+    """The semantic IDs of N items, in the forms that the other modules need.
 
     codes      (N, m) int64, 0..K-1, all rows different: the IDs
-    tokens     (N + 1, m) int64, vocabulary tokens; the last row is all PAD, so ``tokens[history]``
-               works where a short history is filled with PAD_ITEM = -1
-    trie       the tree of all IDs
-    raw_codes  (N, m) the quantiser's codes, before collisions were repaired
-    codebooks  m tensors (K, c), and latents (N, c), float32: empty and None for ``from_codes``
-    health     the report (see ``health.health_report``)
+    tokens     (N + 1, m) int64: the IDs as vocabulary tokens. The last row is all PAD, so that
+               ``tokens[history]`` is right for short histories, which are filled with PAD_ITEM = -1
+    trie       the trie of all IDs
+    raw_codes  (N, m) int64, codes from the quantiser, before the collision repair
+    codebooks  m tensors (K, c) float32; [] for a tokenizer made by ``from_codes``
+    latents    (N, c) float32; None for a tokenizer made by ``from_codes``
+    health     the health report (see ``health.health_report``)
     """
 
     def __init__(
@@ -52,20 +56,22 @@ class SemanticTokenizer:
 
     @property
     def m(self) -> int:
+        """The number of code levels of an ID."""
         return self.codes.shape[1]
 
     @property
     def n_items(self) -> int:
+        """N, the number of items."""
         return self.codes.shape[0]
 
     @property
     def vocab_size(self) -> int:
-        """V: PAD, BOS, ANSWER and the m*K codes."""
+        """V, the number of tokens: PAD, BOS, ANSWER and the m*K codes."""
         return FIRST_CODE + self.m * self.K
 
     @classmethod
-    def from_codes(cls, codes, K: int) -> SemanticTokenizer:
-        """A tokenizer with given IDs (N, m), all different, values 0..K-1; ``BadInput`` otherwise."""
+    def from_codes(cls, codes: ArrayLike, K: int) -> SemanticTokenizer:
+        """A tokenizer with the given IDs: (N, m), all different, values 0..K-1; ``BadInput`` otherwise."""
         codes = torch.as_tensor(codes)
         _check_codes(codes, K, "codes")
         return cls(codes.to(torch.int64), K)
@@ -74,36 +80,41 @@ class SemanticTokenizer:
     def fit(
         cls, embeddings: np.ndarray, config: TokenizerConfig, log: RunLog | None = None, progress: bool = True
     ) -> SemanticTokenizer:
-        """Learn the IDs of items from their embeddings (N, d_w), by ``config.method``; on the CPU after.
+        """A tokenizer, on the CPU, with IDs learned from the items' embeddings by ``config.method``.
 
-        The same embeddings, settings and machine give the same IDs. Raises ``BadInput`` for
-        embeddings that are not a finite matrix, and where K**m IDs are too few.
+        The same embeddings, settings and machine give the same IDs.
+
+        Args:
+            embeddings: (N, d_w) finite; ``BadInput`` otherwise, or if N is more than K**m.
+            config: method, sizes and training settings.
+            log: gets one row per epoch of the RQ-VAE.
+            progress: show a progress bar.
         """
         x = _check_embeddings(embeddings, config)
         if config.method == "rqkmeans":
             quantizer, latents = rq_kmeans(x, config, progress), x
             raw = quantizer.encode(latents)
-            rebuilt = quantizer.embed(raw)
+            reconstructed = quantizer.embed(raw)
         else:
             with torch_threads(1):
                 model = train_rqvae(x.to(pick_device()), config, log, progress).cpu().eval()
             quantizer, latents = model.quantizer, model.encode(x)
             raw = quantizer.encode(latents)
-            rebuilt = model.decode(quantizer.embed(raw))
+            reconstructed = model.decode(quantizer.embed(raw))
         books = [book.detach().clone() for book in quantizer.codebooks]
         codes = repair_collisions(raw, latents, books)
         variance = (x - x.mean(dim=0)).square().sum().item()
-        error = (x - rebuilt).square().sum().item() / variance if variance > 0 else 0.0
+        error = (x - reconstructed).square().sum().item() / variance if variance > 0 else 0.0
         distinct = len(np.unique(x.numpy(), axis=0))
         return cls(codes, config.K, raw, books, latents, health_report(raw, codes, config.K, distinct, error))
 
     def items_of(self, tokens: Tensor) -> Tensor:
-        """The items (...) of whole IDs in vocabulary tokens (..., m); -1 where no item has that ID."""
+        """The items (...) whose IDs are the vocabulary tokens (..., m); -1 where no item has that ID."""
         offset = FIRST_CODE + self.K * torch.arange(self.m, device=tokens.device)
-        return self.trie.lookup(tokens - offset)  # a token of another level is no code of this one
+        return self.trie.lookup(tokens - offset)  # a token of another level gives a code outside 0..K-1
 
-    def to(self, device) -> SemanticTokenizer:
-        """Move all tensors to ``device``, in place; returns the tokenizer."""
+    def to(self, device: torch.device | str) -> SemanticTokenizer:
+        """Move all tensors to ``device``, in place, and return the tokenizer itself."""
         self.codes, self.raw_codes = self.codes.to(device), self.raw_codes.to(device)
         self.tokens, self.trie = self.tokens.to(device), self.trie.to(device)
         self.codebooks = [book.to(device) for book in self.codebooks]
@@ -111,7 +122,7 @@ class SemanticTokenizer:
         return self
 
     def save(self, folder: str | Path) -> None:
-        """Write ``tokenizer.safetensors``, then ``tokenizer.json``, each whole or not at all."""
+        """Write ``tokenizer.safetensors`` and ``tokenizer.json`` into ``folder``, each atomically."""
         folder = Path(folder)
         tensors = {"codes": self.codes.to(torch.int32), "raw_codes": self.raw_codes.to(torch.int32)}
         if self.codebooks:
@@ -123,37 +134,35 @@ class SemanticTokenizer:
         write_json(folder / "tokenizer.json", about)
 
     def fingerprint(self) -> str:
-        """A short hash of all IDs: a model knows only the codes that it was trained with."""
+        """A short hash of all IDs: a model can only be used with the IDs that it was trained with."""
         return hashlib.sha256(self.codes.cpu().numpy().astype("<i8").tobytes()).hexdigest()[:16]
 
     @classmethod
     def load(cls, folder: str | Path) -> SemanticTokenizer:
-        """Read what ``save`` wrote; anything that does not fit together is ``BadInput``."""
+        """The tokenizer that ``save`` wrote; ``BadInput`` if files are missing, broken or inconsistent."""
         folder = Path(folder)
         about = read_json(folder / "tokenizer.json")
         path = folder / "tokenizer.safetensors"
         tensors, _ = read_tensors(path)
         keys = ("items", "m", "K")
         if not isinstance(about, dict) or not all(type(about.get(key)) is int for key in keys):
-            raise BadInput(str(folder / "tokenizer.json"), "items, m and K must be integers", REDO)
+            raise BadInput(str(folder / "tokenizer.json"), "items, m and K must be integers", RERUN)
         items, m, K = (about[key] for key in keys)
         for name in ("codes", "raw_codes"):
             if name not in tensors or tuple(tensors[name].shape) != (items, m):
                 have = tuple(tensors[name].shape) if name in tensors else "missing"
-                raise BadInput(f"{path}: {name} {have}", f"its shape must be ({items}, {m})", REDO)
+                raise BadInput(f"{path}: {name} {have}", f"its shape must be ({items}, {m})", RERUN)
             _check_codes(tensors[name], K, f"{path}: {name}")
         books, latents = tensors.get("codebooks"), tensors.get("latents")
         for name, value, shape in (("codebooks", books, (m, K)), ("latents", latents, (items,))):
             if value is not None and (tuple(value.shape[:-1]) != shape or not value.isfinite().all()):
-                raise BadInput(f"{path}: {name}", f"it must be finite, of shape {(*shape, 'c')}", REDO)
+                raise BadInput(f"{path}: {name}", f"it must be finite, of shape {(*shape, 'c')}", RERUN)
         codes, raw = (tensors[name].to(torch.int64) for name in ("codes", "raw_codes"))
         return cls(codes, K, raw, [] if books is None else list(books), latents, about.get("health"))
 
 
-REDO = "delete the folder and run the tokenizer stage again"
-
-
 def _check_codes(codes: Tensor, K: int, what: str) -> None:
+    """``BadInput`` unless codes are a matrix (N, m) of integers 0..K-1; ``what`` is for the message."""
     if codes.ndim != 2 or codes.dtype.is_floating_point or codes.dtype == torch.bool or not codes.numel():
         rule = "semantic IDs are a matrix of integers, one row an item"
         raise BadInput(f"{what} of shape {tuple(codes.shape)}, {codes.dtype}", rule, "give (N, m) integers")
@@ -163,6 +172,7 @@ def _check_codes(codes: Tensor, K: int, what: str) -> None:
 
 
 def _check_embeddings(embeddings: np.ndarray, config: TokenizerConfig) -> Tensor:
+    """Embeddings as a float32 tensor (N, d_w); ``BadInput`` unless it is finite, with N <= K**m."""
     x = torch.as_tensor(np.asarray(embeddings, dtype=np.float32))
     if x.ndim != 2 or not x.numel():
         rule = "embeddings are a matrix, one row an item"
@@ -178,7 +188,7 @@ def _check_embeddings(embeddings: np.ndarray, config: TokenizerConfig) -> Tensor
 
 
 def token_name(token: int, K: int) -> str:
-    """A token in words: PAD, BOS, ANSWER, or ``level:code``, both from 1 and 0 as in the tables."""
+    """A token as text: PAD, BOS, ANSWER, or ``level:code`` with levels from 1 and codes from 0."""
     if token < FIRST_CODE:
         return ("PAD", "BOS", "ANSWER")[token]
     level, code = divmod(token - FIRST_CODE, K)

@@ -12,8 +12,8 @@ import pytest
 
 from streamrec_lite.common.errors import BadInput
 from streamrec_lite.config.sections import EmbeddingConfig
-from streamrec_lite.tokenizer import embeddings as module
-from streamrec_lite.tokenizer.embeddings import embed_items, item_texts
+from streamrec_lite.tokenizer import embeddings, sentence_models
+from streamrec_lite.tokenizer.embeddings import embed_items, item_texts, similar_items
 
 TFIDF = EmbeddingConfig(model="tfidf", dim=4)
 
@@ -96,7 +96,7 @@ def test_a_model_that_cannot_be_had_is_one_line_within_seconds(monkeypatch, tmp_
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(sentence_models.importlib.util, "find_spec", lambda name: None)
     begin = time.perf_counter()
     with pytest.raises(BadInput, match=r"hub cannot be reached.*\[offline\]") as error:
         embed_items(shop(), EmbeddingConfig())
@@ -118,7 +118,7 @@ def test_changed_offline_weights_are_refused(monkeypatch, tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "model.safetensors").write_bytes(b"something else")
     spec = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: spec)
+    monkeypatch.setattr(sentence_models.importlib.util, "find_spec", lambda name: spec)
     with pytest.raises(BadInput, match="official sha256"):
         embed_items(shop(), EmbeddingConfig())
     (tmp_path / "model" / "model.safetensors").unlink()
@@ -127,7 +127,8 @@ def test_changed_offline_weights_are_refused(monkeypatch, tmp_path):
 
 
 @pytest.mark.skipif(
-    importlib.util.find_spec(module.OFFLINE_PACKAGE) is None, reason="the [offline] extra is not installed"
+    importlib.util.find_spec(sentence_models.OFFLINE_PACKAGE) is None,
+    reason="the [offline] extra is not installed",
 )
 def test_offline_minilm_is_the_mean_of_the_last_hidden_states(tmp_path):
     from sentence_transformers import SentenceTransformer
@@ -137,7 +138,7 @@ def test_offline_minilm_is_the_mean_of_the_last_hidden_states(tmp_path):
     likeness = vectors @ vectors.T
     assert likeness[0, 1] > likeness[0, 3] + 0.2
     # By hand: the transformer's states, averaged over the text's own tokens, at unit length.
-    model = SentenceTransformer(module._offline_copy(), device="cpu", local_files_only=True)
+    model = SentenceTransformer(sentence_models._offline_copy(), device="cpu", local_files_only=True)
     import torch
 
     inputs = model.tokenizer(item_texts(shop())[0], return_tensors="pt", truncation=True, max_length=16)
@@ -162,14 +163,14 @@ class CountingModel:
 
 def test_a_killed_encoding_continues_from_its_last_shard(monkeypatch, tmp_path):
     goods = shop([("x" * (1 + i * 7 % 40), "", "", "") for i in range(40)])
-    monkeypatch.setattr(module, "_source", lambda name: name)
+    monkeypatch.setattr(embeddings, "locate_model", lambda name: name)
     config = EmbeddingConfig(model="some/model", batch_size=2)  # shards of 16 items
     mortal, heir = CountingModel(dies_at=19), CountingModel()
-    monkeypatch.setattr(module, "_ready_model", lambda *args: mortal)
+    monkeypatch.setattr(embeddings, "load_model", lambda *args: mortal)
     with pytest.raises(KeyboardInterrupt):
         embed_items(goods, config, progress=False, work_dir=tmp_path)
     assert len(list(tmp_path.iterdir())) == 2  # the third was not complete
-    monkeypatch.setattr(module, "_ready_model", lambda *args: heir)
+    monkeypatch.setattr(embeddings, "load_model", lambda *args: heir)
     vectors = embed_items(goods, config, progress=False, work_dir=tmp_path)
     assert vectors[:, 0].tolist() == [1 + i * 7 % 40 for i in range(40)]
     assert sum(map(len, heir.asked)) == 8
@@ -179,8 +180,8 @@ def test_a_killed_encoding_continues_from_its_last_shard(monkeypatch, tmp_path):
 
 def test_similar_items_by_hand():
     vectors = np.array([[1.0, 0.0], [2.0, 0.2], [0.0, 1.0], [0.1, 3.0], [1.0, 1.0]])
-    near = module.similar_items(vectors, 2)
+    near = similar_items(vectors, 2)
     assert near.tolist() == [[1, 4], [0, 4], [3, 4], [2, 4], [1, 3]]
-    assert np.array_equal(near, module.similar_items(vectors, 2, chunk=2))
+    assert np.array_equal(near, similar_items(vectors, 2, rows_per_chunk=2))
     with pytest.raises(BadInput, match="4 others"):
-        module.similar_items(vectors, 5)
+        similar_items(vectors, 5)

@@ -1,7 +1,7 @@
-"""The numbers behind the notebooks' figures and widgets: small tables about one user or one item.
+"""Tables of notebooks 00 to 03: users, items, embeddings and semantic IDs.
 
-Nothing here trains or decides anything. Each function takes what the library produced and unrolls
-it, one step a row, so that a picture, a widget and a table can show the same thing.
+Nothing here trains anything. Each function turns what the library produced into a small table, so that a
+figure, a widget and a table show the same numbers.
 """
 
 from __future__ import annotations
@@ -12,37 +12,22 @@ import torch
 from torch import Tensor
 
 from ...common.schemas import Prefixes
+from ...data.dataset import Dataset
+from ...data.sequences import length_batches, padding_share
 from ...tokenizer.health import codebook_usage
-from ...tokenizer.rqvae import nearest
+from ...tokenizer.kmeans import nearest
+from ...tokenizer.semantic_ids import SemanticTokenizer
+from .style import shorten, titles
 
 
-def short(text: str, width: int = 40) -> str:
-    """A title cut to ``width`` characters; an empty one says so."""
-    text = " ".join(str(text).split()) or "(no title)"
-    return text if len(text) <= width else text[: width - 1].rstrip() + "…"
-
-
-def titles(dataset, items, width: int = 40) -> list[str]:
-    """Short titles of item indices; -1 (no item) becomes a dash."""
-    column = dataset.items["title"]
-    return [short(column.iloc[int(i)], width) if int(i) >= 0 else "-" for i in items]
-
-
-def numbered(columns: dict[str, list]) -> pd.DataFrame:
-    """Ranked lists side by side, numbered from 1."""
-    table = pd.DataFrame(columns)
-    table.index += 1
-    return table
-
-
-def typical_user(dataset, length: int = 9) -> int:
+def user_with_length(dataset: Dataset, length: int = 9) -> int:
     """The first user (row number) whose number of interactions is closest to ``length``."""
     lengths = np.array([len(s) for s in dataset.sequences])
     return int(np.abs(lengths - length).argmin())
 
 
-def history_table(dataset, user: int) -> pd.DataFrame:
-    """All interactions of a user (row number), oldest first, with the part each belongs to."""
+def history_table(dataset: Dataset, user: int) -> pd.DataFrame:
+    """All interactions of a user (row number), oldest first, with the split that each belongs to."""
     items = np.asarray(dataset.sequences[user])
     part = ["train"] * (len(items) - 2) + ["validation", "test"]
     return pd.DataFrame(
@@ -56,11 +41,11 @@ def history_table(dataset, user: int) -> pd.DataFrame:
     )
 
 
-def categories(dataset, most: int = 7) -> list[str]:
-    """One category an item: the first level of the tree that tells items apart.
+def categories(dataset: Dataset, limit: int = 7) -> list[str]:
+    """One category for each item, from the first informative level of the category tree.
 
-    A level on which more than 60 % of the items agree says little, so the next one is taken. Only
-    the ``most`` frequent names are kept (colours can be told apart); the rest are "other".
+    A level on which more than 60 % of the items agree says little, so the next one is used. Only the
+    ``limit`` most frequent names are kept, because readers must tell their colours apart; the rest are "other".
     """
     parts = [[p.strip() for p in text.split(",") if p.strip()] for text in dataset.items["categories"]]
     for level in range(max((len(p) for p in parts), default=0)):
@@ -70,14 +55,12 @@ def categories(dataset, most: int = 7) -> list[str]:
     else:
         names = pd.Series(["all items"] * len(parts))
     counts = names[names != ""].value_counts()
-    kept = set(counts.index[:most])
+    kept = set(counts.index[:limit])
     return [name if name in kept else "other" for name in names]
 
 
 def padding_shares(prefixes: Prefixes, batch_size: int, seed: int = 0) -> pd.DataFrame:
-    """Share of the computed history cells that are padding, for three ways to make batches."""
-    from ...data.sequences import length_batches, padding_share
-
+    """Share of the computed history cells that are padding, for three ways to form batches."""
     length = prefixes.length.cpu()
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(length)))
     widest = 1 - float(length.double().mean()) / int(length.max())
@@ -90,15 +73,22 @@ def padding_shares(prefixes: Prefixes, batch_size: int, seed: int = 0) -> pd.Dat
     return pd.DataFrame({"batches": list(shares), "padding": list(shares.values())})
 
 
-def nearest_items(dataset, embeddings: np.ndarray, item: int, k: int = 6) -> pd.DataFrame:
-    """The k items whose text is most similar to ``item``'s, by cosine similarity."""
+def nearest_items(dataset: Dataset, embeddings: np.ndarray, item: int, k: int = 6) -> pd.DataFrame:
+    """The k items whose text is most similar to that of ``item``, by cosine similarity.
+
+    Args:
+        dataset: for titles and brands.
+        embeddings: (N, d_w) text embeddings.
+        item: an item index.
+        k: rows of the table.
+    """
     unit = unit_rows(embeddings)
     similarity = unit @ unit[item]
     similarity[item] = -np.inf
     best = np.argsort(-similarity, kind="stable")[:k]
     table = {
         "title": titles(dataset, best),
-        "brand": [short(b, 20) for b in dataset.items["brand"].iloc[best]],
+        "brand": [shorten(b, 20) for b in dataset.items["brand"].iloc[best]],
     }
     return pd.DataFrame({**table, "cosine similarity": similarity[best].round(3)})
 
@@ -108,8 +98,17 @@ def unit_rows(x: np.ndarray) -> np.ndarray:
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
 
 
-def pair_similarities(embeddings: np.ndarray, labels: list[str], pairs: int = 20_000, seed: int = 0):
-    """Cosine similarities of random pairs of items: (within one category, between categories)."""
+def pair_similarities(
+    embeddings: np.ndarray, labels: list[str], pairs: int = 20_000, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cosine similarities of random pairs of items: (within one category, between categories).
+
+    Args:
+        embeddings: (N, d_w) text embeddings.
+        labels: the category of each of the N items.
+        pairs: how many pairs are drawn.
+        seed: of the draw.
+    """
     rng = np.random.default_rng(seed)
     a, b = rng.integers(0, len(embeddings), (2, pairs))
     a, b = a[a != b], b[a != b]
@@ -119,23 +118,23 @@ def pair_similarities(embeddings: np.ndarray, labels: list[str], pairs: int = 20
     return similarity[same], similarity[~same]
 
 
-def umap_points(embeddings: np.ndarray, most: int = 1500, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Two UMAP coordinates of up to ``most`` items: (item indices, points (n, 2))."""
+def umap_points(embeddings: np.ndarray, limit: int = 1500, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """UMAP coordinates of up to ``limit`` items: (item indices (n,), points (n, 2))."""
     import umap
 
     rng = np.random.default_rng(seed)
     n = len(embeddings)
-    rows = np.sort(rng.choice(n, most, replace=False)) if n > most else np.arange(n)
+    rows = np.sort(rng.choice(n, limit, replace=False)) if n > limit else np.arange(n)
     neighbours = min(20, len(rows) - 1)
     mapper = umap.UMAP(n_neighbors=neighbours, min_dist=0.6, metric="cosine", random_state=seed, n_jobs=1)
     return rows, mapper.fit_transform(embeddings[rows])
 
 
-def residual_walk(tokenizer, item: int) -> pd.DataFrame:
-    """Residual quantisation of one item, a row a level (text below eq. 4, with the final codes).
+def quantisation_table(tokenizer: SemanticTokenizer, item: int) -> pd.DataFrame:
+    """Residual quantisation of one item, a row for each level (text below eq. 4, with the final codes).
 
-    Columns: level (from 1), code, nearest (the codebook's nearest entry; collision repair may have
-    moved the last level away from it), before and after (norms of h_d and h_{d+1}), error (after as
+    Columns: level (from 1), code, nearest (the codebook's nearest entry; the collision repair may have
+    changed the last code to another one), before and after (norms of h_d and h_{d+1}), error (after as
     a share of the latent's norm) and items (how many items share the codes so far).
     """
     h = tokenizer.latents[item].detach().cpu().float().clone()
@@ -153,25 +152,25 @@ def residual_walk(tokenizer, item: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["level", "code", "nearest", "before", "after", "error", "items"])
 
 
-def reconstructions(tokenizer, item: int) -> np.ndarray:
-    """The latent and its partial sums: (m + 1, c), row 0 is z, row d the sum of d code embeddings."""
+def partial_sums(tokenizer: SemanticTokenizer, item: int) -> np.ndarray:
+    """The latent and its reconstructions: (m + 1, c), row 0 is z, row d the sum of d code embeddings."""
     chosen = [b[int(tokenizer.codes[item, j])].detach().cpu() for j, b in enumerate(tokenizer.codebooks)]
     partial = torch.stack(chosen).float().cumsum(0)
     return torch.cat([tokenizer.latents[item : item + 1].detach().cpu().float(), partial]).numpy()
 
 
-def prefix_peers(tokenizer, item: int, level: int) -> np.ndarray:
-    """Indices of the items that share the first ``level`` codes with ``item``, itself left out."""
+def items_with_prefix(tokenizer: SemanticTokenizer, item: int, level: int) -> np.ndarray:
+    """Indices of the other items that share the first ``level`` codes with ``item``."""
     codes = tokenizer.codes.cpu()
     same = (codes[:, :level] == codes[item, :level]).all(1)
     same[item] = False
     return same.nonzero().flatten().numpy()
 
 
-def untrained_usage(tokenizer, seed: int = 0) -> pd.DataFrame:
-    """``code_usage`` as it would be if the codebooks were random numbers, not learned.
+def random_code_usage(tokenizer: SemanticTokenizer, seed: int = 0) -> pd.DataFrame:
+    """``code_usage`` if the codebooks were random numbers instead of learned vectors.
 
-    Each random codebook has the mean and spread of what it quantises, so only learning is missing.
+    Each random codebook has the mean and the standard deviation of the residuals that it quantises.
     """
     h = tokenizer.latents.detach().cpu().float().clone()
     generator = torch.Generator().manual_seed(seed)
@@ -184,13 +183,13 @@ def untrained_usage(tokenizer, seed: int = 0) -> pd.DataFrame:
 
 
 def code_usage(codes: Tensor, K: int) -> pd.DataFrame:
-    """Codes in use and perplexity (exp of the entropy, 1..K) of each level of ``codes`` (N, m)."""
+    """Codes in use and their perplexity (exp of the entropy, 1..K) at each level of ``codes`` (N, m)."""
     used, perplexity = codebook_usage(codes, K)
     return pd.DataFrame({"level": range(1, len(used) + 1), "used": used, "perplexity": perplexity})
 
 
 def collision_table(versions: dict[str, Tensor]) -> pd.DataFrame:
-    """A row a version of the codes (N, m): items whose ID is not their own alone, and how they crowd."""
+    """A row for each version of the codes (N, m): how many items share an ID, and the largest such group."""
     rows = {}
     for name, codes in versions.items():
         _, counts = torch.unique(codes.cpu(), dim=0, return_counts=True)
@@ -204,11 +203,14 @@ def collision_table(versions: dict[str, Tensor]) -> pd.DataFrame:
     return pd.DataFrame(rows).T
 
 
-def repaired_items(tokenizer, dataset, most: int = 8) -> pd.DataFrame:
-    """Items whose last code the collision repair changed: before, after, title."""
+def repaired_items(tokenizer: SemanticTokenizer, dataset: Dataset, limit: int = 8) -> pd.DataFrame:
+    """Up to ``limit`` items whose last code the collision repair changed: title, codes before and after."""
     raw, codes = tokenizer.raw_codes.cpu(), tokenizer.codes.cpu()
-    moved = (raw != codes).any(1).nonzero().flatten()[:most].tolist()
-    join = lambda row: "·".join(map(str, row.tolist()))  # noqa: E731
+    moved = (raw != codes).any(1).nonzero().flatten()[:limit].tolist()
+
+    def join(row: Tensor) -> str:
+        return "·".join(map(str, row.tolist()))
+
     return pd.DataFrame(
         {
             "title": titles(dataset, moved, 50),
@@ -218,10 +220,11 @@ def repaired_items(tokenizer, dataset, most: int = 8) -> pd.DataFrame:
     )
 
 
-def project_belief(dataset, user: int, most: int = 7) -> pd.DataFrame | None:
-    """P(project | the first t items of a user): a row a project, a column a t; None without a world.
+def project_posterior(dataset: Dataset, user: int, limit: int = 7) -> pd.DataFrame | None:
+    """P(project | the first t items of a user), a row for each project, a column for each t.
 
-    The ``most`` probable projects have rows of their own; what is left is "all others".
+    None if the data set is not simulated. The ``limit`` most probable projects have a row each; the other
+    projects are summed in the row "all others".
     """
     if dataset.world is None:
         return None
@@ -229,14 +232,14 @@ def project_belief(dataset, user: int, most: int = 7) -> pd.DataFrame | None:
     names = pd.Series(name.split(":")[0] for name in world.slot_name)  # a slot is "project: category"
     belief = world.filter_forward([sequence[:t] for t in range(len(sequence) + 1)]).sum(1)  # (T, S)
     table = pd.DataFrame(belief.T).groupby(names, sort=False).sum()
-    best = table.max(1).nlargest(most).index
+    best = table.max(axis=1).nlargest(limit).index
     table = table.loc[[name for name in table.index if name in best]].rename_axis(None)
     table.loc["all others"] = 1 - table.sum()
     return table
 
 
 def category_table(embeddings: np.ndarray, labels: list[str]) -> pd.DataFrame:
-    """A row a category: its items, their mean cosine similarity, and that to all other items."""
+    """Items of each category, their mean cosine similarity to each other, and to all other items."""
     unit, names = unit_rows(np.asarray(embeddings, dtype=np.float64)), np.asarray(labels)
     total = unit.sum(0)
     rows = {}
@@ -252,29 +255,23 @@ def category_table(embeddings: np.ndarray, labels: list[str]) -> pd.DataFrame:
     return pd.DataFrame(rows).T.astype({"items": int})
 
 
-def first_codes(tokenizer, dataset, most: int = 10) -> pd.DataFrame:
-    """The most frequent first codes: items that carry each, their leading category, and an example.
+def first_code_table(tokenizer: SemanticTokenizer, dataset: Dataset, limit: int = 10) -> pd.DataFrame:
+    """The ``limit`` most frequent first codes: how many items have each, their main category, and an example.
 
-    The category is the narrowest that each item names.
+    The category is the narrowest one that each item has.
     """
     labels = dataset.items["categories"].str.rsplit(",", n=1).str[-1].str.strip().to_numpy()
     first = tokenizer.codes[:, 0].cpu().numpy()
     rows = []
-    for code, count in pd.Series(first).value_counts().head(most).items():
+    for code, count in pd.Series(first).value_counts().head(limit).items():
         items = np.flatnonzero(first == code)
         leading = pd.Series(labels[items]).value_counts()
         share, example = f"{leading.iloc[0] / count:.0%}", titles(dataset, items[:1], 50)[0]
-        rows.append((code, count, short(leading.index[0], 32), share, example))
+        rows.append((code, count, shorten(leading.index[0], 32), share, example))
     return pd.DataFrame(rows, columns=["first code", "items", "leading category", "its share", "example"])
 
 
 def health_table(versions: dict[str, dict]) -> pd.DataFrame:
-    """Health reports side by side: what differs between tokenizers, a column each."""
+    """Health reports of several tokenizers, a column for each."""
     keys = ("used", "perplexity", "collisions_before", "collisions_after", "reconstruction_error", "passed")
     return pd.DataFrame({name: {key: str(report[key]) for key in keys} for name, report in versions.items()})
-
-
-def stacked(tables, name: str) -> pd.DataFrame:
-    """Tables below each other, a column ``name`` saying which: dict keys, or 1, 2, ... for a list."""
-    named = tables if isinstance(tables, dict) else dict(enumerate(tables, start=1))
-    return pd.concat(named, names=[name]).reset_index(level=0).reset_index(drop=True)
