@@ -100,6 +100,9 @@ def reproduce(
         check_same_data(run)
         if not replace:
             run.check_settings()
+    if branch and not fresh:
+        with locked(lock_file(run.dir, "run"), wait=False):
+            run.adopt()
     if fresh or not is_done(run, "data"):
         from ..data.sources import load_dataset
 

@@ -24,7 +24,7 @@ from ..config.presets import preset
 from ..config.sections import Config, config_of, fingerprint
 from ..data.specs import check_spec, input_files
 from .stage_table import FORMAT, GROUPS, STAGES, TABLE, on_playground
-from .store import BRANCH_REMEDY, done
+from .store import BRANCH_REMEDY, adopt, done
 
 if TYPE_CHECKING:
     import torch
@@ -107,21 +107,29 @@ class Run:
         stages = [s for s in STAGES if s.group == group and s.applies(self.config) and not _is_grid(s.name)]
         return [(s.name, seed) for s in stages for seed in (self.seeds if s.seeded else (None,))]
 
+    def adopt(self) -> None:
+        """Copy from the run's parents every stage that is done there for the same settings."""
+        for stage in STAGES if self.parents else ():
+            for seed in self.seeds if stage.seeded else (None,):
+                hash_ = self.hash(stage.name, seed)
+                if hash_ and not self.marker(stage.name, seed):
+                    others = [parent / stage.folder.format(seed=seed) for parent in self.parents]
+                    adopt(self.folder(stage.name, seed), others, hash_)
+
     def conflicts(self) -> list[tuple[str, Path]]:
         """(group, folder) of every finished stage that these settings would replace."""
         kept = config_of(recorded(self.dir))
         seeds = sorted({*self.seeds, *kept_seeds(self.dir)})
         found = []
-        if kept and done(self.folder("data")) and not self.marker("data"):
-            same = (kept.get("dataset"), kept.get("data")) == _data_settings(self.config)
-            found += [] if same else [("data", self.folder("data"))]  # files that were touched are read again
-        for stage in STAGES[1:]:
+        data = (kept.get("dataset"), kept.get("data"))
+        other_data = bool(kept) and not self.marker("data") and data != _data_settings(self.config)
+        for stage in STAGES:
             for seed in seeds if stage.seeded else (None,):
                 folder, hash_ = self.folder(stage.name, seed), self.hash(stage.name, seed)
-                marker = done(folder) if hash_ else {}
+                marker = done(folder) if other_data or (hash_ and stage.name != "data") else {}
                 if marker and marker["hash"] == hash_:
                     self._known["marker", stage.name, seed] = marker
-                elif marker:
+                elif marker:  # files of the data stage that were only touched are read again
                     found.append((stage.group, folder))
         results, resamples = self.dir / "results.json", kept.get("evaluate", {}).get("bootstrap")
         if results.exists() and (found or resamples != self.config.evaluate.bootstrap):

@@ -7,6 +7,7 @@ A notebook opens its run by ``open_run`` and calls its stage with one line, e.g.
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..common.files import read_json, read_tensors
@@ -31,16 +32,15 @@ def ensure(run: Run, name: str, seed: int | None = None) -> dict:
     if not stage.applies(run.config):
         return {}
     seed = seed if stage.seeded else None
-    marker = run.marker(name, seed)
-    if marker:
-        return marker
-    module, _, function = stage.work.partition(":")
-    work = getattr(importlib.import_module(f".{module}", __package__), function)
     folder, hash_ = run.folder(name, seed).relative_to(run.dir).as_posix(), run.hash(name, seed)
     assert hash_, "the data stage comes before all others"
+
+    def work(part: Path) -> dict | None:
+        module, _, function = stage.work.partition(":")
+        return getattr(importlib.import_module(f".{module}", __package__), function)(run, name, seed, part)
+
     replace = name == "data"  # the same content from files that were touched; ``read_data`` refuses another
-    done = run_stage(run.dir, folder, hash_, lambda part: work(run, name, seed, part), run.parents, replace)
-    return run.marker(name, seed) or done
+    return run_stage(run.dir, folder, hash_, work, run.parents, replace)
 
 
 def row_of(run: Run, name: str, seed: int | None = None) -> dict:
@@ -80,7 +80,7 @@ def run_neighbours(run: Run, count: int = 0) -> Tensor:
 
     from ..tokenizer.embeddings import similar_items
 
-    return torch.from_numpy(similar_items(run_embeddings(run), count or run.config.pretrain.pool))
+    return torch.from_numpy(similar_items(run_embeddings(run), count or run.config.pretrain.similar_pool))
 
 
 def run_baselines(run: Run) -> dict[str, dict]:

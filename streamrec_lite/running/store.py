@@ -143,32 +143,35 @@ def run_stage(
         part = part_of(folder)
         if part.exists() and _record(part / RECORD).get("hash") != hash_:
             shutil.rmtree(part)
-        record = _copied(part, [Path(other) / name for other in reuse], hash_)
-        if not record:
+        if not adopt(folder, [Path(other) / name for other in reuse], hash_):
             part.mkdir(parents=True, exist_ok=True)
             write_json(part / RECORD, {"hash": hash_})
             begin = time.perf_counter()
             info = work(part) or {}
             seconds = round(time.perf_counter() - begin, 3)
             record = {"hash": hash_, "seconds": seconds, **info, "files": _files(part)}
-        write_json(part / RECORD, record)
-        _swap_in(folder)
-        recover(folder)
+            write_json(part / RECORD, record)
+            _swap_in(folder)
+            recover(folder)
         return done(folder, hash_)
 
 
-def _copied(part: Path, folders: list[Path], hash_: str) -> dict:
-    """Fill ``part`` with the first of ``folders`` that is done for ``hash_``; its record, or {}."""
-    for folder in folders:
-        record = done(folder, hash_)
+def adopt(folder: Path, others: Iterable[Path], hash_: str) -> bool:
+    """Copy the first of ``others`` that is done for ``hash_`` to ``folder``; was there one?"""
+    part = part_of(folder)
+    for other in others:
+        record = done(other, hash_)
         if record:
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
             for file in record["files"]:
                 (part / file).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(folder / file, part / file)
-            return record
-    return {}
+                shutil.copy2(other / file, part / file)
+            write_json(part / RECORD, record)
+            _swap_in(folder)
+            recover(folder)
+            return True
+    return False
 
 
 def lock_file(run_dir: Path, name: str) -> Path:

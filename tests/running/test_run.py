@@ -13,14 +13,15 @@ from tiny_runs import GROUPS, again, opened
 from streamrec_lite import running
 from streamrec_lite.cli import app as cli
 from streamrec_lite.common.errors import BadInput
-from streamrec_lite.common.files import read_json
+from streamrec_lite.common.files import read_json, write_json
+from streamrec_lite.config.sections import Config, config_of
 from streamrec_lite.running import reproduce
 from streamrec_lite.running.store import done
 
 MODELS = ("tiger", "pretrain", "sft", "grpo")
 # a setting of each stage, and the finished stages that it would replace
 CHANGES = {
-    "data.playground_users=61": ("data",),
+    "data.playground_users=61": GROUPS,
     "embeddings.dim=9": ("embeddings", "tokenizer", *MODELS, "results"),
     "tokenizer.K=16": ("tokenizer", *MODELS, "results"),
     "tiger.lr=0.001": ("tiger", "results"),
@@ -66,6 +67,8 @@ def test_a_changed_setting_is_refused_in_one_line(finished, capsys):
 def test_a_stage_function_refuses_too(copied):
     """Two notebooks open a run before its stage is done: the second does not replace what the first did."""
     (copied / "grpo").rename(copied / "kept")
+    shutil.rmtree(copied / "baselines" / "with-rules" / "STREAM-Rec-RL")
+    (copied / "results.json").unlink()
     run = opened(copied, "grpo.lr=0.002")
     (copied / "kept").rename(copied / "grpo")
     with pytest.raises(BadInput, match="the stage is finished with other settings"):
@@ -147,7 +150,9 @@ def test_other_seeds_are_added_and_take_nothing_away(copied, tmp_path, monkeypat
     before = read_json(copied / "results.json")["models"]["TIGER"]["0"]["test"]
     for stage in ("baselines/TIGER", "pretrain", "sft", "grpo"):  # seed 1, as if it had been trained
         shutil.copytree(copied / stage / "seed-0", copied / stage / "seed-1")
-    assert reproduce._finished_seeds(opened(copied, seeds=(0, 1))) == [0, 1]
+    config = read_json(copied / "config.json")
+    write_json(copied / "config.json", {**config, "seeds": [0, 1]})
+    assert reproduce._finished_seeds(running.Run(copied, Config.from_dict(config_of(config)))) == [0, 1]
     for stage in ("baselines/TIGER", "pretrain", "sft", "grpo"):
         shutil.rmtree(copied / stage / "seed-1")
     again(copied, only=["tiger"], seeds=[1])

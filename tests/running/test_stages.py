@@ -56,7 +56,7 @@ def test_a_setting_redoes_what_depends_on_it_and_nothing_else(copied):
     assert state("tiger.lr=0.001") == ["data", "embeddings", "tokenizer", "baselines", *slow]
     assert state("sft.lr=0.002") == ["data", "embeddings", "tokenizer", "tiger", "baselines", "pretrain"]
     assert state("grpo.lr=0.002") == list(GROUPS)[:-2]
-    assert state("pretrain.pool=9") == ["data", "embeddings", "tokenizer", "tiger", "baselines"]
+    assert state("pretrain.similar_pool=9") == ["data", "embeddings", "tokenizer", "tiger", "baselines"]
     assert state("baselines.lr=0.002") == [stage for stage in GROUPS[:-1] if stage != "baselines"]
     assert state("data.max_history=10") == ["data", "embeddings", "tokenizer"]
     assert state("tokenizer.K=16") == ["data", "embeddings", "baselines"]
@@ -71,6 +71,7 @@ def test_damaged_stages_are_redone_with_the_same_results(copied):
     (copied / "embeddings" / "done.json").write_text("{broken")
     (copied / "tokenizer" / "done.json").unlink()  # killed between rename and marker: recovered
     (run.folder("tiger", 0) / "row.json").unlink()
+    run = opened(copied)
     assert not is_done(run, "embeddings") and not is_done(run, "tokenizer") and not is_done(run, "tiger")
     running.run_embeddings(run)
     stamp = (copied / "tokenizer" / "tokenizer.json").stat().st_mtime_ns
@@ -78,7 +79,7 @@ def test_damaged_stages_are_redone_with_the_same_results(copied):
     assert (copied / "tokenizer" / "tokenizer.json").stat().st_mtime_ns == stamp
     assert (copied / "tokenizer" / "tokenizer.safetensors").read_bytes() == tokenizer_before
     assert running.run_tiger(run, 0)["test"] == before
-    assert all(is_done(run, stage) for stage in GROUPS)
+    assert all(is_done(opened(copied), stage) for stage in GROUPS)
 
 
 def test_tiger_continues_from_its_last_epoch(copied, monkeypatch):
