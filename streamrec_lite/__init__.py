@@ -1,16 +1,17 @@
 """streamrec_lite: slow thinking for sequential recommendation, to read, run and measure.
 
-Public names, in the order in which data flows through them; each is loaded when first used, so that
-importing the package costs nothing.
+The public names are listed in the order of the pipeline. Each is imported when it is first used, so
+``import streamrec_lite`` loads neither torch nor transformers.
 """
 
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 __version__ = "0.1.0"
 
-_HOME = {
+_MODULE_OF = {
     "load_dataset": "data.sources",
     "leave_one_out": "data.sequences",
     "embed_items": "tokenizer.embeddings",
@@ -26,16 +27,16 @@ _HOME = {
     "reinforce": "training.reinforce",
     "reproduce": "running.reproduce",
 }
-__all__ = list(_HOME)
+__all__ = list(_MODULE_OF)
 
 
-def __getattr__(name: str):
-    if name not in _HOME:
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    value = getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+    return sorted([*globals(), *_MODULE_OF])

@@ -220,11 +220,8 @@ def build_dataset(
     kept_items = np.flatnonzero(has_buyer) if k >= 1 else np.arange(len(item_ids))
     kept_items = kept_items[id_order([item_ids[row] for row in kept_items.tolist()])]
 
-    new_user = np.full(len(user_ids), -1, dtype=np.int64)
-    new_user[kept_users] = np.arange(len(kept_users))
-    new_item = np.full(len(item_ids), -1, dtype=np.int64)
-    new_item[kept_items] = np.arange(len(kept_items))
-    user, item = new_user[user], new_item[item]
+    user = _positions(kept_users, len(user_ids))[user]
+    item = _positions(kept_items, len(item_ids))[item]
     by_user = np.argsort(user, kind="stable")
     ends = np.cumsum(np.bincount(user, minlength=len(kept_users)))
     return Dataset(
@@ -235,3 +232,10 @@ def build_dataset(
         items=items.iloc[kept_items].reset_index(drop=True)[list(TEXT_COLUMNS)],
         embeddings=None if embeddings is None else np.ascontiguousarray(embeddings[kept_items]),
     )
+
+
+def _positions(kept: np.ndarray, size: int) -> np.ndarray:
+    """For each of ``size`` indices its position in ``kept``, -1 if it is not there: (size,) int64."""
+    position = np.full(size, -1, dtype=np.int64)
+    position[kept] = np.arange(len(kept))
+    return position

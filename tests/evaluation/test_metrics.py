@@ -1,3 +1,5 @@
+"""Metrics by hand and against ranx; the bootstrap against plain resampling."""
+
 from __future__ import annotations
 
 import importlib.util
@@ -153,7 +155,7 @@ def test_mean_and_deviation_by_hand():
         mean_and_deviation([{"a": 1.0}, {"b": 1.0}])
 
 
-def test_gain_in_errors_by_hand():
+def test_gain_in_std_errors_by_hand():
     a, b = torch.tensor([1.0, 0.0, 1.0, 0.0]), torch.tensor([0.0, 0.0, 0.0, 0.0])
     # the differences 1, 0, 1, 0 have the mean 1/2, the deviation sqrt(1/3), the error sqrt(1/12)
     assert gain_in_std_errors(a, b) == pytest.approx(0.5 * math.sqrt(12))

@@ -1,4 +1,4 @@
-"""Data that cannot be used, by what is wrong with it, and a word of the refusal."""
+"""Unusable data sets: name -> (function that writes files and returns the spec, part of the message)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from data_files import META, RATINGS, VECTORS, write_2023, write_shop
 from safetensors.torch import save_file
 
 
-def put(name: str, content, after=None):
-    """A case: a good shop in CSV, then one file replaced, removed (None) or made by a function."""
+def changed_file(name: str, content):
+    """A correct shop in CSV, with one file replaced, removed (None) or written by a function."""
 
     def make(folder: Path) -> str:
         spec = write_shop(folder)
@@ -29,10 +29,12 @@ def put(name: str, content, after=None):
 
 
 def interactions(*lines: str):
-    return put("shop.csv", "user,item,timestamp\n" + "\n".join(lines) + "\n")
+    """A shop with these lines as its interactions."""
+    return changed_file("shop.csv", "user,item,timestamp\n" + "\n".join(lines) + "\n")
 
 
 def parquet(**columns):
+    """A shop in Parquet with these columns in its interactions."""
     frame = pd.DataFrame({"user": ["u"] * 3, "item": ["a", "b", "c"], "timestamp": [1, 2, 3], **columns})
 
     def make(folder: Path) -> str:
@@ -44,32 +46,37 @@ def parquet(**columns):
 
 
 def vectors(array, **options):
-    return put("shop.embeddings.npy", lambda path: np.save(path, array, **options))
+    """A shop with these vectors in a .npy file."""
+    return changed_file("shop.embeddings.npy", lambda path: np.save(path, array, **options))
 
 
 def tensors(**named):
-    return put("shop.embeddings.safetensors", lambda path: save_file(named, path))
+    """A shop with these tensors in a safetensors file."""
+    return changed_file("shop.embeddings.safetensors", lambda path: save_file(named, path))
 
 
-def two(folder: Path) -> str:
+def two_items_files(folder: Path) -> str:
     write_shop(folder, suffix=".parquet")
     return write_shop(folder)
 
 
 TABLES = {
     "no such file": (lambda folder: str(folder / "none.csv"), "does not exist"),
-    "no items file": (put("shop.items.csv", None), "shop.items.csv or shop.items.parquet"),
-    "two items files": (two, "only one may exist"),
+    "no items file": (changed_file("shop.items.csv", None), "shop.items.csv or shop.items.parquet"),
+    "two items files": (two_items_files, "only one may exist"),
     "the items file itself": (lambda f: write_shop(f).replace("shop.csv", "shop.items.csv"), "an items file"),
-    "missing column": (put("shop.csv", "user,item\nu,a\n"), "no column 'timestamp'"),
+    "missing column": (changed_file("shop.csv", "user,item\nu,a\n"), "no column 'timestamp'"),
     "column twice": (
-        put("shop.csv", "user,item,timestamp,item\nu,a,1,b\n"),
+        changed_file("shop.csv", "user,item,timestamp,item\nu,a,1,b\n"),
         "'item' occurs twice: column names",
     ),
-    "nothing in it": (put("shop.csv", ""), "valid csv|no column"),
+    "nothing in it": (changed_file("shop.csv", ""), "valid csv|no column"),
     "header alone": (interactions(), "no rows"),
-    "latin-1": (put("shop.items.csv", "item,title\na,Gitarre für\n".encode("latin-1")), "UTF-8"),
-    "latin-1 header": (put("shop.csv", "user,item,timestamp,grö\nu,a,1,2\n".encode("latin-1")), "UTF-8"),
+    "latin-1": (changed_file("shop.items.csv", "item,title\na,Gitarre für\n".encode("latin-1")), "UTF-8"),
+    "latin-1 header": (
+        changed_file("shop.csv", "user,item,timestamp,grö\nu,a,1,2\n".encode("latin-1")),
+        "UTF-8",
+    ),
     "row too long": (interactions("u,a,1", "u,b,2,3"), "valid csv"),
     "all rows too long": (interactions("u,a,1,9", "u,b,2,9"), "valid csv"),
     "row too short": (interactions("u,a,1", "u,b"), "data row 2"),
@@ -86,10 +93,13 @@ TABLES = {
     "inf time": (interactions("u,a,1", "u,b,inf"), "data row 2: 'inf'"),
     "negative time": (interactions("u,a,1", "u,b,-1"), "data row 2: '-1'"),
     "no such month": (interactions("u,a,2024-13-01"), "'2024-13-01'"),
-    "item twice": (put("shop.items.csv", "item,title\na,x\nb,y\na,z\n"), "data row 3: item 'a' occurs twice"),
-    "item without ID": (put("shop.items.csv", "item,title\na,x\n,y\n"), "data row 2: ID ''"),
-    "items without item": (put("shop.items.csv", "id,title\na,x\n"), "no column 'item'"),
-    "no text": (put("shop.items.csv", "item,title\na,\nb,\nc,\n"), "no item has any text"),
+    "item twice": (
+        changed_file("shop.items.csv", "item,title\na,x\nb,y\na,z\n"),
+        "data row 3: item 'a' occurs twice",
+    ),
+    "item without ID": (changed_file("shop.items.csv", "item,title\na,x\n,y\n"), "data row 2: ID ''"),
+    "items without item": (changed_file("shop.items.csv", "id,title\na,x\n"), "no column 'item'"),
+    "no text": (changed_file("shop.items.csv", "item,title\na,\nb,\nc,\n"), "no item has any text"),
     "parquet that is none": (
         lambda f: (write_shop(f, suffix=".parquet"), (f / "shop.parquet").write_bytes(b"PAR1?"))[0],
         "valid parquet",
@@ -115,16 +125,21 @@ TABLES = {
     "vectors of integers": (vectors(VECTORS.astype(int)), "int64"),
     "vectors of words": (vectors(np.array([["a"] * 2] * 4)), "vectors are floats"),
     "pickled objects": (vectors(VECTORS.astype(object), allow_pickle=True), "without pickle"),
-    "vectors cut short": (put("shop.embeddings.npy", b"\x93NUMPY\x01\x00"), "without pickle"),
-    "vectors in a zip": (put("shop.embeddings.npy", b"PK\x03\x04 not a zip"), "without pickle"),
-    "vectors of no bytes": (put("shop.embeddings.npy", b""), "without pickle"),
-    "safetensors that is none": (put("shop.embeddings.safetensors", b"12345678"), "must be safetensors"),
+    "vectors cut short": (changed_file("shop.embeddings.npy", b"\x93NUMPY\x01\x00"), "without pickle"),
+    "vectors in a zip": (changed_file("shop.embeddings.npy", b"PK\x03\x04 not a zip"), "without pickle"),
+    "vectors of no bytes": (changed_file("shop.embeddings.npy", b""), "without pickle"),
+    "safetensors that is none": (
+        changed_file("shop.embeddings.safetensors", b"12345678"),
+        "must be safetensors",
+    ),
     "two tensors": (tensors(a=torch.zeros(4, 2), b=torch.zeros(4, 2)), r"2 tensors \(a, b\): one is needed"),
     "tensor of integers": (tensors(a=torch.zeros(4, 2, dtype=torch.int64)), "vectors are floats"),
 }
 
 
-def json_case(inter: str, item: str):
+def json_case(inter: str | bytes, item: str | bytes):
+    """A folder of Amazon 2018 with these contents."""
+
     def make(folder: Path) -> str:
         (folder / "X.inter.json").write_bytes(inter if isinstance(inter, bytes) else inter.encode())
         (folder / "X.item.json").write_bytes(item if isinstance(item, bytes) else item.encode())
@@ -143,6 +158,7 @@ def two_data_sets(folder: Path) -> str:
 
 
 def file_2023(ratings=RATINGS, meta=META):
+    """A folder of Amazon 2023 with these contents."""
     return lambda folder: write_2023(folder, ratings, meta)
 
 

@@ -1,4 +1,4 @@
-"""Small data sets written as files, in the forms that are read."""
+"""Small data sets, written as files of every kind of source."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 
 from streamrec_lite.config.sections import DataConfig
+from streamrec_lite.data.dataset import Dataset
 
 ALL = DataConfig(k_core=0)
 
 
-ROWS = [  # user, item, timestamp: not in order, one exact double, one tie (kept in the file's order)
+ROWS = [  # user, item, timestamp: not in order, one exact duplicate, one tie (kept in the file's order)
     ("u2", "b", 30),
     ("u2", "a", 10),
     ("u1", "c", 5),
@@ -38,6 +39,7 @@ VECTORS = np.arange(8, dtype=np.float32).reshape(4, 2)
 
 
 def write_shop(folder: Path, rows=ROWS, items=ITEMS, suffix=".csv") -> str:
+    """Write interactions and items as tables; returns the spec."""
     frame = pd.DataFrame(rows, columns=["user", "item", "timestamp"])
     for name, table in ((f"shop{suffix}", frame), (f"shop.items{suffix}", items)):
         if suffix == ".csv":
@@ -48,6 +50,7 @@ def write_shop(folder: Path, rows=ROWS, items=ITEMS, suffix=".csv") -> str:
 
 
 def write_2023(folder: Path, ratings: str, meta: list) -> str:
+    """Write the two files of an Amazon 2023 category; returns the spec."""
     for name, text in (
         ("benchmark/5core/rating_only/Gift_Cards.csv", ratings),
         ("raw/meta_categories/meta_Gift_Cards.jsonl", "".join(f"{line}\n" for line in meta)),
@@ -98,3 +101,11 @@ META = [
     ),
     json.dumps({"parent_asin": "B001", "title": "a second row of B001"}),
 ]
+
+
+def items_of_users(dataset: Dataset) -> dict[str, list[str]]:
+    """User ID -> item IDs, oldest first."""
+    return {
+        user: [dataset.item_ids[i] for i in sequence]
+        for user, sequence in zip(dataset.user_ids, dataset.sequences, strict=True)
+    }

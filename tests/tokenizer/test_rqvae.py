@@ -1,4 +1,4 @@
-"""RQ-VAE: eqs 5-8 by hand, the quantiser against vector-quantize-pytorch, dead codes, determinism."""
+"""RQ-VAE: eqs 5-8 by hand, the quantiser against vector-quantize-pytorch, determinism."""
 
 from __future__ import annotations
 
@@ -6,19 +6,12 @@ import dataclasses
 
 import pytest
 import torch
+from small_codes import SMALL, clusters
 
 from streamrec_lite.common.files import RunLog
 from streamrec_lite.config.sections import TokenizerConfig
-from streamrec_lite.tokenizer.kmeans import kmeans, lloyd, nearest, replace_dead_codes
+from streamrec_lite.tokenizer.kmeans import nearest
 from streamrec_lite.tokenizer.rqvae import RQVAE, ResidualQuantizer, rq_kmeans, train_rqvae
-
-SMALL = TokenizerConfig(m=3, K=8, hidden=(16,), latent_dim=4, epochs=20, batch_size=32)
-
-
-def clusters(n: int = 200, dim: int = 12, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    centres = torch.randn(20, dim, generator=generator)
-    return centres[torch.arange(n) % 20] + 0.3 * torch.randn(n, dim, generator=generator)
 
 
 def two_levels() -> ResidualQuantizer:
@@ -94,40 +87,6 @@ def test_quantiser_equals_vector_quantize_pytorch():
     assert torch.equal(ours.encode(z), codes[0])
     torch.testing.assert_close(out.vector, vector[0], atol=1e-5, rtol=0)
     torch.testing.assert_close(ours.embed(out.codes), vector[0], atol=1e-5, rtol=0)
-
-
-def test_dead_codes_move_to_the_worst_fitted_rows():
-    h = torch.tensor([[0.0], [1.0], [5.0], [5.0], [-3.0]])
-    book = torch.tensor([[0.0], [100.0], [200.0]])
-    moved = replace_dead_codes(book, h, nearest(h, book))
-    assert moved.tolist() == [1, 2]
-    assert sorted(book[1:, 0].tolist()) == [-3.0, 5.0]  # two equal rows get one code, not two
-    assert torch.bincount(nearest(h, book), minlength=3).tolist() == [2, 2, 1]
-    assert len(replace_dead_codes(book, h, nearest(h, book))) == 0
-
-
-def test_revival_leaves_every_living_code_a_row():
-    h = torch.tensor([[0.0], [0.1], [10.0], [13.0]])
-    book = torch.tensor([[0.0], [11.5], [100.0], [200.0]])  # the two worst rows have the same code
-    moved = replace_dead_codes(book, h, nearest(h, book))
-    assert moved.tolist() == [2, 3]
-    assert torch.bincount(nearest(h, book), minlength=4).tolist() == [1, 1, 1, 1]
-
-
-def test_revival_stops_where_no_row_is_badly_fitted():
-    h = torch.ones(4, 2)
-    book = torch.tensor([[1.0, 1.0], [9.0, 9.0]])
-    assert len(replace_dead_codes(book, h, nearest(h, book))) == 0
-    assert book[1].tolist() == [9.0, 9.0]
-
-
-def test_kmeans_finds_separate_groups_and_uses_every_centre():
-    x = clusters()
-    book = kmeans(x, 20, seed=3)
-    assert len(nearest(x, book).unique()) == 20
-    assert torch.equal(book, kmeans(x, 20, seed=3))
-    collapsed = lloyd(x, torch.full((20, 12), 50.0), steps=10)
-    assert len(nearest(x, collapsed).unique()) == 20
 
 
 def test_training_uses_all_codes_lowers_the_loss_and_logs_it(tmp_path):
