@@ -17,7 +17,7 @@ from ..data.sources import load_dataset
 from ..inference.recommender import StreamRec
 from ..model.backbone import Backbone
 from ..data.saved import read_dataset
-from ..running.store import DONE
+from ..common.store import DONE
 from ..tokenizer.collisions import repair_collisions
 from ..tokenizer.embeddings import embed_items
 from ..tokenizer.kmeans import kmeans, nearest

@@ -15,9 +15,9 @@ from ..common.files import read_json, write_json, write_tensors
 from ..common.schemas import Prefixes, Splits
 from ..data.dataset import Dataset
 from ..evaluation.evaluate import Recommender, evaluate
+from ..evaluation.rows import evaluate_splits, save_row
 from ..inference.recommender import StreamRec
 from .run import Run
-from .shared_stages import save_row
 from .stage_table import ORACLE, TABLE
 from .stages import run_data, run_tuning
 
@@ -46,15 +46,8 @@ def count(run: Run, name: str, seed: int | None, part: Path) -> None:
     begin = time.perf_counter()
     model = _counted(name, dataset, splits)
     seconds = time.perf_counter() - begin
-    valid, test = evaluate(model, splits.valid), evaluate(model, splits.test)
-    row = {
-        "valid": valid.metrics,
-        "test": test.metrics,
-        "train_seconds": seconds,
-        "epochs": 0,
-        "users_per_second": test.users_per_second,
-    }
-    save_row(part, row, {"valid": valid.ranks, "test": test.ranks})
+    row, ranks = evaluate_splits(model, splits)
+    save_row(part, {**row, "train_seconds": seconds, "epochs": 0}, ranks)
 
 
 def tune_neural(run: Run, name: str, seed: int | None, part: Path) -> None:
@@ -76,14 +69,8 @@ def train_neural(run: Run, name: str, seed: int, part: Path) -> None:
     show = sys.stderr.isatty()
     result = neural.train_neural(name, splits, dataset.n_items, config, seed, part, run.device, show)
     write_tensors(part / "model.safetensors", result.model.state_dict())
-    valid, test = (
-        evaluate(result.model, users.to(run.device), batch_size=neural.EVAL_BATCH)
-        for users in (splits.valid, splits.test)
-    )
-    row = {
-        "valid": valid.metrics,
-        "test": test.metrics,
-        "users_per_second": test.users_per_second,
+    row, ranks = evaluate_splits(result.model, splits, run.device, neural.EVAL_BATCH)
+    row |= {
         "train_seconds": result.train_seconds,
         "epochs": result.epochs,
         "best_epoch": result.best["epoch"],
@@ -93,7 +80,7 @@ def train_neural(run: Run, name: str, seed: int, part: Path) -> None:
         "dropout": config.baselines.dropout,
         "tuning": tuning,
     }
-    save_row(part, row, {"valid": valid.ranks, "test": test.ranks})
+    save_row(part, row, ranks)
 
 
 def mix_with_rules(run: Run, name: str, seed: int, part: Path) -> None:

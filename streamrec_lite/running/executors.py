@@ -22,8 +22,8 @@ from typing import Any
 
 from ..common.device import format_duration
 from ..common.errors import BadInput
+from ..common.progress import Progress, Tail
 from .notebooks import execute, failure
-from .progress import Progress, Tail
 
 LOG = ".worker.log"
 

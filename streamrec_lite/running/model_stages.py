@@ -7,7 +7,7 @@ from pathlib import Path
 from ..baselines.tiger import train_tiger as fit_tiger
 from ..common.schemas import Splits
 from ..config.sections import Config
-from ..evaluation.evaluate import evaluate
+from ..evaluation.rows import evaluate_splits, save_row
 from ..inference.recommender import StreamRec
 from ..inference.state_guided import choose_weight
 from ..inference.thinking_study import ask_in_many_ways, control_config
@@ -18,7 +18,6 @@ from ..training.optim import quicken_dropout
 from ..training.pretrain import pretrain
 from ..training.reinforce import reinforce
 from .run import Run
-from .shared_stages import save_row
 from .stages import run_data, run_neighbours, run_tokenizer
 
 
@@ -40,7 +39,7 @@ def train_tiger(run: Run, name: str, seed: int, part: Path) -> None:
     """TIGER: the encoder with the direct decoder."""
     splits = run_data(run)[1]
     result = fit_tiger(splits, run_tokenizer(run), run.config, seed, part, run.device)
-    keep_trained(run, result, recommender(run, result), splits, part)
+    _keep(run, result, recommender(run, result), splits, part)
 
 
 def train_pretrain(run: Run, name: str, seed: int, part: Path) -> None:
@@ -48,7 +47,7 @@ def train_pretrain(run: Run, name: str, seed: int, part: Path) -> None:
     splits, tokenizer = run_data(run)[1], run_tokenizer(run)
     result = pretrain(splits, tokenizer, run_neighbours(run), run.config, seed, part, run.device)
     slow = recommender(run, result, l=run.config.pretrain.n_similar * tokenizer.m)
-    keep_trained(run, result, slow, splits, part, direct=recommender(run, result))
+    _keep(run, result, slow, splits, part, direct=recommender(run, result))
 
 
 def train_sft(run: Run, name: str, seed: int, part: Path) -> None:
@@ -56,7 +55,7 @@ def train_sft(run: Run, name: str, seed: int, part: Path) -> None:
     result, splits = _finetuned(run, run.config, seed, part)
     slow = recommender(run, result, l=run.config.sft.l)
     question = ask_in_many_ways(slow, splits.test.to(run.device), bootstrap=run.config.evaluate.bootstrap)
-    keep_guided(run, result, slow, splits, part, {"question": question})
+    _keep_guided(run, result, slow, splits, part, {"question": question})
 
 
 def train_grpo(run: Run, name: str, seed: int, part: Path) -> None:
@@ -66,7 +65,7 @@ def train_grpo(run: Run, name: str, seed: int, part: Path) -> None:
     near = run_neighbours(run, run.config.grpo.K)
     result = reinforce(model, reference, splits, tokenizer, near, run.config, seed, part, device=run.device)
     slow = recommender(run, result, l=run.config.sft.l)
-    keep_guided(run, result, slow, splits, part, {"best_block": result.best["epoch"]})
+    _keep_guided(run, result, slow, splits, part, {"best_block": result.best["epoch"]})
 
 
 def train_control(run: Run, name: str, seed: int, part: Path) -> None:
@@ -75,10 +74,10 @@ def train_control(run: Run, name: str, seed: int, part: Path) -> None:
     if name in ("deep-tiger", "item-tiger"):
         splits, items = run_data(run)[1], name == "item-tiger"
         result = fit_tiger(splits, run_tokenizer(run), config, seed, part, run.device, items=items)
-        keep_trained(run, result, recommender(run, result), splits, part)
+        _keep(run, result, recommender(run, result), splits, part)
         return
     result, splits = _finetuned(run, config, seed, part)
-    keep_guided(run, result, recommender(run, result, l=config.sft.l), splits, part)
+    _keep_guided(run, result, recommender(run, result, l=config.sft.l), splits, part)
 
 
 def _finetuned(run: Run, config: Config, seed: int, part: Path) -> tuple[Trained, Splits]:
@@ -89,27 +88,18 @@ def _finetuned(run: Run, config: Config, seed: int, part: Path) -> tuple[Trained
     return result, splits
 
 
-def keep_guided(
+def _keep_guided(
     run: Run, result: Trained, slow: StreamRec, splits: Splits, part: Path, more: dict | None = None
 ) -> None:
-    """Choose the last state's weight on validation, and keep the row of both ways to answer.
-
-    Args:
-        run: the run.
-        result: the trained model.
-        slow: it, asked with its thoughts and without the state's scores.
-        splits: of the data set.
-        part: the stage's folder.
-        more: what else the row says.
-    """
+    """Choose the last state's weight on validation, and keep the row of both ways to answer."""
     users = splits.valid.to(run.device)
     w, weights = choose_weight(slow.model, slow.tokenizer, users, slow.l, slow.beams)
     guided = recommender(run, result, l=slow.l, w=w)
     more = {"l": slow.l, "w": w, "weights": weights, **(more or {})}
-    keep_trained(run, result, slow, splits, part, more, guided=guided)
+    _keep(run, result, slow, splits, part, more, guided=guided)
 
 
-def keep_trained(
+def _keep(
     run: Run,
     result: Trained,
     model: StreamRec,
@@ -118,28 +108,13 @@ def keep_trained(
     more: dict | None = None,
     **others: StreamRec,
 ) -> None:
-    """Save a trained model with its row of results.json.
+    """Save a trained model with its row, to which ``more`` is added.
 
-    Args:
-        run: the run.
-        result: the trained model.
-        model: it, as it is asked for the row.
-        splits: of the data set.
-        part: the stage's folder.
-        more: what else the row says.
-        others: further ways to ask it, by name; their ranks are kept as "NAME test", beside "test".
+    ``others``: further ways to ask it, by name; their ranks are kept as "NAME test", beside "test".
     """
-
-    def asked(one: StreamRec) -> tuple[dict, dict]:
-        parts = {"valid": splits.valid.to(run.device), "test": splits.test.to(run.device)}
-        size = run.config.evaluate.batch_size
-        results = {name: evaluate(one, part, batch_size=size) for name, part in parts.items()}
-        answer: dict = {name: result.metrics for name, result in results.items()}
-        answer["users_per_second"] = results["test"].users_per_second
-        return answer, {name: result.ranks for name, result in results.items()}
-
+    size = run.config.evaluate.batch_size
     result.model.save(part)
-    row, ranks = asked(model)
+    row, ranks = evaluate_splits(model, splits, run.device, size)
     row |= {
         "train_seconds": result.train_seconds,
         "epochs": result.epochs,
@@ -149,6 +124,6 @@ def keep_trained(
         **(more or {}),
     }
     for name, other in others.items():
-        row[name], seen = asked(other)
+        row[name], seen = evaluate_splits(other, splits, run.device, size)
         ranks |= {f"{name} {split}": values for split, values in seen.items()}
     save_row(part, row, ranks)

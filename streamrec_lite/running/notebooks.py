@@ -193,7 +193,7 @@ def _publish(notebook: Any, target: Path, hash_: str) -> None:
     """Write the HTML, then the notebook, whose metadata says for which hash it was executed."""
     import nbformat
 
-    from .pages import offline_html
+    from ..common.pages import offline_html
 
     notebook.metadata[METADATA] = {"hash": hash_}
     write_text(target.with_suffix(".html"), offline_html(notebook, target.stem))

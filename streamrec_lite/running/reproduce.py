@@ -7,13 +7,13 @@ from dataclasses import replace as changed
 from pathlib import Path
 
 from ..common.errors import BadInput, did_you_mean
+from ..common.store import discard, done, lock_file, locked
 from ..data.specs import check_spec
 from .executors import StageFailed
 from .notebooks import notebooks_folder
 from .run import Run, kept_seeds, make_run, recorded, write_config
 from .scheduler import Scheduler, cores, is_done
 from .stage_table import GROUPS, STAGES
-from .store import discard, done, lock_file, locked
 
 # What --fresh discards: results first, so that none outlive what they were made from.
 DELIVERED = ("results.json", "table2.md", "error.log", "notebooks", "figures", "grpo", "sft", "pretrain")

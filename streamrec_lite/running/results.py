@@ -6,12 +6,12 @@ import datetime
 import shlex
 from pathlib import Path
 
-from ..common.device import derive_seed, describe_machine
+from ..common.device import describe_machine
 from ..common.errors import BadInput
 from ..common.files import read_json, read_tensors, write_json, write_text
 from ..config.sections import fingerprint
-from ..evaluation.metrics import METRIC_NAMES, mean_and_deviation, metric_per_user, paired_bootstrap
 from ..evaluation.results_table import REFERENCE, table2
+from ..evaluation.rows import summary, versus
 from .run import Run
 from .stage_table import CONTROLS, FORMAT, NEURAL, ORACLE, STAGES, TABLE
 
@@ -79,8 +79,8 @@ def write_results(run: Run) -> dict:
         "data": run.marker("data").get("sizes", {}),
         "models": models,
         "tokenizer": read_json(run.folder("tokenizer") / "tokenizer.json")["health"],
-        "summary": {model: _summary(list(rows.values())) for model, rows in models.items()},
-        f"versus_{REFERENCE}": versus_reference(run, ranks),
+        "summary": {model: summary(list(rows.values())) for model, rows in models.items()},
+        f"versus_{REFERENCE}": versus(ranks, REFERENCE, run.config.evaluate.bootstrap),
         **({"controls": controls} if controls else {}),
     }
     if TABLE[ORACLE].applies(run.config):
@@ -126,10 +126,6 @@ def command(run: Run) -> str:
     return shlex.join(words)
 
 
-def _summary(rows: list[dict]) -> dict:
-    return {split: mean_and_deviation([row[split] for row in rows]) for split in ("valid", "test")}
-
-
 def check_rows(run: Run) -> None:
     """``BadInput`` names the first model, of those that are not mixtures with rules, that has no row yet."""
     for rows in model_rows(run).values():
@@ -145,27 +141,3 @@ def _require(run: Run, name: str, seed: int | None) -> None:
         rule = "the results need it, and it is not done for these settings"
         remedy = f"run the same command without --only, or with --only {TABLE[name].group}"
         raise BadInput(str(run.folder(name, seed)), rule, remedy)
-
-
-def versus_reference(run: Run, ranks: dict[str, list]) -> dict:
-    """Paired bootstrap of each model against TIGER on the test users, a user's mean over seeds.
-
-    All models get the same resamples: two that answer alike have the same interval.
-    """
-    mean = {
-        model: {
-            name: sum(metric_per_user(r, name) for r in over_seeds) / len(over_seeds) for name in METRIC_NAMES
-        }
-        for model, over_seeds in ranks.items()
-    }
-    resamples = run.config.evaluate.bootstrap
-    return {
-        model: {
-            name: paired_bootstrap(
-                mean[model][name], mean[REFERENCE][name], resamples, derive_seed("bootstrap", name)
-            )
-            for name in METRIC_NAMES
-        }
-        for model in ranks
-        if model != REFERENCE
-    }

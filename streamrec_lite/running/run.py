@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING
 from .. import __version__
 from ..common.errors import BadInput
 from ..common.files import read_json, write_json
+from ..common.store import BRANCH_REMEDY, adopt, done
 from ..config.presets import preset
 from ..config.sections import Config, config_of, fingerprint
 from ..data.specs import check_spec, input_files
 from .stage_table import FORMAT, GROUPS, STAGES, TABLE, on_playground
-from .store import BRANCH_REMEDY, adopt, done
 
 if TYPE_CHECKING:
     import torch

@@ -15,12 +15,12 @@ from typing import NamedTuple
 
 from ..common.errors import BadInput
 from ..common.files import write_text
+from ..common.store import part_of
 from .executors import LOG, Job, LocalExecutor, StageFailed
 from .notebooks import copy_executed, notebook_done, notebook_hash
 from .results import results_done, results_hash
 from .run import Run
 from .stage_table import GROUPS, NOTEBOOKS, START, TABLE
-from .store import part_of
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from ..common.errors import BadInput
-from ..common.files import RunLog, write_json, write_tensors
+from ..common.files import RunLog, write_tensors
+from ..common.store import BRANCH_REMEDY, done
 from ..data.dataset import MIN_LENGTH
 from ..data.saved import save_dataset
 from ..data.sources import load_dataset
@@ -15,7 +16,6 @@ from ..tokenizer.embeddings import embed_items
 from ..tokenizer.semantic_ids import SemanticTokenizer
 from .run import Run
 from .stages import run_data, run_embeddings
-from .store import BRANCH_REMEDY, done
 
 
 def read_data(run: Run, name: str, seed: int | None, part: Path) -> dict:
@@ -42,9 +42,3 @@ def fit_tokenizer(run: Run, name: str, seed: int | None, part: Path) -> None:
     (part / "log.jsonl").unlink(missing_ok=True)
     log = RunLog(part / "log.jsonl")
     SemanticTokenizer.fit(run_embeddings(run), run.config.tokenizer, log).save(part)
-
-
-def save_row(folder: Path, row: dict, ranks: dict[str, torch.Tensor]) -> None:
-    """Keep a model's row of results.json, and the ranks of all users' targets by split."""
-    write_tensors(folder / "ranks.safetensors", ranks)
-    write_json(folder / "row.json", row)

@@ -39,8 +39,8 @@ class Stage(NamedTuple):
     work       "module:function" of this package, called with (run, name, seed, part); it fills the folder
                ``part`` and returns what the marker shall say besides. A text: planning imports no torch
     notebooks  the first one does the work, further ones only report on it
-    group      what ``--only`` calls it; "controls" belong to none and run where ``sft.controls`` asks for it
     model      its row in results.json, "" for none
+    group      what ``--only`` calls it, "" for its name; "controls" run where ``sft.controls`` asks for them
     applies    does a run with these settings have the stage?
     """
 
@@ -49,9 +49,9 @@ class Stage(NamedTuple):
     settings: tuple[str | Callable[[Config], object], ...]
     folder: str
     work: str
-    group: str
     notebooks: tuple[str, ...] = ()
     model: str = ""
+    group: str = ""
     applies: Callable[[Config], bool] = always
 
     @property
@@ -61,14 +61,13 @@ class Stage(NamedTuple):
 
     def values(self, config: Config) -> list[object]:
         """The settings that the stage depends on, in the order of the record."""
-        plain = config.to_dict()
-        return [setting(config) if callable(setting) else _value(plain, setting) for setting in self.settings]
-
-
-def _value(plain: dict, name: str) -> object:
-    for part in name.split("."):
-        plain = plain[part]
-    return plain
+        plain, found = config.to_dict(), []
+        for setting in self.settings:
+            value: object = plain if isinstance(setting, str) else setting(config)
+            for part in setting.split(".") if isinstance(setting, str) else ():
+                value = value[part]  # type: ignore[index]
+            found.append(value)
+        return found
 
 
 def _sft_settings(config: Config) -> object:
@@ -77,66 +76,52 @@ def _sft_settings(config: Config) -> object:
 
 
 def _counting(name: str) -> Stage:
-    applies = on_playground if name == ORACLE else always
-    folder, model = f"baselines/{name}", "" if name == ORACLE else name
+    model, applies = ("", on_playground) if name == ORACLE else (name, always)
     work = "baseline_stages:count"
-    return Stage(name, ("data",), ("data.max_history",), folder, work, "baselines", (), model, applies)
+    settings = ("data.max_history",)
+    return Stage(name, ("data",), settings, f"baselines/{name}", work, (), model, "baselines", applies)
 
 
 def _neural(name: str) -> tuple[Stage, Stage]:
     """The grid that chooses a baseline's settings, and its training with them."""
-    folder, settings = f"baselines/{name}", ("baselines", "data.max_history")
-    grid = f"{name} tuning"
-    return (
-        Stage(
-            grid,
-            ("data",),
-            settings,
-            f"{folder}/tuning",
-            "baseline_stages:tune_neural",
-            "baselines",
-            applies=lambda config: config.baselines.tune != "none",
-        ),
-        Stage(
-            name,
-            (grid,),
-            (),
-            f"{folder}/seed-{{seed}}",
-            "baseline_stages:train_neural",
-            "baselines",
-            (),
-            name,
-        ),
-    )
+    folder, settings, grid = f"baselines/{name}", ("baselines", "data.max_history"), f"{name} tuning"
+    work = "baseline_stages:tune_neural"
+    choice = Stage(grid, ("data",), settings, f"{folder}/tuning", work, (), "", "baselines", _tunes)
+    work = "baseline_stages:train_neural"
+    return choice, Stage(name, (grid,), (), f"{folder}/seed-{{seed}}", work, (), name, "baselines")
+
+
+def _tunes(config: Config) -> bool:
+    return config.baselines.tune != "none"
 
 
 def _control(name: str) -> Stage:
     """The controls that are TIGERs are trained by TIGER's settings, but stand beside a fine-tuning, too."""
     settings = ("tiger",) if name.endswith("tiger") else ()
     folder, work = f"sft/controls/{name}/seed-{{seed}}", "model_stages:train_control"
-    all_asked = lambda config: config.sft.controls == "all"  # noqa: E731
-    return Stage(name, ("sft",), settings, folder, work, "controls", applies=all_asked)
+    return Stage(name, ("sft",), settings, folder, work, (), "", "controls", _has_controls)
+
+
+def _has_controls(config: Config) -> bool:
+    return config.sft.controls == "all"
 
 
 def _mixture(stage: str, model: str) -> Stage:
     """A model that answers, in its best way, together with the sequential rules (``with_rules``)."""
     name = f"{model}, with rules" if model == "TIGER" else f"{model}, state-guided, with rules"
-    folder = f"baselines/with-rules/{model}/seed-{{seed}}"
-    work = "baseline_stages:mix_with_rules"
-    return Stage(name, (stage, "SequentialRules"), (), folder, work, "results", (), name)
+    folder, work = f"baselines/with-rules/{model}/seed-{{seed}}", "baseline_stages:mix_with_rules"
+    return Stage(name, (stage, "SequentialRules"), (), folder, work, (), name, "results")
 
 
-_TRAINED = ("evaluate.beams", "data.max_history")
-
-STAGES: tuple[Stage, ...] = (
-    Stage("data", (), (), "data", "shared_stages:read_data", "data", ("01_data",)),
-    Stage(
+_SHARED = ("evaluate.beams", "data.max_history")
+_RECORDS = (
+    Stage("data", (), (), "data", "shared_stages:read_data", ("01_data",)),
+    Stage(  # whether the data set is the playground decides what the model "auto" means
         "embeddings",
         ("data",),
-        ("embeddings", on_playground),  # decides what "auto" means
+        ("embeddings", on_playground),
         "embeddings",
         "shared_stages:embed",
-        "embeddings",
         ("02_embeddings",),
     ),
     Stage(
@@ -145,16 +130,14 @@ STAGES: tuple[Stage, ...] = (
         ("tokenizer",),
         "tokenizer",
         "shared_stages:fit_tokenizer",
-        "tokenizer",
         ("03_semantic_ids",),
     ),
     Stage(
         "tiger",
         ("tokenizer",),
-        ("backbone", "tiger", *_TRAINED),
+        ("backbone", "tiger", *_SHARED),
         "baselines/TIGER/seed-{seed}",
         "model_stages:train_tiger",
-        "tiger",
         ("04_fast_thinking",),
         "TIGER",
     ),
@@ -163,10 +146,9 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "pretrain",
         ("tokenizer",),
-        ("backbone", "pretrain", *_TRAINED),
+        ("backbone", "pretrain", *_SHARED),
         "pretrain/seed-{seed}",
         "model_stages:train_pretrain",
-        "pretrain",
         ("05_pretraining", "06_thinking_step_by_step"),
         "STREAM-Rec-PT",
     ),
@@ -176,7 +158,6 @@ STAGES: tuple[Stage, ...] = (
         (_sft_settings,),
         "sft/seed-{seed}",
         "model_stages:train_sft",
-        "sft",
         ("07_fine_tuning",),
         "STREAM-Rec-SFT",
     ),
@@ -186,7 +167,6 @@ STAGES: tuple[Stage, ...] = (
         ("grpo",),
         "grpo/seed-{seed}",
         "model_stages:train_grpo",
-        "grpo",
         ("08_reinforcement",),
         "STREAM-Rec-RL",
     ),
@@ -195,6 +175,7 @@ STAGES: tuple[Stage, ...] = (
     _mixture("sft", "STREAM-Rec-SFT"),
     _mixture("grpo", "STREAM-Rec-RL"),
 )
+STAGES: tuple[Stage, ...] = tuple(stage._replace(group=stage.group or stage.name) for stage in _RECORDS)
 TABLE = {stage.name: stage for stage in STAGES}
 GROUPS = (*dict.fromkeys(s.group for s in STAGES if s.group not in ("controls", "results")), "results")
 NOTEBOOKS = {**{s.group: s.notebooks for s in STAGES if s.notebooks}, "results": ("09_results",)}

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..common.files import read_json, read_tensors
+from ..common.store import run_stage
 from .run import Run
 from .stage_table import NEURAL, TABLE, records
-from .store import run_stage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -135,8 +135,8 @@ def run_controls(run: Run, seed: int = 0) -> dict[str, dict]:
 
 def run_mixture(run: Run, stage: str, seed: int = 0) -> dict:
     """The row of a stage's model together with the rules: "w", chosen on validation, and all "shares"."""
-    mixtures = [s.name for s in records("results", run.config) if s.needs[0] == stage]
-    return row_of(run, mixtures[0], seed)
+    name = next(mixture.name for mixture in records("results", run.config) if mixture.needs[0] == stage)
+    return row_of(run, name, seed)
 
 
 def run_results(run: Run) -> dict:

@@ -10,8 +10,8 @@ import pytest
 from tiny_notebooks import write_notebook
 from tiny_runs import parameters_of
 
+from streamrec_lite.common import progress
 from streamrec_lite.common.errors import BadInput
-from streamrec_lite.running import progress
 from streamrec_lite.running.executors import Job, LocalExecutor, do_stages
 
 

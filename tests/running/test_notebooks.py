@@ -5,8 +5,8 @@ from pathlib import Path
 
 from tiny_notebooks import COMMAND, PARAMETERS, write_notebook
 
+from streamrec_lite.common.progress import Tail
 from streamrec_lite.running.notebooks import execute, notebook_done
-from streamrec_lite.running.progress import Tail
 
 
 def run_one(folder: Path, *cells: str, parameters=None, source_parameters: str = PARAMETERS) -> dict:

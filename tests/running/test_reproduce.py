@@ -20,10 +20,10 @@ from streamrec_lite.bench.thinking import bench_thinking
 from streamrec_lite.cli import app as cli
 from streamrec_lite.common.errors import BadInput
 from streamrec_lite.common.files import read_json, read_tensors
+from streamrec_lite.common.store import done
 from streamrec_lite.running import reproduce
 from streamrec_lite.running.executors import StageFailed
 from streamrec_lite.running.scheduler import is_done
-from streamrec_lite.running.store import done
 
 METRICS = {"R@5", "R@10", "N@5", "N@10"}
 

@@ -14,9 +14,9 @@ from streamrec_lite import running
 from streamrec_lite.cli import app as cli
 from streamrec_lite.common.errors import BadInput
 from streamrec_lite.common.files import read_json, write_json
+from streamrec_lite.common.store import done
 from streamrec_lite.config.sections import Config, config_of
 from streamrec_lite.running import reproduce
-from streamrec_lite.running.store import done
 
 MODELS = ("tiger", "pretrain", "sft", "grpo")
 # a setting of each stage, and the finished stages that it would replace

@@ -7,10 +7,10 @@ from tiny_notebooks import OPEN, write_all, write_notebook
 from tiny_runs import again, opened
 
 from streamrec_lite.common.errors import BadInput
+from streamrec_lite.common.store import done
 from streamrec_lite.running import scheduler
 from streamrec_lite.running.executors import StageFailed
 from streamrec_lite.running.scheduler import Scheduler, is_done
-from streamrec_lite.running.store import done
 
 
 def test_a_notebook_that_skips_its_stage_is_a_failure(copied, tmp_path):

@@ -13,9 +13,9 @@ from tiny_runs import COUNTING, GROUPS, GUIDED, opened
 from streamrec_lite import running
 from streamrec_lite.common.errors import BadInput
 from streamrec_lite.common.files import read_json
+from streamrec_lite.common.store import done
 from streamrec_lite.data.specs import input_files
 from streamrec_lite.running.scheduler import is_done
-from streamrec_lite.running.store import done
 from streamrec_lite.tutorial.tables import results as tables
 
 

@@ -23,8 +23,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ..common.errors import BadInput
-from ..common.files import write_json
+from .errors import BadInput
+from .files import write_json
 
 DONE, RECORD = "done.json", "stage.json"
 TRANSIENT = ("checkpoint*", ".*", "*.tmp", DONE, RECORD)  # not part of what a stage delivers

@@ -7,7 +7,7 @@ import json
 import time
 from pathlib import Path
 
-from ..common.device import format_duration
+from .device import format_duration
 
 
 class Tail:
