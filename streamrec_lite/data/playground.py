@@ -4,7 +4,7 @@ How a user shops. Before the first purchase, three things are drawn: a favourite
 project (the user begins at its first stage), and the number of purchases. That number is independent
 of everything else, so the end of a sequence carries no information. Then, for each purchase:
 
-    with probability ``NOISE``  any item, by popularity; the user stays at the same stage
+    with probability ``NOISE_PROBABILITY``  any item, by popularity; the user stays at the same stage
     otherwise                   an item of the stage's category: of the favourite brand with
                                 probability ``LOYALTY`` (if the category has items of it), else of
                                 any brand by its share. Then the user moves to the next stage,
@@ -23,7 +23,7 @@ from .dataset import Dataset
 from .playground_world import PlaygroundWorld
 
 SHORTEST_SEQUENCE, LONGEST_SEQUENCE = 5, 20  # purchases of a user
-NOISE = 0.10  # probability that a purchase has nothing to do with the project
+NOISE_PROBABILITY = 0.10  # probability that a purchase has nothing to do with the project
 LOYALTY = 0.70  # probability of the favourite brand
 STAY, SKIP = 0.08, 0.08  # probability of remaining at a stage, and of skipping one
 ITEMS_PER_PAIR = 4.2  # mean number of items of one category and brand
@@ -84,7 +84,7 @@ def make_world(departments: list[shop.Department], n: int, seed: int) -> Playgro
         initial_slot=initial_slot,
         transition=transition,
         brand_prior=brand_prior,
-        noise=NOISE,
+        noise=NOISE_PROBABILITY,
         brand_name=shop.BRANDS[:brands],
         slot_name=tuple(
             f"{project}: {list(department.nouns)[category]}"

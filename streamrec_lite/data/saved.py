@@ -1,4 +1,4 @@
-"""A data set as a run keeps it: files whole or not there, read back as they were."""
+"""Saves a data set in the folder of a run, and reads it back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .sources import load_dataset
 def save_dataset(dataset: Dataset, folder: Path) -> dict:
     """Write ``items.json`` (names), ``items.parquet`` (text) and ``interactions.safetensors``.
 
-    Returns what the stage's marker says about it: the content's fingerprint and the sizes.
+    Returns the entries of the stage's marker: the fingerprint of the content, and the sizes.
     """
     titles = [str(title) for title in dataset.items["title"]]
     write_json(folder / "items.json", {"item_ids": dataset.item_ids, "titles": titles})
@@ -38,7 +38,10 @@ def save_dataset(dataset: Dataset, folder: Path) -> dict:
 
 
 def read_dataset(folder: Path, config: Config, fingerprint: str) -> Dataset:
-    """What ``save_dataset`` wrote. The playground is made anew instead: only so it has its oracle."""
+    """The data set that ``save_dataset`` wrote; the playground is generated again, with its oracle.
+
+    ``BadInput`` if the generated playground has another ``fingerprint``.
+    """
     if config.dataset == "playground":
         dataset = load_dataset(config.dataset, config.data)
         if dataset.fingerprint() != fingerprint:
