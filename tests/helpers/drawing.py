@@ -13,3 +13,16 @@ def size(figure) -> tuple[int, int]:
 
 def words(figure) -> str:
     return " ".join(t.get_text() for t in figure.findobj(match=lambda o: hasattr(o, "get_text")))
+
+
+def assert_readable(name: str, figure) -> None:
+    """The figure has a usual size, titles, labels of all axes, and no text below 10 points."""
+    width, height = size(figure)
+    assert 600 <= width <= 1200 and height >= 150, (name, width, height)
+    titles = [ax.get_title() for ax in figure.axes] + [words(figure)]
+    assert any(titles), name
+    for ax in figure.axes:
+        if ax.axison and ax.get_label() != "<colorbar>":
+            assert ax.get_xlabel(), f"{name}: an axis without a label"
+    small = [t for t in figure.findobj(match=lambda o: hasattr(o, "get_fontsize")) if t.get_text()]
+    assert min(t.get_fontsize() for t in small) >= 10, f"{name}: text smaller than 10 points"

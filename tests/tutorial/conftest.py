@@ -10,7 +10,7 @@ import torch
 from streamrec_lite.config.sections import DataConfig
 from streamrec_lite.data.playground import make_playground
 from streamrec_lite.tokenizer.semantic_ids import SemanticTokenizer
-from streamrec_lite.tutorial.tables import tiger as slow_motion
+from streamrec_lite.tutorial.tables.tiger import items_below
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +30,8 @@ def ids(shop):
 
 @pytest.fixture(scope="module")
 def steps(ids):
-    """A beam of three steps as ``beam_steps`` makes them, with scores made up."""
-    rng, tables, alive = np.random.default_rng(0), [], [((), 0, 0.0)]
+    """A beam of three steps in the form of ``beam_steps``, with made-up scores."""
+    rng, steps, alive = np.random.default_rng(0), [], [((), 0, 0.0)]
     for depth in range(3):
         rows = []
         for parent, (codes, node, score) in enumerate(alive):
@@ -40,9 +40,19 @@ def steps(ids):
                 rows.append(((*codes, code), parent, child, gain, score + gain))
         table = pd.DataFrame(rows, columns=["codes", "parent", "node", "log_prob", "score"])
         table = table.sort_values("score", ascending=False).reset_index(drop=True)
-        below = [slow_motion.leaves(ids.trie, depth + 1, n) for n in table["node"]]
+        below = [items_below(ids.trie, depth + 1, n) for n in table["node"]]
         table["items"], table["example"] = [len(b) for b in below], [int(b[0]) for b in below]
         table["kept"] = table.index < 12
-        tables.append(table)
+        steps.append(table)
         alive = list(table[table["kept"]][["codes", "node", "score"]].itertuples(index=False, name=None))
-    return tables
+    return steps
+
+
+@pytest.fixture
+def tiny():
+    """Two levels of two codes; the residuals of all four items are easy to write down."""
+    books = [torch.tensor([[4.0, 0.0], [0.0, 4.0]]), torch.tensor([[0.0, 1.0], [1.0, 0.0]])]
+    latents = torch.tensor([[4.0, 1.0], [5.0, 0.0], [0.0, 5.0], [0.0, 6.0]])
+    raw = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 0]])
+    codes = torch.tensor([[0, 0], [0, 1], [1, 1], [1, 0]])  # the repair moved item 2
+    return SemanticTokenizer(codes, 2, raw, books, latents)

@@ -1,10 +1,11 @@
-"""The static pictures of fine-tuning: parts of the loss and what they move, rounds, and the question."""
+"""Figures of notebook 07, fine-tuning: the loss, rounds of annotation, thoughts, and state-guided scoring."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
 from .style import (
@@ -17,15 +18,15 @@ from .style import (
     ORANGE,
     RED,
     bar_labels,
+    integer_ticks,
     picture,
     styled,
-    whole_numbers,
 )
 
 
 @styled
-def one_at_a_time(table: pd.DataFrame):
-    """The heat map of ``lessons.one_at_a_time``: blue falls (better), orange rises (worse)."""
+def plot_single_losses(table: pd.DataFrame) -> Figure:
+    """Heat map of ``single_loss_table``: blue falls (better), orange rises (worse)."""
     values = table.to_numpy(dtype=float)
     scale = np.abs(values).max(axis=0, keepdims=True).clip(min=1e-9)
     colours = LinearSegmentedColormap.from_list("fall-rise", [BLUE, "white", ORANGE])
@@ -43,48 +44,47 @@ def one_at_a_time(table: pd.DataFrame):
 
 
 @styled
-def parts_by_epoch(rows: list[dict], metric: str = "valid N@10"):
-    """Each part of the loss by epoch, each as a share of its first value, and the validation metric."""
+def plot_loss_parts(rows: list[dict], metric: str = "valid N@10") -> Figure:
+    """Each part of the loss by epoch, as a share of its first value, and the validation metric."""
     table = pd.DataFrame([row for row in rows if "loss" in row])
     figure, (left, right) = picture(9.3, 3.9, columns=2)
     names = [n for n in ("answer", "thoughts", "state", "quant", "dpo", "align") if n in table]
     for name, colour, marker, line in zip(names, CYCLE, MARKERS, LINES, strict=False):
-        look = {"color": colour, "marker": marker, "linestyle": line, "markersize": 5}
-        left.plot(table["epoch"], 100 * table[name] / table[name].iloc[0], label=name, **look)
+        line_style = {"color": colour, "marker": marker, "linestyle": line, "markersize": 5}
+        left.plot(table["epoch"], 100 * table[name] / table[name].iloc[0], label=name, **line_style)
     left.set(xlabel="epoch", ylabel="% of the first epoch's", title="Parts of the loss")
     seen = table.dropna(subset=[metric]) if metric in table else table.iloc[:0]
     right.plot(seen.get("epoch", []), seen.get(metric, []), color=GREEN, marker="s")
     right.set(xlabel="epoch", ylabel=metric.replace("valid", "validation"), title="Answers after thinking")
-    whole_numbers(left, right)
+    integer_ticks(left, right)
     figure.legend(loc="outside lower center", ncols=len(names))
     return figure
 
 
 @styled
-def rounds(table: pd.DataFrame):
-    """Gap, rank and entropy by step, a line a round, from ``lessons.round_table``."""
+def plot_rounds(table: pd.DataFrame) -> Figure:
+    """Gap, rank and entropy by step, a line for each round of annotation, from ``round_table``."""
     figure, (left, middle, right) = picture(9.8, 3.7, columns=3)
-    looks = zip(table.groupby("round"), CYCLE, MARKERS, LINES * 4, strict=False)
-    for (number, part), colour, marker, line in looks:
-        look = {"color": colour, "marker": marker, "linestyle": line, "label": f"round {number}"}
-        left.plot(part["step"], part["gap"], **look)
-        look.pop("label")
-        middle.plot(part["step"], part["rank"], **look)
-        right.plot(part["step"][1:], part["entropy"][1:], **look)
-    left.set(xlabel="step $i$", ylabel="mean gap $|t - s_i|$ (length)", title="How far off")
-    middle.set(xlabel="step $i$", ylabel="mean rank (1 is best)", title="Place of the target", yscale="log")
+    lines = zip(table.groupby("round"), CYCLE, MARKERS, LINES * 4, strict=False)
+    for (number, part), colour, marker, line in lines:
+        line_style = {"color": colour, "marker": marker, "linestyle": line}
+        left.plot(part["step"], part["gap"], label=f"round {number}", **line_style)
+        middle.plot(part["step"], part["rank"], **line_style)
+        right.plot(part["step"][1:], part["entropy"][1:], **line_style)
+    left.set(xlabel="step $i$", ylabel="mean gap $|t - s_i|$ (length)", title="Distance to the target")
+    middle.set(xlabel="step $i$", ylabel="mean rank (1 is best)", title="Rank of the target", yscale="log")
     right.set(xlabel="step $i$", ylabel="entropy (bits)", title="Variety of thoughts")
     middle.yaxis.set_major_formatter(ScalarFormatter())  # 20, not 2 x 10^1
     middle.yaxis.set_minor_formatter(ScalarFormatter())
     right.set_ylim(0, 1.1 * max(1.0, table["entropy"].max()))
-    whole_numbers(left, middle, right)
+    integer_ticks(left, middle, right)
     figure.legend(loc="outside lower center", ncols=4)
     return figure
 
 
 @styled
-def who_thought(table: pd.DataFrame):
-    """Nats an answer costs, by who wrote the thoughts; from ``lessons.who_thought``."""
+def plot_answer_cost(table: pd.DataFrame) -> Figure:
+    """Cost of an answer in nats by the source of the thoughts, from ``answer_cost_by_thought_source``."""
     figure, axes = picture(9, 3.4)
     places, width = np.arange(len(table)), 0.8 / len(table.columns)
     for i, (name, colour, hatch) in enumerate(
@@ -94,16 +94,16 @@ def who_thought(table: pd.DataFrame):
         bars = axes.bar(at, table[name], width, color=colour, hatch=hatch, edgecolor="black", label=name)
         bar_labels(axes, bars, "{:.2f}")
     axes.set_xticks(places, table.index)
-    axes.set(xlabel="who wrote the thoughts", ylabel="nats an answer")
-    axes.set_title("What an answer costs after thoughts of different origin (validation users)")
+    axes.set(xlabel="source of the thoughts", ylabel="nats per answer")
+    axes.set_title("Cost of the target after thoughts from different sources (validation users)")
     axes.margins(y=0.14)
     figure.legend(loc="outside lower center", ncols=len(table.columns))
     return figure
 
 
 @styled
-def margins(table: pd.DataFrame):
-    """How much likelier the target is than its nearest item by text, a histogram a model."""
+def plot_preference_margins(table: pd.DataFrame) -> Figure:
+    """How much likelier the target is than its nearest item by text, a histogram for each model."""
     figure, axes = picture(8.5, 3.4)
     low, high = np.quantile(table.to_numpy(), (0.005, 0.995))
     edges = np.linspace(low, high, 41)
@@ -111,16 +111,18 @@ def margins(table: pd.DataFrame):
         axes.hist(table[name].clip(low, high), edges, histtype="step", color=colour, linestyle=line,
                   linewidth=2, label=f"{name}: mean {table[name].mean():.2f}")  # fmt: skip
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set(xlabel="log P(target) - log P(its nearest item by text), nats (outermost bars: all beyond)")
+    axes.set(
+        xlabel="log P(target) - log P(its nearest item by text), nats (outermost bars: everything beyond)"
+    )
     axes.set_ylabel("validation users")
-    axes.set_title("Does the model prefer the target to what reads alike?")
+    axes.set_title("Does the model prefer the target to an item with similar text?")
     figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
 @styled
-def weights(scores: dict[str, dict], chosen: float, metric: str = "N@10"):
-    """Validation by the weight of the state's score, the state alone at the right."""
+def plot_state_weights(scores: dict[str, dict], chosen: float, metric: str = "N@10") -> Figure:
+    """Validation metric by the weight of the state's score; at the right, the state alone."""
     names = list(scores)
     figure, axes = picture(8.5, 3.2)
     values = [scores[name][metric] for name in names]
@@ -135,14 +137,14 @@ def weights(scores: dict[str, dict], chosen: float, metric: str = "N@10"):
 
 
 @styled
-def question(asked: dict, metric: str = "N@10"):
-    """The model asked in many ways: by number of thoughts, and by number of trains of thought."""
+def plot_thinking_study(study: dict, metric: str = "N@10") -> Figure:
+    """The same model with more thoughts, and with more trains of thought: difference to its default."""
     figure, (left, right) = picture(9.3, 3.5, columns=2)
     for axes, what, colour, label in (
         (left, "l", BLUE, "thoughts $l$ before the answer (greedy)"),
         (right, "n", GREEN, "trains of thought $n$ summed (beam)"),
     ):
-        rows = asked[what]
+        rows = study[what]
         gains = [row["minus usual"] for row in rows.values()]
         middle = [gain["mean_difference"] for gain in gains]
         spread = [[m - g["low"] for m, g in zip(middle, gains, strict=True)],

@@ -1,17 +1,20 @@
-"""The static pictures of the notebooks (matplotlib): data, embeddings and semantic IDs.
+"""Figures of notebooks 00 to 03: the data, the embeddings and the semantic IDs (matplotlib).
 
-Every function returns a figure that a notebook shows by itself; ``save_figure`` also keeps it in
-the run. The pictures of the generative model are in ``figures_tiger``; the numbers come from
-``walkthrough``.
+Every function returns a figure, which a notebook displays; ``save_figure`` also writes it to the run's
+folder. The numbers come from ``tables.items``.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
-from ..tables import items as walkthrough
+from ...data.dataset import Dataset
+from ...tokenizer.semantic_ids import SemanticTokenizer
+from ..tables.items import partial_sums, quantisation_table
+from ..tables.style import shorten
 from .style import (
     BLUE,
     CYCLE,
@@ -25,13 +28,10 @@ from .style import (
     YELLOW,
     bar_labels,
     picture,
-    save_figure,
     styled,
 )
 
-__all__ = ["save_figure"]
-
-STAGES = {  # name: (x, y, text, colour)
+MAP_BOXES = {  # name: (x, y, text, colour)
     "text": (0, 1, "items' text", SKY),
     "vectors": (1, 1, "embeddings\n(02)", SKY),
     "ids": (2, 1, "semantic IDs\n(03)", SKY),
@@ -42,7 +42,7 @@ STAGES = {  # name: (x, y, text, colour)
     "beam": (5.25, 0.5, "beam search\nin a trie (04)", GREEN),
     "metrics": (6.25, 0.5, "items, R@10,\nN@10 (04, 09)", YELLOW),
 }
-ARROWS = (
+MAP_ARROWS = (
     ("text", "vectors"),
     ("vectors", "ids"),
     ("ids", "model"),
@@ -55,10 +55,10 @@ ARROWS = (
 
 
 @styled
-def stage_map():
-    """The way of the data through the stages, and the notebook that shows each."""
+def plot_stage_map() -> Figure:
+    """The stages through which the data pass, and the notebook that shows each."""
     figure, axes = picture(10, 2.7)
-    for x, y, text, colour in STAGES.values():
+    for x, y, text, colour in MAP_BOXES.values():
         box = FancyBboxPatch(
             (x * 1.55, y * 1.4),
             1.2,
@@ -70,8 +70,8 @@ def stage_map():
         )
         axes.add_patch(box)
         axes.text(x * 1.55 + 0.6, y * 1.4 + 0.35, text, ha="center", va="center", fontsize=10)
-    for a, b in ARROWS:
-        (xa, ya), (xb, yb) = STAGES[a][:2], STAGES[b][:2]
+    for a, b in MAP_ARROWS:
+        (xa, ya), (xb, yb) = MAP_BOXES[a][:2], MAP_BOXES[b][:2]
         start, end = (xa * 1.55 + 1.26, ya * 1.4 + 0.35), (xb * 1.55 - 0.07, yb * 1.4 + 0.35)
         axes.add_patch(
             FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=14, linewidth=1.3, color="black")
@@ -82,8 +82,8 @@ def stage_map():
 
 
 @styled
-def leave_one_out(dataset, user: int, max_history: int = 20):
-    """Every example that one user gives: a row an example, the history in blue, the target marked."""
+def plot_leave_one_out(dataset: Dataset, user: int, max_history: int = 20) -> Figure:
+    """All examples made from one user, one per row: the history in blue, the target marked."""
     n = len(dataset.sequences[user])
     examples = [(j, "train") for j in range(1, n - 2)] + [(n - 2, "validation"), (n - 1, "test")]
     shown = examples if len(examples) <= 12 else examples[:5] + examples[-7:]
@@ -104,15 +104,15 @@ def leave_one_out(dataset, user: int, max_history: int = 20):
     axes.set_xticks(np.arange(0, n, step) + 0.46, np.arange(1, n + 1, step))
     axes.set_yticks([0.42 - row for row in range(len(shown))], [part for _, part in shown])
     axes.set(xlabel="position in the user's history (1 = oldest)")
-    axes.set_title("One user's examples (h: history that is read; ?: the item to be named)")
+    axes.set_title("One user's examples (h: history that the model reads; ?: the item to predict)")
     if len(shown) < len(examples):
         axes.set_title(f"One user's examples ({len(examples) - len(shown)} training rows left out)")
     return figure
 
 
 @styled
-def history_lengths(dataset):
-    """How many interactions users have."""
+def plot_history_lengths(dataset: Dataset) -> Figure:
+    """Histogram of how many interactions users have."""
     lengths = np.array([len(s) for s in dataset.sequences])
     figure, axes = picture(8.5, 3.2)
     top = min(int(np.quantile(lengths, 0.99)) + 1, int(lengths.max()))
@@ -128,8 +128,8 @@ def history_lengths(dataset):
 
 
 @styled
-def padding(table: pd.DataFrame):
-    """The share of padding of ``walkthrough.padding_shares``, a bar a way to make batches."""
+def plot_padding(table: pd.DataFrame) -> Figure:
+    """The shares of padding from ``padding_shares``, one bar for each way to form batches."""
     figure, axes = picture(8.5, 2.2)
     bars = axes.barh(table["batches"], 100 * table["padding"], color=[GREY, ORANGE, GREEN])
     bars.orientation = "horizontal"
@@ -137,13 +137,13 @@ def padding(table: pd.DataFrame):
         bar.set(hatch=hatch, edgecolor="black")
     bar_labels(axes, bars, "{:.1f} %")
     axes.invert_yaxis()
-    axes.set(xlabel="cells of a batch that are padding (%)", title="Work that is thrown away", xlim=(0, 100))
+    axes.set(xlabel="cells of a batch that are padding (%)", title="Wasted computation", xlim=(0, 100))
     return figure
 
 
 @styled
-def popularity(dataset):
-    """Interactions an item, the most popular first, and the share of all that the top items hold."""
+def plot_popularity(dataset: Dataset) -> Figure:
+    """Interactions per item, most popular first, and the share of all interactions of the top items."""
     counts = np.bincount(np.concatenate(dataset.sequences), minlength=dataset.n_items)
     counts = np.sort(counts)[::-1]
     figure, (left, right) = picture(8.5, 3.2, columns=2)
@@ -167,7 +167,7 @@ def popularity(dataset):
 
 
 @styled
-def posterior(table: pd.DataFrame, title: str):
+def plot_posterior(table: pd.DataFrame, title: str) -> Figure:
     """A heat map of probabilities (0..1): rows are hypotheses, columns steps of a history."""
     figure, axes = picture(9, 1.4 + 0.32 * len(table))
     image = axes.imshow(table.to_numpy(float), aspect="auto", cmap="cividis", vmin=0, vmax=1)
@@ -183,11 +183,11 @@ def posterior(table: pd.DataFrame, title: str):
 
 
 @styled
-def item_map(points: np.ndarray, labels: list[str]):
-    """Items as points (n, 2), a colour and a marker a category; the axes of UMAP have no unit."""
+def plot_item_map(points: np.ndarray, labels: list[str]) -> Figure:
+    """Items as points (n, 2), with a colour and a marker for each category; UMAP's axes have no unit."""
     figure, axes = picture(8.5, 5)
-    names = pd.Series(labels).value_counts().index
-    names = [n for n in names if n != "other"] + [n for n in names if n == "other"]
+    frequent = pd.Series(labels).value_counts().index
+    names = [n for n in frequent if n != "other"] + [n for n in frequent if n == "other"]
     for name, colour, marker in zip(names, CYCLE, MARKERS, strict=False):
         rows = np.asarray(labels) == name
         colour = GREY if name == "other" else colour
@@ -200,8 +200,8 @@ def item_map(points: np.ndarray, labels: list[str]):
 
 
 @styled
-def similarities(within: np.ndarray, between: np.ndarray):
-    """Cosine similarities of pairs of items, within a category and between categories."""
+def plot_similarities(within: np.ndarray, between: np.ndarray) -> Figure:
+    """Histograms of the cosine similarity of two items, within a category and between categories."""
     figure, axes = picture(8.5, 3.2)
     bins = np.linspace(min(between.min(), within.min(initial=0)), 1, 50)
     axes.hist(
@@ -229,37 +229,46 @@ def similarities(within: np.ndarray, between: np.ndarray):
 
 
 @styled
-def semantic_id_walk(tokenizer, item: int, title: str):
-    """One item down the codebooks: its latent rebuilt level by level, and what is left over."""
-    walk, partial = walkthrough.residual_walk(tokenizer, item), walkthrough.reconstructions(tokenizer, item)
+def plot_quantisation(tokenizer: SemanticTokenizer, item: int, title: str) -> Figure:
+    """Residual quantisation of one item: its latent rebuilt level by level, and the residual that is left."""
+    levels, partial = quantisation_table(tokenizer, item), partial_sums(tokenizer, item)
     figure, (left, right) = picture(9, 3.6, columns=2, width_ratios=(1.5, 1))
     limit = np.abs(partial).max()
     image = left.imshow(partial, aspect="auto", cmap="PuOr", vmin=-limit, vmax=limit)
     names = ["latent $z$"] + [
-        f"level {d}: code {c}" for d, c in zip(walk["level"], walk["code"], strict=True)
+        f"level {d}: code {c}" for d, c in zip(levels["level"], levels["code"], strict=True)
     ]
     left.set_yticks(range(len(partial)), names)
     left.set(xlabel="dimension of the latent", title="Sum of the chosen codes so far")
     left.axhline(0.5, color="black", linewidth=2)
     figure.colorbar(image, ax=left, label="value", shrink=0.9)
-    norms = [walk["before"].iloc[0], *walk["after"]]
-    bars = right.bar(range(len(norms)), norms, color=[GREY] + [BLUE] * len(walk), edgecolor="black")
+    norms = [levels["before"].iloc[0], *levels["after"]]
+    bars = right.bar(range(len(norms)), norms, color=[GREY] + [BLUE] * len(levels), edgecolor="black")
     bars[0].set_hatch("//")
-    for bar, error in zip(bars, [1.0, *walk["error"]], strict=True):
+    for bar, error in zip(bars, [1.0, *levels["error"]], strict=True):
         at = (bar.get_x() + bar.get_width() / 2, bar.get_height())
         right.annotate(
             f"{100 * error:.0f} %", at, (0, 2), textcoords="offset points", ha="center", fontsize=10
         )
-    right.set_xticks(range(len(norms)), ["start", *walk["level"]])
-    right.set(xlabel="after level", ylabel="residual norm", title="What is left")
+    right.set_xticks(range(len(norms)), ["start", *levels["level"]])
+    right.set(xlabel="after level", ylabel="residual norm", title="Residual")
     right.set_ylim(0, 1.12 * max(norms))
-    figure.suptitle(f"Semantic ID of: {walkthrough.short(title, 70)}", fontsize=12)
+    figure.suptitle(f"Semantic ID of: {shorten(title, 70)}", fontsize=12)
     return figure
 
 
 @styled
-def codebook_health(learned: pd.DataFrame, other: pd.DataFrame, K: int, other_name: str = "random codebooks"):
-    """Codes used and perplexity a level, of the learned tokenizer beside another one."""
+def plot_codebook_health(
+    learned: pd.DataFrame, other: pd.DataFrame, K: int, other_name: str = "random codebooks"
+) -> Figure:
+    """Codes in use and perplexity of each level, for the learned tokenizer beside another one.
+
+    Args:
+        learned: ``code_usage`` of the tokenizer.
+        other: ``code_usage`` of the codes that it is compared with.
+        K: codes of a level.
+        other_name: how the legend calls the other one.
+    """
     figure, axes = picture(9, 3.2, columns=2)
     for ax, column, title in zip(axes, ("used", "perplexity"), ("Codes in use", "Perplexity"), strict=True):
         for shift, table, colour, hatch, name in (

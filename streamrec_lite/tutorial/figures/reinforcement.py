@@ -1,20 +1,21 @@
-"""The static pictures of reinforcement: the run, how rewards spread, and what each reward drives."""
+"""Figures of notebook 08, reinforcement: the run, the rewards of rollouts, and the ablation of rewards."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
 
 from ...training.rewards import NAMES
-from .style import BLUE, CYCLE, GREEN, GREY, LINES, MARKERS, ORANGE, RED, picture, styled, whole_numbers
+from .style import BLUE, CYCLE, GREEN, GREY, LINES, MARKERS, ORANGE, RED, integer_ticks, picture, styled
 
-LEAST = 0.005  # of N@10, up and down: on an axis of its own the smallest change looks like a plunge
+MIN_HALF_RANGE = 0.005  # of the N@10 axis: without it a tiny change would fill the panel
 
 
 @styled
-def training(rows: list[dict], best: int):
-    """Validation and total reward by block, each reward as it is weighted, and how far the policy moved."""
+def plot_reinforcement(rows: list[dict], best: int) -> Figure:
+    """Validation metric, rewards and KL by block of updates; the weights of block ``best`` were kept."""
     table = pd.DataFrame(rows)
     seen = table.dropna(subset=["valid N@10"])
     steps = table.dropna(subset=["reward"]) if "reward" in table else table.iloc[:0]
@@ -26,30 +27,30 @@ def training(rows: list[dict], best: int):
     valid.plot(kept["epoch"], kept["valid N@10"], "o", markersize=14, color="none", markeredgecolor=RED)
     valid.set(xlabel="block of updates", ylabel="validation N@10")
     low, high = valid.get_ylim()
-    room = max(0.0, LEAST - (high - low) / 2)
+    room = max(0.0, MIN_HALF_RANGE - (high - low) / 2)
     valid.set_ylim(low - room, high + room)
-    valid.set_title("What counts (dashed: before; circle: kept)")
+    valid.set_title("Validation (dashed: before; circle: kept)")
     total.plot(steps["epoch"], steps["reward"], color=BLUE, marker="o", label="mean")
     total.plot(
         steps["epoch"], steps["reward std"], color=ORANGE, marker="^", linestyle="--", label="deviation"
     )
-    total.set(xlabel="block of updates", ylabel="reward of a rollout", title="What is rewarded")
+    total.set(xlabel="block of updates", ylabel="reward of a rollout", title="Total reward")
     total.legend()
     names = [name for name in NAMES if f"weighted {name}" in steps]
     for name, colour, marker, line in zip(names, CYCLE, MARKERS, LINES, strict=False):
-        look = {"color": colour, "marker": marker, "linestyle": line, "markersize": 5}
-        parts.plot(steps["epoch"], steps[f"weighted {name}"], label=name, **look)
-    parts.set(xlabel="block of updates", ylabel="weighted reward", title="Its parts")
+        line_style = {"color": colour, "marker": marker, "linestyle": line, "markersize": 5}
+        parts.plot(steps["epoch"], steps[f"weighted {name}"], label=name, **line_style)
+    parts.set(xlabel="block of updates", ylabel="weighted reward", title="Each reward")
     parts.legend(ncols=2)
     moved.plot(steps["epoch"], steps["kl"], color=BLUE, marker="o", label="KL to the fine-tuned model")
     other = moved.twinx()
     other.plot(steps["epoch"], steps["entropy"], color=ORANGE, marker="^", linestyle="--", label="entropy")
     other.set_ylabel("entropy of a thought (nats)")
     other.spines["right"].set_visible(True)
-    moved.set(xlabel="block of updates", ylabel="KL (nats a token)", title="How far the policy moved")
+    moved.set(xlabel="block of updates", ylabel="KL (nats a token)", title="Distance of the policy")
     lines = [*moved.get_lines(), *other.get_lines()]
     moved.legend(lines, [line.get_label() for line in lines])
-    whole_numbers(valid, total, parts, moved)
+    integer_ticks(valid, total, parts, moved)
     for axes in (total, parts, moved, other):
         low, high = axes.get_ylim()
         axes.set_ylim(low, high + 0.4 * (high - low))  # room for the legend
@@ -57,31 +58,31 @@ def training(rows: list[dict], best: int):
 
 
 @styled
-def spread(sheets: dict[int, pd.DataFrame]):
-    """The rewards of the watched users' rollouts by block, and the advantage that each becomes."""
+def plot_rewards(rollouts: dict[int, pd.DataFrame]) -> Figure:
+    """Rewards of the recorded rollouts by block, and the advantage of each, from ``read_rollouts``."""
     figure, (left, right) = picture(9.8, 3.9, columns=2)
     left.boxplot(
-        [sheet["reward"] for sheet in sheets.values()],
-        tick_labels=[str(block) for block in sheets],
+        [table["reward"] for table in rollouts.values()],
+        tick_labels=[str(block) for block in rollouts],
         medianprops={"color": RED, "linewidth": 2},
         flierprops={"marker": ".", "markersize": 4},
     )
-    left.set(xlabel="updated blocks", ylabel="reward of a rollout", title="How rewards spread")
-    for (block, sheet), colour, marker in zip(
-        [min(sheets.items()), max(sheets.items())], (GREY, BLUE), ("o", "^"), strict=True
+    left.set(xlabel="updated blocks", ylabel="reward of a rollout", title="Distribution of rewards")
+    for (block, table), colour, marker in zip(
+        [min(rollouts.items()), max(rollouts.items())], (GREY, BLUE), ("o", "^"), strict=True
     ):
-        look = {"color": colour, "s": 14, "alpha": 0.7, "marker": marker}
-        right.scatter(sheet["reward"], sheet["advantage"], label=f"after {block} blocks", **look)
+        marker_style = {"color": colour, "s": 14, "alpha": 0.7, "marker": marker}
+        right.scatter(table["reward"], table["advantage"], label=f"after {block} blocks", **marker_style)
     right.axhline(0, color="black", linewidth=0.8)
     right.set(xlabel="reward of a rollout", ylabel="advantage (deviations of its group)")
-    right.set_title("One reward, many advantages: the group decides")
+    right.set_title("The advantage depends on the group")
     right.legend()
     return figure
 
 
 @styled
-def ablation(table: pd.DataFrame):
-    """The heat map of ``lessons_rl.ablation``: blue rises, orange falls; each column has its own scale."""
+def plot_reward_ablation(table: pd.DataFrame) -> Figure:
+    """Heat map of ``reward_ablation``: blue rises, orange falls; each column has its own scale."""
     values = table.to_numpy(dtype=float)
     scale = np.abs(values).max(axis=0, keepdims=True).clip(min=1e-9)
     colours = LinearSegmentedColormap.from_list("fall-rise", [ORANGE, "white", BLUE])
@@ -93,14 +94,14 @@ def ablation(table: pd.DataFrame):
     axes.set_xticks(range(len(table.columns)), table.columns)
     axes.set_yticks(range(len(table)), table.index)
     axes.set(xlabel="change of each reward, unweighted (blue: rises; each column has its own scale)")
-    axes.set_ylabel("what is rewarded")
-    axes.set_title("A few updates by some of the rewards: what happens to all of them?")
+    axes.set_ylabel("rewards in use")
+    axes.set_title("A few updates with some of the rewards: how all of them change")
     return figure
 
 
 @styled
-def shares(tables: dict[str, dict], chosen: dict[str, float], metric: str = "N@10"):
-    """Validation by the share of the rules' word, a line a model; from ``yardsticks.run_mixture``."""
+def plot_mixture(tables: dict[str, dict], chosen: dict[str, float], metric: str = "N@10") -> Figure:
+    """Validation metric by the share of the rules, a line for each model, from ``running.run_mixture``."""
     figure, axes = picture(8.5, 3.6)
     for (name, table), colour, marker, line in zip(tables.items(), CYCLE, MARKERS, LINES, strict=False):
         x, y = [float(w) for w in table], [value[metric] for value in table.values()]
@@ -108,6 +109,6 @@ def shares(tables: dict[str, dict], chosen: dict[str, float], metric: str = "N@1
         axes.plot(chosen[name], table[str(chosen[name])][metric], "o", markersize=14, color="none",
                   markeredgecolor=colour)  # fmt: skip
     axes.set(xlabel="share $w$ of the rules (0: the model alone; 1: the rules alone; circle: chosen)")
-    axes.set(ylabel=f"validation {metric}", title="A memory beside the model")
+    axes.set(ylabel=f"validation {metric}", title="Mixing the model with SequentialRules")
     axes.legend()
     return figure

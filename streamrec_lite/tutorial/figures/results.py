@@ -1,36 +1,46 @@
-"""The static pictures of a finished run: differences, groups of users, agreement, and reach."""
+"""Figures of notebook 09, results: differences, groups of users, overlap, and joint coverage."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
 
 from ...evaluation.results_table import REFERENCE
 from .style import BLUE, CYCLE, GREEN, GREY, LINES, MARKERS, ORANGE, RED, picture, styled
 
 
-def look(number: int) -> tuple[str, str, object]:
-    """(colour, marker, line) of the model with this number; no two of the first 64 look alike."""
+def line_style(number: int) -> tuple[str, str, Any]:
+    """(colour, marker, line) of the model with this number; the first 64 models all differ."""
     return CYCLE[number % 8], MARKERS[(number + number // 8) % 8], LINES[number % len(LINES)]
 
 
-def dots(axes, table: pd.DataFrame, places, middle: str = "difference") -> None:
-    """Intervals that exclude 0 filled, green above and red below; the others hollow and grey."""
+def draw_intervals(axes: Any, table: pd.DataFrame, places: np.ndarray, middle: str = "difference") -> None:
+    """Draw a marker with its interval for each row: filled if the interval excludes 0, hollow otherwise.
+
+    Args:
+        axes: to draw on.
+        table: columns low, high and ``middle``.
+        places: (rows,) where each row stands on the y-axis.
+        middle: the column that the marker shows; green above 0, red below.
+    """
     for place, (_, row) in zip(places, table.iterrows(), strict=True):
-        sure = row["low"] > 0 or row["high"] < 0
-        colour = GREY if not sure else GREEN if row[middle] > 0 else RED
+        excludes_0 = row["low"] > 0 or row["high"] < 0
+        colour = GREY if not excludes_0 else GREEN if row[middle] > 0 else RED
         axes.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=2)
-        face = colour if sure else "white"
-        marker = "s" if not sure else "^" if row[middle] > 0 else "v"
+        face = colour if excludes_0 else "white"
+        marker = "s" if not excludes_0 else "^" if row[middle] > 0 else "v"
         axes.plot(row[middle], place, marker=marker, color=colour, markerfacecolor=face, markersize=8)
     axes.axvline(0, color="black", linewidth=0.8)
 
 
-def draw_forest(axes, table: pd.DataFrame, metric: str) -> None:
-    """``lessons_results.forest`` on given axes, the best model at the top."""
+def draw_differences(axes: Any, table: pd.DataFrame, metric: str) -> None:
+    """Draw ``difference_table`` on ``axes`` as a forest plot, the best model at the top."""
     places = np.arange(len(table))[::-1]
-    dots(axes, table, places)
+    draw_intervals(axes, table, places)
     axes.set_yticks(places, table.index)
     axes.set_ylim(-0.6, len(table) - 0.4)
     axes.locator_params(axis="x", nbins=6)
@@ -40,10 +50,10 @@ def draw_forest(axes, table: pd.DataFrame, metric: str) -> None:
 
 
 @styled
-def forest(table: pd.DataFrame, metric: str = "N@10"):
-    """Each model's metric minus TIGER's with its interval; filled where the interval excludes 0."""
+def plot_differences(table: pd.DataFrame, metric: str = "N@10") -> Figure:
+    """Forest plot: each model's metric minus TIGER's with its interval; filled if the interval excludes 0."""
     figure, axes = picture(9, 1.2 + 0.36 * max(len(table), 2))
-    draw_forest(axes, table, metric)
+    draw_differences(axes, table, metric)
     for place, (_, row) in zip(np.arange(len(table))[::-1], table.iterrows(), strict=True):
         axes.annotate(f"{row['difference']:+.4f}", (1.01, place), xycoords=("axes fraction", "data"),
                       va="center", fontsize=10)  # fmt: skip
@@ -52,10 +62,14 @@ def forest(table: pd.DataFrame, metric: str = "N@10"):
 
 
 @styled
-def groups(table: pd.DataFrame, title: str, xlabel: str, zero: bool = False):
-    """A panel a group of users, a row a model, from ``lessons_results.by_group``.
+def plot_groups(table: pd.DataFrame, title: str, xlabel: str, differences: bool = False) -> Figure:
+    """A panel for each group of users, with a row for each model.
 
-    ``zero``: values are differences, drawn as in ``forest``.
+    Args:
+        table: ``mean_by_group``.
+        title: of the figure.
+        xlabel: what the values are.
+        differences: the values are differences to another model, drawn as in ``plot_differences``.
     """
     names, models = table["group"].drop_duplicates().tolist(), table["model"].drop_duplicates().tolist()
     height = 1.7 + 0.28 * len(models)
@@ -63,8 +77,8 @@ def groups(table: pd.DataFrame, title: str, xlabel: str, zero: bool = False):
     places = np.arange(len(models))[::-1]
     for axes, name in zip(every[0], names, strict=True):
         part = table[table["group"] == name].set_index("model").loc[models]
-        if zero:
-            dots(axes, part, places, "mean")
+        if differences:
+            draw_intervals(axes, part, places, "mean")
         else:
             errors = [part["mean"] - part["low"], part["high"] - part["mean"]]
             axes.errorbar(part["mean"], places, xerr=errors, fmt="o", color=BLUE, capsize=3, markersize=6)
@@ -81,11 +95,18 @@ def groups(table: pd.DataFrame, title: str, xlabel: str, zero: bool = False):
     return figure
 
 
-def draw_lines(axes, table: pd.DataFrame, metric: str, what: str) -> None:
-    """A line a model over the groups of users, with intervals, on given axes."""
+def draw_group_lines(axes: Any, table: pd.DataFrame, metric: str, grouped_by: str) -> None:
+    """Draw a line with intervals over the groups of users for each model.
+
+    Args:
+        axes: to draw on.
+        table: ``mean_by_group``.
+        metric: the name of what it averages.
+        grouped_by: what users are grouped by, for the labels.
+    """
     names, models = table["group"].drop_duplicates().tolist(), table["model"].drop_duplicates().tolist()
     for number, model in enumerate(models):
-        colour, marker, line = look(number)
+        colour, marker, line = line_style(number)
         part = table[table["model"] == model].set_index("group").loc[names]
         at = np.arange(len(names)) + 0.12 * (number - (len(models) - 1) / 2) / max(1, len(models) / 4)
         errors = [part["mean"] - part["low"], part["high"] - part["mean"]]
@@ -94,22 +115,29 @@ def draw_lines(axes, table: pd.DataFrame, metric: str, what: str) -> None:
     counts = table.drop_duplicates("group").set_index("group").loc[names, "users"]
     axes.set_xticks(range(len(names)), [f"{name}\n({n:,} users)" for name, n in counts.items()])
     axes.set_ylim(bottom=0)
-    axes.set(xlabel=what, ylabel=f"test {metric}", title=f"Who is served, by {what}")
+    axes.set(xlabel=grouped_by, ylabel=f"test {metric}", title=f"Test {metric} by {grouped_by}")
 
 
 @styled
-def overview(differences: pd.DataFrame, table: pd.DataFrame, metric: str, what: str):
-    """The widget's two plots side by side: the forest, and the chosen models over groups of users."""
+def plot_overview(differences: pd.DataFrame, table: pd.DataFrame, metric: str, grouped_by: str) -> Figure:
+    """The two plots of the widget side by side: differences to TIGER, and models over groups of users.
+
+    Args:
+        differences: ``difference_table``.
+        table: ``mean_by_group``.
+        metric: the metric of both.
+        grouped_by: what users are grouped by.
+    """
     figure, (left, right) = picture(10.5, 4.4, columns=2, width_ratios=(0.9, 1.2))
-    draw_forest(left, differences, metric)
-    draw_lines(right, table, metric, what)
+    draw_differences(left, differences, metric)
+    draw_group_lines(right, table, metric, grouped_by)
     figure.legend(loc="outside lower center", ncols=4)
     return figure
 
 
 @styled
-def overlap(table: pd.DataFrame):
-    """The heat map of ``lessons_results.overlap_table``: darker, more of the same users hit."""
+def plot_overlap(table: pd.DataFrame) -> Figure:
+    """Heat map of ``overlap_table``: the darker, the more users both models hit."""
     values, n = table.to_numpy(dtype=float), len(table)
     colours = LinearSegmentedColormap.from_list("overlap", ["white", BLUE])
     figure, axes = picture(3.4 + 0.56 * n, 2.4 + 0.42 * n)
@@ -127,8 +155,8 @@ def overlap(table: pd.DataFrame):
 
 
 @styled
-def reach(table: pd.DataFrame):
-    """How many users at least one of the first 1, 2, 3, ... models hits, from ``lessons_results.reach``."""
+def plot_coverage(table: pd.DataFrame) -> Figure:
+    """Share of users that at least one of the first 1, 2, 3, ... models hits, from ``coverage_table``."""
     figure, axes = picture(9, 1.3 + 0.36 * max(len(table), 2))
     places = np.arange(len(table))[::-1]
     share, alone = 100 * table["at least one"], 100 * table["alone"]
@@ -141,6 +169,6 @@ def reach(table: pd.DataFrame):
     axes.set_yticks(places, names)
     axes.margins(x=0.08)
     axes.set(xlabel="% of test users with the target in the first ten")
-    axes.set_title("What all of them together could reach, at most")
+    axes.set_title("Upper bound: users that at least one model hits")
     figure.legend(loc="outside lower center", ncols=2)
     return figure

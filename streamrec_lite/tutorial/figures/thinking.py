@@ -1,20 +1,43 @@
-"""The static pictures of thinking step by step: one train of thought, many of them, a path in a plane."""
+"""Figures of notebook 06, thinking: one train of thought, many of them, and a path in a plane."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import MaxNLocator, ScalarFormatter
+from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 
-from ..tables.items import short
-from .style import BLUE, CYCLE, GREEN, GREY, LINES, MARKERS, ORANGE, RED, bar_labels, picture, styled
+from ..tables.style import shorten
+from ..tables.thinking import ItemPlane
+from .style import (
+    BLUE,
+    CYCLE,
+    GREEN,
+    GREY,
+    LINES,
+    MARKERS,
+    ORANGE,
+    RED,
+    bar_labels,
+    integer_ticks,
+    picture,
+    styled,
+)
 
 
 @styled
-def by_hand(walk: pd.DataFrame, items: dict[str, tuple], codes: dict[int, str], target: str):
-    """The walk of ``explain.hand_walk`` in the plane: states as points, thoughts as arrows.
+def plot_toy_example(
+    steps: pd.DataFrame, items: dict[str, tuple[float, ...]], codes: dict[int, str], target: str
+) -> Figure:
+    """The example of ``toy_example`` in the plane: states as points, thoughts as arrows.
 
-    ``items``: name and representation (x, y); ``codes``: a thought's index and its name.
+    Args:
+        steps: ``toy_example``, a row for each state.
+        items: an item's name and its representation (x, y).
+        codes: the index of a code and its name.
+        target: the target's name.
     """
     figure, axes = picture(7.2, 4.8)
     for name, (x, y) in items.items():
@@ -23,14 +46,14 @@ def by_hand(walk: pd.DataFrame, items: dict[str, tuple], codes: dict[int, str], 
         shift, side = ((-12, 5), "right") if name == target else ((9, -4), "left")
         words = f"{name} (target $t$)" if name == target else name
         axes.annotate(words, (x, y), shift, textcoords="offset points", ha=side, fontsize=10)
-    states = np.array(walk["state"].tolist())
+    states = np.array(steps["state"].tolist())
     for i in range(1, len(states)):
         arrow = {"arrowstyle": "-|>", "color": ORANGE, "linewidth": 2.2, "shrinkA": 4, "shrinkB": 4}
         axes.annotate("", states[i], states[i - 1], arrowprops=arrow)
-        label = f"$o_{i}$ = {codes[int(walk['thought'][i])]}"
+        label = f"$o_{i}$ = {codes[int(steps['thought'][i])]}"
         axes.annotate(label, states[i - 1 : i + 1].mean(axis=0), (7, -13), textcoords="offset points")
     axes.plot(*states.T, "o", color=BLUE, markersize=8, zorder=3)
-    for row in walk.itertuples():
+    for row in steps.itertuples():
         label = f"$s_{row.step}$: gap {row.gap:g}, rank {row.rank}"
         shift = (-9, 9) if row.step == 0 else (-9, -3)
         axes.annotate(label, row.state, shift, textcoords="offset points", ha="right", color=BLUE)
@@ -44,15 +67,17 @@ def by_hand(walk: pd.DataFrame, items: dict[str, tuple], codes: dict[int, str], 
 
 
 @styled
-def one_example(table: pd.DataFrame, title: str, n_items: int):
-    """One train of thought, from ``explain.step_table``: the gap with the thoughts below, and the rank."""
+def plot_steps(table: pd.DataFrame, title: str, n_items: int) -> Figure:
+    """One train of thought, from ``step_table``: gap and rank at each step, the thoughts on the axis."""
     figure, (left, right) = picture(9, 3.6, columns=2, width_ratios=(1.25, 1))
     steps = table["step"]
     bars = left.bar(steps, table["gap"], color=[GREY] + [BLUE] * (len(table) - 1), edgecolor="black")
     bars[0].set_hatch("//")
     bar_labels(left, bars, "{:.2f}")
     left.set_xticks(steps, ["at first", *table["thought"][1:]])
-    left.set(xlabel="thought read (level:code)", ylabel="gap $|t - s_i|$ (length)", title="How far off")
+    left.set(
+        xlabel="thought read (level:code)", ylabel="gap $|t - s_i|$ (length)", title="Distance to the target"
+    )
     left.set_ylim(0, 1.15 * table["gap"].max())
     right.plot(steps, table["rank"], color=GREEN, marker="o")
     for step, rank in zip(steps, table["rank"], strict=True):
@@ -62,49 +87,55 @@ def one_example(table: pd.DataFrame, title: str, n_items: int):
     rank_axis(right, n_items)
     right.set_xlim(-0.4, steps.iloc[-1] + 0.4)
     right.set(
-        xlabel="step $i$", ylabel=f"rank among {n_items:,} items", title="Place of the target (1 is best)"
+        xlabel="step $i$", ylabel=f"rank among {n_items:,} items", title="Rank of the target (1 is best)"
     )
-    figure.suptitle(short(title, 95), fontsize=12)
+    figure.suptitle(shorten(title, 95), fontsize=12)
     return figure
 
 
-def rank_axis(axes, n_items: int) -> None:
-    """A logarithmic axis from rank 1, on top, to the last."""
+def rank_axis(axes: Any, n_items: int) -> None:
+    """Make the y-axis logarithmic, with rank 1 at the top and rank ``n_items`` at the bottom."""
     axes.set_yscale("log")
     axes.set_ylim(1.4 * n_items, 0.6)
     ticks = [10**p for p in range(len(str(n_items))) if 10**p <= n_items]
     axes.set_yticks(ticks, [f"{tick:,}" for tick in ticks])
     axes.yaxis.minorticks_off()
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    integer_ticks(axes)
 
 
 @styled
-def many(tables: dict[str, pd.DataFrame], n_items: int):
-    """Mean gap, in % of the first, and median rank by step, from ``explain.population``.
-
-    Each source has a colour and a line.
-    """
+def plot_gap_and_rank(tables: dict[str, pd.DataFrame], n_items: int) -> Figure:
+    """Mean gap (in % of step 0's) and median rank by step, a line for each source, from ``mean_by_step``."""
     figure, (left, right) = picture(9.3, 3.9, columns=2)
     for (name, table), colour, marker, line in zip(tables.items(), CYCLE, MARKERS, LINES, strict=False):
-        look = {"color": colour, "marker": marker, "linestyle": line}
-        left.plot(table["step"], 100 * table["mean gap"] / table["mean gap"].iloc[0], label=name, **look)
-        right.plot(table["step"], table["median rank"], **look)
+        line_style = {"color": colour, "marker": marker, "linestyle": line}
+        left.plot(
+            table["step"], 100 * table["mean gap"] / table["mean gap"].iloc[0], label=name, **line_style
+        )
+        right.plot(table["step"], table["median rank"], **line_style)
     left.axhline(100, color=GREY, linestyle="--", linewidth=1)
-    left.set(xlabel="step $i$", ylabel="mean gap $|t - s_i|$ (% of step 0's)", title="How far off")
-    left.xaxis.set_major_locator(MaxNLocator(integer=True))
+    left.set(xlabel="step $i$", ylabel="mean gap $|t - s_i|$ (% of step 0's)", title="Distance to the target")
+    integer_ticks(left)
     left.yaxis.set_major_formatter(ScalarFormatter())
     rank_axis(right, n_items)
     right.set(xlabel="step $i$", ylabel=f"median rank among {n_items:,} items")
-    right.set_title("Place of the target (1 is best)")
+    right.set_title("Rank of the target (1 is best)")
     figure.legend(loc="outside lower center", ncols=1)
     return figure
 
 
 @styled
-def path(plane, points: np.ndarray, thoughts: list[str], target: int, title: str):
-    """The states s_0..s_l of one example in the plane of ``explain.Plane``.
+def plot_state_path(
+    plane: ItemPlane, points: np.ndarray, thoughts: list[str], target: int, title: str
+) -> Figure:
+    """The states s_0..s_l of one example in the plane of the items: all of it, and enlarged.
 
-    ``points`` (l + 1, 2): where they lie; ``thoughts``: l names; ``target``: an item index.
+    Args:
+        plane: where the items lie.
+        points: (l + 1, 2), where the states lie.
+        thoughts: the l thoughts as text, level:code.
+        target: an item index.
+        title: of the figure.
     """
     figure, (whole, near) = picture(10, 4.8, columns=2)
     star = plane.item(target)
@@ -118,19 +149,19 @@ def path(plane, points: np.ndarray, thoughts: list[str], target: int, title: str
     corners = np.vstack([points, star])
     middle, half = (corners.min(0) + corners.max(0)) / 2, 0.7 * max(np.ptp(corners, axis=0).max(), 1e-3)
     near.set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half))
-    for place, members in same_place(points, 0.12 * half):
+    for place, members in group_nearby_points(points, 0.12 * half):
         names = ",".join(map(str, members))
         near.plot(*place, "o", color=BLUE, markersize=11 + 4 * len(names))
         near.annotate(names, place, ha="center", va="center", fontsize=10, color="white")
-    near.set_title("The way, nearer (numbers: the step)")
+    near.set_title("The path, enlarged (numbers: the step)")
     words = "   ".join(f"$o_{i}$ = {name}" for i, name in enumerate(thoughts, start=1))
-    figure.suptitle(f"{short(title, 80)}\n{words}", fontsize=12)
+    figure.suptitle(f"{shorten(title, 80)}\n{words}", fontsize=12)
     figure.legend(*whole.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 
-def same_place(points: np.ndarray, near: float) -> list[tuple[np.ndarray, list[int]]]:
-    """Points (n, 2) closer than ``near`` to the first of a group share its label: (place, members)."""
+def group_nearby_points(points: np.ndarray, near: float) -> list[tuple[np.ndarray, list[int]]]:
+    """Points (n, 2) grouped for one label each: (place, members), all within ``near`` of the first."""
     groups: list[tuple[np.ndarray, list[int]]] = []
     for i, point in enumerate(points):
         for place, members in groups:

@@ -1,4 +1,4 @@
-"""Is this normal? What models reach on data sets that are known, and checks that hold on any."""
+"""Expected results: what models reach on known data sets, and checks that hold on nearly any data."""
 
 from __future__ import annotations
 
@@ -9,33 +9,34 @@ import pandas as pd
 from ...running.stage_table import COUNTING
 
 
-class Range(NamedTuple):
-    """What a test metric is expected to be; ``high`` None: no bound above."""
+class ExpectedRange(NamedTuple):
+    """The expected range of a test metric; ``high`` None: no upper bound."""
 
     low: float
     high: float | None
     source: str
 
 
-def exactly(value: float, source: str) -> Range:
-    """Counting draws no random numbers: the value to its four decimals."""
-    return Range(value - 5e-5, value + 5e-5, source)
+def exactly(value: float, source: str) -> ExpectedRange:
+    """The value to four decimals, for models that only count: they use no random numbers."""
+    return ExpectedRange(value - 5e-5, value + 5e-5, source)
 
 
-def about(value: float, source: str, width: float = 0.1) -> Range:
-    """Training does: 10 % either way, several times the deviation over seeds."""
-    return Range((1 - width) * value, (1 + width) * value, source)
+def about(value: float, source: str, width: float = 0.1) -> ExpectedRange:
+    """10 % either way, for trained models: several times the deviation over seeds."""
+    return ExpectedRange((1 - width) * value, (1 + width) * value, source)
 
 
-def at_least(value: float, source: str) -> Range:
-    return Range(value, None, source)
+def at_least(value: float, source: str) -> ExpectedRange:
+    """Only a lower bound."""
+    return ExpectedRange(value, None, source)
 
 
 COUNTED, OURS = "counted, no training", "this package, preset lite"
 RECBOLE = "RecBole, cross-entropy, hidden 64, the same test"
 
 SIZES = {(2500, 600): "playground", (8317, 4344): "scientific-2018"}  # users, items
-KNOWN = {  # data set -> model -> test R@10, N@10
+EXPECTED = {  # data set -> model -> test R@10, N@10
     "playground": {
         "Popularity": (exactly(0.0732, COUNTED), exactly(0.0346, COUNTED)),
         "Markov": (exactly(0.3484, COUNTED), exactly(0.2043, COUNTED)),
@@ -60,51 +61,59 @@ KNOWN = {  # data set -> model -> test R@10, N@10
         "ReaRec": (about(0.1029, OURS), about(0.0667, OURS)),
     },
 }
-RANGED = ("R@10", "N@10")
+RANGE_METRICS = ("R@10", "N@10")
 ABOVE, NEAR, BELOW = "above Popularity", "test near validation", "below the oracle"
 
 
-def known_as(results: dict) -> str | None:
-    """The name of the data set in ``KNOWN``, told by its numbers of users and items, or None."""
+def known_data_set(results: dict) -> str | None:
+    """The name of the data set in ``EXPECTED``, recognised by its numbers of users and items, or None."""
     data = results.get("data", {})
     name = SIZES.get((data.get("users"), data.get("items")))
     is_playground = results["dataset"] == "playground"
     return name if (name == "playground") == is_playground else None
 
 
-def verdict(value: float, range_: Range) -> str:
+def verdict(value: float, expected: ExpectedRange) -> str:
     """'below', 'in range' or 'above'."""
-    if value < range_.low:
+    if value < expected.low:
         return "below"
-    return "above" if range_.high is not None and value > range_.high else "in range"
+    return "above" if expected.high is not None and value > expected.high else "in range"
 
 
 def range_table(results: dict) -> pd.DataFrame:
-    """A row a model and metric whose range is known: value, low, high, verdict, where the range is from.
+    """Models with a known range, a row for each metric: value, low, high, verdict, source of the range.
 
-    Empty for other data. The preset smoke trains for seconds: there only counting models are judged. What
-    was measured with this package holds for the preset it was measured with.
+    Empty for other data. With the preset smoke only counting models are judged, because it trains for
+    seconds. A range that was measured with this package holds for its preset only.
     """
     rows = []
-    for model, ranges in KNOWN.get(known_as(results), {}).items():
+    name = known_data_set(results)
+    for model, ranges in (EXPECTED[name] if name else {}).items():
         if model not in results["summary"] or (results["preset"] == "smoke" and model not in COUNTING):
             continue
         if ranges[0].source == OURS and results["preset"] != "lite":
             continue
-        for metric, range_ in zip(RANGED, ranges, strict=True):
+        for metric, expected in zip(RANGE_METRICS, ranges, strict=True):
             value = results["summary"][model]["test"][metric]["mean"]
-            row = {"model": model, "metric": metric, "value": value, "low": range_.low, "high": range_.high}
-            rows.append({**row, "verdict": verdict(value, range_), "range from": range_.source})
+            row = {
+                "model": model,
+                "metric": metric,
+                "value": value,
+                "low": expected.low,
+                "high": expected.high,
+            }
+            rows.append({**row, "verdict": verdict(value, expected), "range from": expected.source})
     return pd.DataFrame(rows)
 
 
 def check_table(results: dict, metric: str = "N@10") -> pd.DataFrame:
-    """What holds on nearly any data, a row a model; a False is a question.
+    """Checks that hold on nearly any data, a row for each model; look into every False.
 
-    Popularity knows nobody, so whoever reads histories should beat it. Validation lies nearer to
-    training in time than test, so it is rarely much harder. Nothing beats the oracle but luck.
+    A model that reads histories should beat Popularity, which ignores them. Test should not be much better
+    than validation, which is closer in time to training. Only chance puts a model above the oracle.
     """
-    rows, floor = {}, results["summary"].get("Popularity", {}).get("test", {}).get(metric)
+    rows: dict[str, dict] = {}
+    floor = results["summary"].get("Popularity", {}).get("test", {}).get(metric)
     for model, summary in results["summary"].items():
         valid, test = (summary[split][metric]["mean"] for split in ("valid", "test"))
         rows[model] = {"validation": valid, "test": test}
@@ -116,14 +125,14 @@ def check_table(results: dict, metric: str = "N@10") -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def failed(results: dict) -> list[str]:
-    """Everything that is not normal, in words: what to look into first."""
+def failed_checks(results: dict) -> list[str]:
+    """A sentence for each metric outside its range and for each failed check."""
     ranges, checks = range_table(results), check_table(results)
-    odd = ranges[ranges["verdict"] != "in range"] if len(ranges) else ranges
-    words = [f"{r.model}: {r.metric} {r.value:.4f} is {r.verdict} its range" for r in odd.itertuples()]
+    outside = ranges[ranges["verdict"] != "in range"] if len(ranges) else ranges
+    messages = [f"{r.model}: {r.metric} {r.value:.4f} is {r.verdict} its range" for r in outside.itertuples()]
     for model, row in checks.iterrows():
         numbers = f"validation {row['validation']:.4f}, test {row['test']:.4f}"
-        words += [
+        messages += [
             f"{model}: not {name} ({numbers})" for name in (ABOVE, NEAR, BELOW) if not row.get(name, True)
         ]
-    return words
+    return messages

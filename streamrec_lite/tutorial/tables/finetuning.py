@@ -1,10 +1,11 @@
-"""Fine-tuning in slow motion, as tables: each part of the loss, what thoughts give away, what DPO moves."""
+"""Tables of notebook 07, fine-tuning: the parts of the loss, the cost of answers, and DPO's margins."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,22 +22,24 @@ from ...inference.beam_search import answer_log_probs, item_log_probs
 from ...inference.step_decoder import StepDecoder
 from ...inference.thinking import think_ahead, write_thoughts
 from ...model.backbone import Backbone, answer_inputs, history_tokens
+from ...tokenizer.semantic_ids import SemanticTokenizer
 from ...training.annotator import annotate
+from ...training.dpo import reference_log_probs
 from ...training.finetune import finetune_loss, gradient_norms
 
-PARTS = {  # of eq. 19, and the setting that weighs each; "align" is ours
+LOSS_PARTS = {  # the parts of eq. 19, and the setting that is the weight of each; "align" is not in the paper
     "answer": None,
-    "thoughts": "thought",
+    "thoughts": "thought_weight",
     "state": "delta",
     "quant": "mu",
     "dpo": "lam",
-    "align": "align",
+    "align": "align_weight",
 }
 
 
 @dataclasses.dataclass
-class Example:
-    """A batch with all that ``finetune_loss`` wants to know of it."""
+class AnnotatedBatch:
+    """A batch with the other inputs of ``finetune_loss``."""
 
     batch: Prefixes
     thought: Tensor  # (B, l), annotated
@@ -45,77 +48,113 @@ class Example:
     nearby: Tensor  # (N, k)
 
 
-def make_example(model: Backbone, tokenizer, prefixes: Prefixes, neighbours: Tensor, l: int) -> Example:
-    """Annotate ``prefixes`` and draw what each target is preferred to: its nearest item by text."""
-    from ...training.dpo import reference_log_probs
+def annotate_batch(
+    model: Backbone, tokenizer: SemanticTokenizer, prefixes: Prefixes, neighbours: Tensor, l: int
+) -> AnnotatedBatch:
+    """Annotate examples; DPO's dispreferred item is the nearest item to the target by text.
 
+    Args:
+        model: the pretrained model, which is the annotator and the reference.
+        tokenizer: of the items.
+        prefixes: B examples.
+        neighbours: (N, pool) items of similar text, nearest first.
+        l: thoughts of each example.
+    """
     traces = annotate(model, tokenizer, prefixes, l)
     near = neighbours[:, :1]
     reference = reference_log_probs(model, tokenizer, prefixes, near)
     rejected = near[prefixes.target, 0]
-    return Example(prefixes, traces.thought.clone(), rejected, reference.clone(), neighbours)
+    return AnnotatedBatch(prefixes, traces.thought.clone(), rejected, reference.clone(), neighbours)
 
 
-def all_parts(config: SftConfig) -> SftConfig:
-    """The same settings with every part computed: those of weight 0 get a weight too small to matter."""
-    tiny = {name: 1e-9 for name in ("mu", "lam") if getattr(config, name) == 0}
+def with_all_parts(config: SftConfig) -> SftConfig:
+    """The same settings, but every part of the loss is computed: weights of 0 become negligibly small."""
+    tiny: dict[str, Any] = {name: 1e-9 for name in ("mu", "lam") if getattr(config, name) == 0}
     return dataclasses.replace(config, **tiny)
 
 
-def part_table(model: Backbone, tokenizer, example: Example, config: SftConfig) -> pd.DataFrame:
-    """A row a part of the loss: its value, its weight and its pull, the norm of its gradient."""
+def loss_part_table(
+    model: Backbone, tokenizer: SemanticTokenizer, example: AnnotatedBatch, config: SftConfig
+) -> pd.DataFrame:
+    """Value, weight and gradient norm (without the weight) of each part of the loss.
+
+    Args:
+        model: to be fine-tuned; it is not changed.
+        tokenizer: of the items.
+        example: the batch.
+        config: with the weights.
+    """
     torch.manual_seed(0)
-    parts = finetune_loss(model.eval(), tokenizer, *_fields(example), all_parts(config))
-    pulls = gradient_norms(model, parts)
+    parts = finetune_loss(model.eval(), tokenizer, *_fields(example), with_all_parts(config))
+    norms = gradient_norms(model, parts)
     rows = {
         name: {
             "value": float(parts[name].detach()),
             "weight": 1.0 if setting is None else getattr(config, setting),
-            "pull": pulls[f"gradient {name}"],
+            "gradient norm": norms[f"gradient {name}"],
         }
-        for name, setting in PARTS.items()
+        for name, setting in LOSS_PARTS.items()
     }
     return pd.DataFrame(rows).T
 
 
-def _fields(example: Example):
+def _fields(example: AnnotatedBatch) -> tuple[Prefixes, Tensor, Tensor, Tensor, Tensor]:
     return example.batch, example.thought, example.rejected, example.reference, example.nearby
 
 
-def one_at_a_time(
-    model: Backbone, tokenizer, example: Example, config: SftConfig, steps: int = 12, lr: float = 5e-4
+def single_loss_table(
+    model: Backbone,
+    tokenizer: SemanticTokenizer,
+    example: AnnotatedBatch,
+    config: SftConfig,
+    steps: int = 12,
+    lr: float = 5e-4,
 ) -> pd.DataFrame:
-    """What learning one part alone does to the others: rows the part learned, columns the change of each.
+    """How every part of the loss changes if one part alone is minimised.
 
-    A copy of the model takes ``steps`` steps on this one batch for each part, and one more for all
-    parts together as ``config`` weighs them ("all"). Dropout is off, so that changes are learning.
+    A row for each part that is minimised, and "all" for the weighted sum; a column for each part's change.
+
+    Args:
+        model: it is copied for every row; dropout is off.
+        tokenizer: of the items.
+        example: the batch to learn.
+        config: with the weights of "all".
+        steps: AdamW steps on the batch.
+        lr: learning rate.
     """
-    settings = all_parts(config)
+    settings = with_all_parts(config)
 
     def measure(m: Backbone) -> dict[str, float]:
         torch.manual_seed(0)
         with torch.no_grad():
             parts = finetune_loss(m, tokenizer, *_fields(example), settings)
-        return {name: float(parts[name]) for name in PARTS}
+        return {name: float(parts[name]) for name in LOSS_PARTS}
 
     before, rows = measure(model.eval()), {}
-    for name in (*PARTS, "all"):
-        pupil = copy.deepcopy(model).eval()
-        optimizer = torch.optim.AdamW(pupil.parameters(), lr=lr)
+    for name in (*LOSS_PARTS, "all"):
+        learner = copy.deepcopy(model).eval()
+        optimizer = torch.optim.AdamW(learner.parameters(), lr=lr)
         for step in range(steps):
             torch.manual_seed(step)
-            parts = finetune_loss(pupil, tokenizer, *_fields(example), settings)
+            parts = finetune_loss(learner, tokenizer, *_fields(example), settings)
             optimizer.zero_grad(set_to_none=True)
             parts["loss" if name == "all" else name].backward()
             optimizer.step()
-        after = measure(pupil)
-        rows[name] = {part: after[part] - before[part] for part in PARTS}
+        after = measure(learner)
+        rows[name] = {part: after[part] - before[part] for part in LOSS_PARTS}
     return pd.DataFrame(rows).T
 
 
 @torch.inference_mode()
-def answer_cost(model: Backbone, tokenizer, prefixes: Prefixes, thought: Tensor) -> Tensor:
-    """Nats that the target costs after given thoughts (rows, l), teacher-forced: (rows,)."""
+def answer_cost(model: Backbone, tokenizer: SemanticTokenizer, prefixes: Prefixes, thought: Tensor) -> Tensor:
+    """-log P(target | history, thoughts) in nats, teacher-forced: (rows,).
+
+    Args:
+        model: with a thinking decoder.
+        tokenizer: of the items.
+        prefixes: the examples.
+        thought: (rows, l) code tokens.
+    """
     model.eval()
     cost = torch.zeros(prefixes.n_examples)
     for rows, batch in iterate_batches(prefixes):
@@ -126,14 +165,22 @@ def answer_cost(model: Backbone, tokenizer, prefixes: Prefixes, thought: Tensor)
     return cost
 
 
-def who_thought(models: dict[str, Backbone], tokenizer, prefixes: Prefixes, l: int) -> pd.DataFrame:
-    """Nats an answer costs after no thoughts, own ones, annotated ones, another user's, and any codes.
+def answer_cost_by_thought_source(
+    models: dict[str, Backbone], tokenizer: SemanticTokenizer, prefixes: Prefixes, l: int
+) -> pd.DataFrame:
+    """Mean ``answer_cost`` after no thoughts, own, annotated, another user's, and random thoughts.
 
-    A column a model. What annotated thoughts save is not skill: they come from the target.
+    A low cost after annotated thoughts shows no skill: they are made from the target.
+
+    Args:
+        models: a column for each.
+        tokenizer: of the items.
+        prefixes: the examples.
+        l: thoughts of each example.
     """
     generator = torch.Generator().manual_seed(0)
     shape, device = (prefixes.n_examples, l), prefixes.target.device
-    any_codes = FIRST_CODE + torch.randint(0, tokenizer.m * tokenizer.K, shape, generator=generator)
+    random_codes = FIRST_CODE + torch.randint(0, tokenizer.m * tokenizer.K, shape, generator=generator)
     table = {}
     for name, model in models.items():
         own = write_thoughts(model, tokenizer, prefixes, l)
@@ -142,7 +189,7 @@ def who_thought(models: dict[str, Backbone], tokenizer, prefixes: Prefixes, l: i
             "its own": own,
             "annotated": annotate(model, tokenizer, prefixes, l).thought,
             "another user's": own.roll(1, dims=0),
-            "any codes": any_codes.to(device),
+            "random codes": random_codes.to(device),
         }
         costs = {s: float(answer_cost(model, tokenizer, prefixes, o).mean()) for s, o in sources.items()}
         table[name] = costs
@@ -150,12 +197,19 @@ def who_thought(models: dict[str, Backbone], tokenizer, prefixes: Prefixes, l: i
 
 
 @torch.inference_mode()
-def margins(
-    models: dict[str, tuple[Backbone, str, int]], tokenizer, prefixes: Prefixes, neighbours: Tensor
+def preference_margins(
+    models: dict[str, tuple[Backbone, str, int]],
+    tokenizer: SemanticTokenizer,
+    prefixes: Prefixes,
+    neighbours: Tensor,
 ) -> pd.DataFrame:
-    """log P(target) - log P(its nearest item by text), a column a model: what DPO pushes apart.
+    """log P(target) - log P(its nearest item by text), which DPO increases; a row for each example.
 
-    ``models``: name -> (model, decoder, l greedy thoughts before the answer).
+    Args:
+        models: a column for each: name -> (model, decoder, l greedy thoughts before the answer).
+        tokenizer: of the items.
+        prefixes: the examples.
+        neighbours: (N, pool) items of similar text, nearest first.
     """
     columns = {}
     for name, (model, decoder, l) in models.items():
@@ -176,26 +230,30 @@ def margins(
 
 
 def round_table(log: list[dict]) -> pd.DataFrame:
-    """A row a round and step from the training log: mean gap and rank; codes used, entropy, information."""
+    """Mean gap and rank, codes used, entropy and information from the training log, by round and step."""
     rows = []
     for entry in log:
         if "round" not in entry:
             continue
         for step, (gap, rank) in enumerate(zip(entry["norm"], entry["rank"], strict=True)):
-            said = {
+            thoughts = {
                 key: entry[key][step - 1] if step else np.nan for key in ("used", "entropy", "information")
             }
             row = {"round": entry["round"], "epoch": entry["epoch"], "step": step, "gap": gap, "rank": rank}
-            rows.append({**row, **said})
+            rows.append({**row, **thoughts})
     return pd.DataFrame(rows)
 
 
-def against(rows: dict[str, dict], reference: str, split: str = "test") -> pd.DataFrame:
+def difference_to(reference: str, rows: dict[str, dict], split: str = "test") -> pd.DataFrame:
     """N@10 of each model minus the reference's on the same users: difference, low, high (95 %).
 
-    ``rows``: rows of results.json with "dir", where their ranks lie; those without one are left out. A
-    name that ends with "state-guided" stands for the guided ranks of its folder. Users are resampled as in
-    ``report.versus``: by the defaults, a run of one seed has the same intervals here and in results.json.
+    Users are resampled as for results.json: a run of one seed has the same intervals there.
+
+    Args:
+        reference: one of ``rows``.
+        rows: rows of results.json; "dir" is the folder of their ranks, and rows without it are left out. A
+            name that ends with "state-guided" stands for the guided ranks in its folder.
+        split: "valid" or "test".
     """
 
     def values(name: str, row: dict) -> Tensor:

@@ -45,7 +45,7 @@ def categories(dataset: Dataset, limit: int = 7) -> list[str]:
     """One category for each item, from the first informative level of the category tree.
 
     A level on which more than 60 % of the items agree says little, so the next one is used. Only the
-    ``limit`` most frequent names are kept, because readers must tell their colours apart; the rest are "other".
+    ``limit`` most frequent names are kept, so that their colours can be told apart; the rest are "other".
     """
     parts = [[p.strip() for p in text.split(",") if p.strip()] for text in dataset.items["categories"]]
     for level in range(max((len(p) for p in parts), default=0)):

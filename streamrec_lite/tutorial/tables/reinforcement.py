@@ -1,10 +1,11 @@
-"""Reinforcement in slow motion, as tables: rollouts by hand, one update, and what each reward drives."""
+"""Tables of notebook 08, reinforcement: rollouts, one update, the ablation of rewards, and the log."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -14,74 +15,105 @@ from ...common.device import seed_everything
 from ...common.files import read_json
 from ...common.schemas import Prefixes
 from ...config.sections import GrpoConfig
+from ...data.dataset import Dataset
 from ...model.backbone import Backbone, history_tokens
-from ...tokenizer.semantic_ids import token_name
+from ...tokenizer.semantic_ids import SemanticTokenizer, token_name
 from ...training.dpo import reference_log_probs
 from ...training.grpo import rollout_log_probs
 from ...training.reinforce import Collected, collect, rollout_table, update_losses
 from ...training.rewards import NAMES
-from .items import titles
+from .style import titles
 
 
 @dataclasses.dataclass
-class School:
-    """What every lesson needs: the fine-tuned model, pi_ref, the catalogue, and l."""
+class RolloutModels:
+    """What the examples of notebook 08 share: the fine-tuned model, pi_ref, the items, and l."""
 
     model: Backbone
     reference: Backbone  # the pretrained model, whose direct decoder is pi_ref
-    tokenizer: object
+    tokenizer: SemanticTokenizer
     neighbours: Tensor  # (N, K or more) items of similar text
     l: int
 
     def collect(self, model: Backbone, batch: Prefixes, config: GrpoConfig, seed: int) -> Collected:
-        """Judged rollouts of ``model``, always the same for the same seed."""
+        """Rollouts of ``model`` with their rewards and advantages; the same seed gives the same ones.
+
+        Args:
+            model: the policy.
+            batch: B users.
+            config: rewards and sizes; float32 is used whatever it says.
+            seed: of the sampling.
+        """
         seed_everything(seed, "lesson")
         none = torch.zeros(self.tokenizer.n_items, 0, dtype=torch.long)
         reference = reference_log_probs(self.reference, self.tokenizer, batch, none)[:, 0]
         negatives = self.neighbours[batch.target][:, : config.K]
-        exact = dataclasses.replace(config, rollouts="float32")  # small steps are to be seen
+        exact = dataclasses.replace(config, rollout_precision="float32")  # small changes must be visible
         return collect(model, self.model, self.tokenizer, batch, reference, negatives, self.l, exact)
 
 
-def mixed_user(school: School, prefixes: Prefixes, config: GrpoConfig, seed: int = 0) -> int:
-    """The row of ``prefixes`` whose four rollouts differ most in the codes that are right.
+def user_with_mixed_rollouts(
+    models: RolloutModels, prefixes: Prefixes, config: GrpoConfig, seed: int = 0
+) -> int:
+    """The row of ``prefixes`` whose four rollouts differ most in the reward "match".
 
-    Each user is asked alone, as ``by_hand`` does it: in a batch others would have the first random numbers.
+    Each user is sampled alone, as in ``one_update_table``, so that the random numbers are the same.
+
+    Args:
+        models: with the policy.
+        prefixes: the users to choose from.
+        config: of the rewards; G is replaced by 4.
+        seed: of the sampling.
     """
-    few, apart = dataclasses.replace(config, G=4), []
+    few, spread = dataclasses.replace(config, G=4), []
     for row in range(prefixes.n_examples):
-        found = school.collect(school.model, prefixes.select(torch.tensor([row])), few, seed)
-        apart.append(float(found.rewards["match"].std()))
-    return max(range(len(apart)), key=apart.__getitem__)
+        found = models.collect(models.model, prefixes.select(torch.tensor([row])), few, seed)
+        spread.append(float(found.rewards["match"].std()))
+    return max(range(len(spread)), key=spread.__getitem__)
 
 
-def by_hand(
-    school: School, user: Prefixes, dataset, config: GrpoConfig, lr: float = 1e-4, seed: int = 0
+def one_update_table(
+    models: RolloutModels,
+    user: Prefixes,
+    dataset: Dataset,
+    config: GrpoConfig,
+    lr: float = 1e-4,
+    seed: int = 0,
 ) -> pd.DataFrame:
-    """Four rollouts of one user, what they earn, and how one update on them alone moves them.
+    """Four rollouts of one user, their rewards, and how one update on these four changes them.
 
-    ``user``: one example. "log P before" and "after" are of the whole rollout, in nats.
+    "log P before" and "log P after" are of the whole rollout, in nats; "change" is their difference.
+
+    Args:
+        models: with the policy; it is copied.
+        user: one example.
+        dataset: for the titles of items.
+        config: of the rewards and the loss; G is replaced by 4.
+        lr: learning rate of the update.
+        seed: of the sampling.
     """
     few = dataclasses.replace(config, G=4)
-    model = copy.deepcopy(school.model).eval().requires_grad_(True)
-    found = school.collect(model, user, few, seed)
-    table = sheet_frame(rollout_table(user, found, few), school.tokenizer, dataset)
+    model = copy.deepcopy(models.model).eval().requires_grad_(True)
+    found = models.collect(model, user, few, seed)
+    table = named_rollouts(rollout_table(user, found, few), models.tokenizer, dataset)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.0)
-    losses = update_losses(model, school.tokenizer, user, found, few)
+    losses = update_losses(model, models.tokenizer, user, found, few)
     losses["loss"].backward()
     optimizer.step()
     with torch.no_grad():
-        states, mask = model.encode(history_tokens(school.tokenizer.tokens, user.history))
-        after, _ = rollout_log_probs(model, school.tokenizer, states, mask, found.rollouts, few.temperature)
+        states, mask = model.encode(history_tokens(models.tokenizer.tokens, user.history))
+        after, _ = rollout_log_probs(model, models.tokenizer, states, mask, found.rollouts, few.temperature)
     table["log P before"] = found.rollouts.log_prob.sum(1).tolist()
     table["log P after"] = after.sum(1).tolist()
-    table["moved"] = table["log P after"] - table["log P before"]
+    table["change"] = table["log P after"] - table["log P before"]
     return table
 
 
-def sheet_frame(sheet: list[dict], tokenizer, dataset) -> pd.DataFrame:
-    """A rollout sheet with names: thoughts as level:code, items by their titles."""
-    table = pd.DataFrame(sheet)
+def named_rollouts(
+    rollouts: list[dict[str, Any]], tokenizer: SemanticTokenizer, dataset: Dataset
+) -> pd.DataFrame:
+    """The rows of ``rollout_table`` for readers: thoughts as level:code, answers as titles."""
+    table = pd.DataFrame(rollouts)
     table["thoughts"] = [
         " ".join(token_name(token, tokenizer.K) for token in row) for row in table["thoughts"]
     ]
@@ -91,14 +123,16 @@ def sheet_frame(sheet: list[dict], tokenizer, dataset) -> pd.DataFrame:
     return table
 
 
-def sheets(folder: str | Path, tokenizer, dataset) -> dict[int, pd.DataFrame]:
-    """The rollout sheets that stage 3 left: block -> ``sheet_frame``."""
+def read_rollouts(
+    folder: str | Path, tokenizer: SemanticTokenizer, dataset: Dataset
+) -> dict[int, pd.DataFrame]:
+    """The rollouts that stage 3 recorded before each block of updates: block -> ``named_rollouts``."""
     paths = sorted(Path(folder).glob("rollouts-*.json"), key=lambda p: int(p.stem.split("-")[1]))
-    return {int(p.stem.split("-")[1]): sheet_frame(read_json(p), tokenizer, dataset) for p in paths}
+    return {int(p.stem.split("-")[1]): named_rollouts(read_json(p), tokenizer, dataset) for p in paths}
 
 
-def ablation(
-    school: School,
+def reward_ablation(
+    models: RolloutModels,
     train: Prefixes,
     judged: Prefixes,
     config: GrpoConfig,
@@ -106,42 +140,51 @@ def ablation(
     lr: float = 1e-4,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Reinforce a little with all rewards, then without each, then with each alone: what becomes of all?
+    """How all rewards change after a few updates with all rewards, without each one, and with each alone.
 
-    A row a mix of rewards, a column a reward: its mean over rollouts for ``judged`` after the updates,
-    minus before. The same users and the same draws everywhere.
+    A row for each choice of rewards, a column for each reward: its mean over the rollouts of ``judged``
+    after the updates, minus before. Users and random numbers are the same in every row.
+
+    Args:
+        models: with the policy; it is copied for every row.
+        train: the users to learn from.
+        judged: the users whose rewards are compared.
+        config: of the rewards and the loss.
+        updates: how many.
+        lr: learning rate.
+        seed: of the sampling.
     """
-    every = [name for name in NAMES if getattr(config, name) > 0]
-    mixes = {"all": every}
-    mixes |= {f"without {name}": [n for n in every if n != name] for name in every if name != "format"}
-    mixes |= {f"{name} alone": [name] for name in every if name != "format"}
+    every = [name for name in NAMES if getattr(config, f"{name}_weight") > 0]
+    choices = {"all": every}
+    choices |= {f"without {name}": [n for n in every if n != name] for name in every if name != "format"}
+    choices |= {f"{name} alone": [name] for name in every if name != "format"}
 
-    def earned(model: Backbone) -> dict[str, float]:
-        found = school.collect(model, judged, config, seed)
+    def mean_rewards(model: Backbone) -> dict[str, float]:
+        found = models.collect(model, judged, config, seed)
         return {name: float(value.mean()) for name, value in found.rewards.items()}
 
-    before, rows = earned(school.model), {}
-    for name, kept in mixes.items():
-        mix = dataclasses.replace(config, **{n: 0.0 for n in NAMES if n not in kept})
-        model = copy.deepcopy(school.model).eval().requires_grad_(True)
+    before, rows = mean_rewards(models.model), {}
+    for name, kept in choices.items():
+        chosen = dataclasses.replace(config, **{f"{n}_weight": 0.0 for n in NAMES if n not in kept})
+        model = copy.deepcopy(models.model).eval().requires_grad_(True)
         optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.0)
         for step in range(updates):
-            rows_ = torch.randperm(train.n_examples, generator=torch.Generator().manual_seed(step))
-            batch = train.select(rows_[: config.batch_size])
-            found = school.collect(model, batch, mix, seed + 1 + step)
-            losses = update_losses(model, school.tokenizer, batch, found, mix)
+            order = torch.randperm(train.n_examples, generator=torch.Generator().manual_seed(step))
+            batch = train.select(order[: config.batch_size])
+            found = models.collect(model, batch, chosen, seed + 1 + step)
+            losses = update_losses(model, models.tokenizer, batch, found, chosen)
             optimizer.zero_grad()
             losses["loss"].backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), mix.clip)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), chosen.max_grad_norm)
             optimizer.step()
-        rows[name] = {n: value - before[n] for n, value in earned(model).items()}
+        rows[name] = {n: value - before[n] for n, value in mean_rewards(model).items()}
     return pd.DataFrame(rows).T
 
 
-def log_table(rows: list[dict], tokens: int) -> pd.DataFrame:
-    """The run's log by block; block 0 is the fine-tuned model.
+def block_table(rows: list[dict], tokens: int) -> pd.DataFrame:
+    """The training log by block of updates; block 0 is the fine-tuned model.
 
-    ``tokens``: how many a user's rollouts have together, G * (l + m).
+    ``tokens``: how many tokens the rollouts of one user have together, G * (l + m).
     """
     table = pd.DataFrame(rows).set_index("epoch").rename_axis("block")
     table["rollout tokens/s"] = (table["samples_per_second"] * tokens).round()

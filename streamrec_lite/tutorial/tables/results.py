@@ -1,7 +1,7 @@
-"""A finished run, read whole: the table, differences, groups of users, and where models agree.
+"""Tables of notebook 09, results: all models, their differences, groups of users, and overlaps.
 
-Everything is computed from results.json and from the ranks that each model's folder keeps: a tensor
-(users,) a seed, 1 is best, 0 means that the target was not among the first ten.
+Everything is computed from results.json and from the ranks in each model's folder: a tensor (users,) for
+each seed; 1 is best, 0 means that the target was not among the first ten.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from ...running.results import GUIDED, model_rows
 from ...running.run import Run
 from ...running.stage_table import ORACLE, TABLE
 
-LENGTHS = (1, 5, 8, 13)  # where groups of history lengths begin
-SHARE = 0.2  # of the training interactions: what the head holds, and what the tail holds
+LENGTHS = (1, 5, 8, 13)  # the shortest history of each group
+SHARE = 0.2  # of the training interactions: those of the head, and those of the tail
 BANDS = ("head", "middle", "tail")
 
 
 def with_all_seeds(run: Run) -> Run:
-    """The run with every seed that is finished: a notebook opens it for one, results are of all."""
+    """The run with all its finished seeds: a notebook opens it with one, but results are over all."""
     seeds = read_json(run.dir / "config.json")["seeds"]
 
     def finished(seed: int) -> bool:
@@ -39,7 +39,7 @@ def with_all_seeds(run: Run) -> Run:
 
 
 def read_ranks(run: Run) -> dict[str, list[Tensor]]:
-    """Ranks of the test users' targets: model -> a tensor (users,) a seed; the oracle, if any, last."""
+    """Ranks of the test users' targets: model -> a tensor (users,) for each seed; the oracle last."""
     ranks: dict[str, list[Tensor]] = {}
     for model, rows in model_rows(run).items():
         for part in rows.values():
@@ -52,8 +52,8 @@ def read_ranks(run: Run) -> dict[str, list[Tensor]]:
     return ranks
 
 
-def per_user(ranks: dict[str, list[Tensor]], metric: str = "N@10") -> dict[str, np.ndarray]:
-    """A metric's value for every user, the mean over seeds: model -> (users,) float64."""
+def metric_by_user(ranks: dict[str, list[Tensor]], metric: str = "N@10") -> dict[str, np.ndarray]:
+    """A metric of every user, the mean over seeds: model -> (users,) float64."""
     return {
         m: torch.stack([metric_per_user(r, metric) for r in rows]).mean(0).numpy()
         for m, rows in ranks.items()
@@ -64,7 +64,7 @@ def per_user(ranks: dict[str, list[Tensor]], metric: str = "N@10") -> dict[str, 
 
 
 def main_table(results: dict) -> pd.DataFrame:
-    """A row a model, as text: metrics, N@10 minus TIGER's, share of the oracle, size and speed."""
+    """A row for each model, as text: metrics, N@10 minus TIGER's, share of the oracle, size and speed."""
     oracle, table = results.get("oracle"), {}
     for model, rows in results["models"].items():
         summary, rows = results["summary"][model]["test"], list(rows.values())
@@ -84,8 +84,8 @@ def main_table(results: dict) -> pd.DataFrame:
     return pd.DataFrame(table).T.fillna("-").rename_axis("model")
 
 
-def paper_table(results: dict, metric: str = "N@10") -> pd.DataFrame:
-    """The paper's models that the run has too: the paper's figures and ours, each with its place.
+def paper_comparison(results: dict, metric: str = "N@10") -> pd.DataFrame:
+    """The models that both the paper and the run have: the paper's metric and ours, each with its place.
 
     The data sets differ, so only places compare, and only among these models.
     """
@@ -103,19 +103,21 @@ def paper_table(results: dict, metric: str = "N@10") -> pd.DataFrame:
     return table
 
 
-def same_order(table: pd.DataFrame, a: str = "ours", b: str = "paper, Scientific") -> tuple[int, int]:
-    """How many pairs of models stand in the same order in two columns, and how many pairs there are."""
+def pairs_in_same_order(
+    table: pd.DataFrame, a: str = "ours", b: str = "paper, Scientific"
+) -> tuple[int, int]:
+    """(pairs of models that are in the same order in columns ``a`` and ``b``, all pairs)."""
     pairs = list(itertools.combinations(table.index, 2))
     same = [(table.loc[x, a] - table.loc[y, a]) * (table.loc[x, b] - table.loc[y, b]) > 0 for x, y in pairs]
     return sum(bool(s) for s in same), len(pairs)
 
 
 def tuning_table(results: dict) -> pd.DataFrame:
-    """What was tried for each model: a row a try, the kept one first. Empty if no row has "tuning".
+    """The settings tried for each model, a row for each, the chosen one first. Empty if nothing was tuned.
 
-    All seeds of a model share one tuning, which stands in each of their rows.
+    All seeds of a model share one tuning, which is repeated in each of their rows.
     """
-    tried = []
+    tried: list[dict] = []
     for model, rows in results["models"].items():
         tries = next((row["tuning"] for row in rows.values() if row.get("tuning")), [])
         tried += [{"model": model, **t, "kept": i == 0} for i, t in enumerate(tries)]
@@ -125,69 +127,73 @@ def tuning_table(results: dict) -> pd.DataFrame:
 # Differences
 
 
-def forest(results: dict, metric: str = "N@10", models: list[str] | None = None) -> pd.DataFrame:
-    """Each model minus TIGER: difference, low, high, p, and "sure" where the interval excludes 0.
+def difference_table(results: dict, metric: str = "N@10", models: list[str] | None = None) -> pd.DataFrame:
+    """Each model minus TIGER, best first: difference, low, high, p, and whether the interval excludes 0.
 
-    The best model first. ``models``: only these.
+    ``models``: only these.
     """
     rows = {}
     for model, by_metric in results[f"versus_{REFERENCE}"].items():
         if model in results["models"] and (models is None or model in models):
             gap = by_metric[metric]
             row = {"difference": gap["mean_difference"], "low": gap["low"], "high": gap["high"]}
-            rows[model] = {**row, "p": gap["p"], "sure": gap["low"] > 0 or gap["high"] < 0}
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=["difference", "low", "high", "p", "sure"])
+            rows[model] = {**row, "p": gap["p"], "excludes 0": gap["low"] > 0 or gap["high"] < 0}
+    table = pd.DataFrame.from_dict(
+        rows, orient="index", columns=["difference", "low", "high", "p", "excludes 0"]
+    )
     return table.sort_values("difference", ascending=False)
 
 
 # Groups of users
 
 
-class Groups(NamedTuple):
+class UserGroups(NamedTuple):
     """A partition of the test users."""
 
     names: tuple[str, ...]
-    of: np.ndarray  # (users,) int64, the number of each user's group
+    of: np.ndarray  # (users,) int64, the index of each user's group
 
     @property
     def users(self) -> np.ndarray:
-        """(groups,) how many users each group has."""
+        """(groups,) the number of users in each group."""
         return np.bincount(self.of, minlength=len(self.names))
 
 
-def length_groups(length: Tensor, starts: tuple[int, ...] = LENGTHS) -> Groups:
-    """Users by how many items their history has; ``length`` (users,), groups begin at ``starts``."""
+def length_groups(length: Tensor, starts: tuple[int, ...] = LENGTHS) -> UserGroups:
+    """Users grouped by ``length`` (users,) of their history; ``starts`` is the shortest of each group."""
     ends = [*(start - 1 for start in starts[1:]), None]
     names = [f"{a} or more" if b is None else f"{a}" if a == b else f"{a}-{b}"
              for a, b in zip(starts, ends, strict=True)]  # fmt: skip
-    return Groups(tuple(names), np.searchsorted(starts, length.cpu().numpy(), side="right") - 1)
+    return UserGroups(tuple(names), np.searchsorted(starts, length.cpu().numpy(), side="right") - 1)
 
 
 def popularity_bands(counts: Tensor, share: float = SHARE) -> np.ndarray:
     """Head (0), middle (1) or tail (2) of each item, (N,), by its training interactions ``counts`` (N,).
 
-    Items stand in order, the most popular first (ties: the lower number). The head is filled until it
-    holds ``share`` of all interactions; the tail is what comes once 1 - ``share`` have been counted.
+    Items are sorted, the most popular first (ties: the lower index). The head takes items until it has
+    ``share`` of all interactions; the tail begins once 1 - ``share`` of them have been counted.
     """
-    counts = counts.cpu().numpy()
-    order = np.argsort(-counts, kind="stable")
-    before = np.cumsum(counts[order]) - counts[order]  # interactions of the items that stand before
-    total = counts.sum()
-    bands = np.empty(len(counts), dtype=np.int64)
+    popularity = counts.cpu().numpy()
+    order = np.argsort(-popularity, kind="stable")
+    before = np.cumsum(popularity[order]) - popularity[order]  # interactions of more popular items
+    total = popularity.sum()
+    bands = np.empty(len(popularity), dtype=np.int64)
     bands[order] = (before >= share * total).astype(np.int64) + (before >= (1 - share) * total)
     return bands
 
 
-def popularity_groups(target: Tensor, counts: Tensor, share: float = SHARE) -> Groups:
-    """Users by how popular their target is; ``target`` (users,), ``counts`` (N,)."""
-    return Groups(BANDS, popularity_bands(counts, share)[target.cpu().numpy()])
+def popularity_groups(target: Tensor, counts: Tensor, share: float = SHARE) -> UserGroups:
+    """Users grouped by how popular their target is; ``target`` (users,), ``counts`` (N,)."""
+    return UserGroups(BANDS, popularity_bands(counts, share)[target.cpu().numpy()])
 
 
-def by_group(values: dict[str, np.ndarray], groups: Groups, reference: str | None = None) -> pd.DataFrame:
+def mean_by_group(
+    values: dict[str, np.ndarray], groups: UserGroups, reference: str | None = None
+) -> pd.DataFrame:
     """Mean of each model in each group that has users: model, group, users, mean, low, high.
 
-    The interval is mean ± 1.96 standard errors over users, in the units of ``values``. With a
-    ``reference`` the values are differences to that model on the same users; it has no rows itself.
+    The interval is mean ± 1.96 standard errors over users, in the units of ``values``. With a ``reference``
+    the values are differences to that model on the same users, and that model has no rows.
     """
     rows = []
     for model, value in values.items():
@@ -205,39 +211,40 @@ def by_group(values: dict[str, np.ndarray], groups: Groups, reference: str | Non
     return pd.DataFrame(rows)
 
 
-def wide(table: pd.DataFrame) -> pd.DataFrame:
-    """The means of ``by_group``, a row a model and a column a group, in the order in which they came."""
+def group_columns(table: pd.DataFrame) -> pd.DataFrame:
+    """The means of ``mean_by_group``, a row for each model, a column for each group, in the same order."""
     models, names = (table[column].unique() for column in ("model", "group"))
     return table.pivot(index="model", columns="group", values="mean").loc[models, names]
 
 
-def intervals(table: pd.DataFrame) -> pd.DataFrame:
-    """As ``wide``, of differences and with their intervals, as text: "+0.0100 [-0.0020, +0.0220]"."""
+def interval_columns(table: pd.DataFrame) -> pd.DataFrame:
+    """As ``group_columns``, but differences with intervals as text: "+0.0100 [-0.0020, +0.0220]"."""
     columns = zip(table["mean"], table["low"], table["high"], strict=True)
-    return wide(table.assign(mean=[f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]" for mean, low, high in columns]))
+    text = [f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]" for mean, low, high in columns]
+    return group_columns(table.assign(mean=text))
 
 
-# Agreement
+# Overlap
 
 
-def hits(ranks: dict[str, list[Tensor]], k: int = 10) -> dict[str, np.ndarray]:
-    """Whose target is among the first k: model -> (seeds, users) bool; a model that counts has one row."""
+def hits_by_user(ranks: dict[str, list[Tensor]], k: int = 10) -> dict[str, np.ndarray]:
+    """Whether the target is among the first k: model -> (seeds, users) bool; counting models have one row."""
     return {m: torch.stack([recall_at(r, k) for r in rows]).bool().numpy() for m, rows in ranks.items()}
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """Jaccard: of the users that at least one of two models hits, the share that both hit. (seeds, users)."""
+    """Jaccard index of two models' hits (seeds, users): of the users that either hits, the share both hit."""
     either = (a | b).sum()
     return float((a & b).sum() / either) if either else float("nan")
 
 
 def overlap_table(hit: dict[str, np.ndarray]) -> pd.DataFrame:
-    """``overlap`` of every two models, seed by seed with the same seed."""
+    """``overlap`` of every two models, each seed with the same seed of the other."""
     return pd.DataFrame({b: {a: overlap(hit[a], hit[b]) for a in hit} for b in hit})
 
 
-def pair_table(hit: dict[str, np.ndarray], reference: str = REFERENCE) -> pd.DataFrame:
-    """Each model beside the reference: shares of users that both hit, that one alone hits, and neither."""
+def agreement_table(hit: dict[str, np.ndarray], reference: str = REFERENCE) -> pd.DataFrame:
+    """Shares of users that a model and the reference both hit, that only one hits, and that neither hits."""
     other, rows = hit[reference], {}
     for model, mine in hit.items():
         if model != reference:
@@ -248,8 +255,8 @@ def pair_table(hit: dict[str, np.ndarray], reference: str = REFERENCE) -> pd.Dat
     return pd.DataFrame(rows).T.sort_values("overlap", ascending=False)
 
 
-def between_seeds(hit: dict[str, np.ndarray]) -> dict[str, float]:
-    """Mean ``overlap`` of a model with itself, trained with another seed; models of one seed are left out."""
+def overlap_between_seeds(hit: dict[str, np.ndarray]) -> dict[str, float]:
+    """Mean ``overlap`` of a model with itself trained with another seed; models of one seed are left out."""
     return {
         model: float(np.mean([overlap(a, b) for a, b in itertools.combinations(mine, 2)]))
         for model, mine in hit.items()
@@ -257,27 +264,27 @@ def between_seeds(hit: dict[str, np.ndarray]) -> dict[str, float]:
     }
 
 
-def reach(hit: dict[str, np.ndarray]) -> pd.DataFrame:
+def coverage_table(hit: dict[str, np.ndarray]) -> pd.DataFrame:
     """The share of users that at least one of the first 1, 2, 3, ... models hits.
 
-    The best model stands first; then comes whichever adds most (ties: in the order given). Who adds
-    most is read from the test users themselves, and no real ensemble knows whom to believe: an upper
-    bound.
+    The best model is first, followed each time by the model that adds most (ties: in the given order). This
+    is an upper bound for an ensemble: the order uses the test targets, and an ensemble does not know which
+    of its models is right.
     """
     left, covered, rows = dict(hit), np.zeros((1, 1), dtype=bool), []
     while left:
         shares = {model: float((covered | mine).mean()) for model, mine in left.items()}
-        best = max(shares, key=shares.get)
+        best = max(shares, key=shares.__getitem__)
         alone = float(hit[best].mean())
         covered = covered | left.pop(best)
         rows.append({"model": best, "alone": alone, "at least one": shares[best]})
     return pd.DataFrame(rows)
 
 
-def main_rows(results: dict, most: int = 6) -> list[str]:
-    """The best models by test N@10, TIGER among them; variants, with a comma in the name, left out."""
+def best_models(results: dict, limit: int = 6) -> list[str]:
+    """The ``limit`` best models by test N@10, TIGER included; variants (a comma in the name) are left out."""
     score = {m: results["summary"][m]["test"]["N@10"]["mean"] for m in results["models"] if "," not in m}
-    best = sorted(score, key=score.get, reverse=True)
-    if REFERENCE in best[most:]:
-        return [*best[: most - 1], REFERENCE]
-    return best[:most]
+    best = sorted(score, key=score.__getitem__, reverse=True)
+    if REFERENCE in best[limit:]:
+        return [*best[: limit - 1], REFERENCE]
+    return best[:limit]

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from drawing import size, words
 
-from streamrec_lite.tutorial.figures import finetuning as figures_sft
-from streamrec_lite.tutorial.tables import finetuning as lessons
+from streamrec_lite.tutorial.figures import finetuning as figures
+from streamrec_lite.tutorial.tables import finetuning as tables
 
 METRICS = {"R@5": 0.1, "R@10": 0.2, "N@5": 0.05, "N@10": 0.07}
 
@@ -18,9 +18,9 @@ def way(gain: float) -> dict:
 
 
 @pytest.fixture(scope="module")
-def figures():
-    names = [*lessons.PARTS, "all"]
-    alone = pd.DataFrame(np.linspace(-1, 1, 42).reshape(7, 6), names, list(lessons.PARTS))
+def drawn():
+    names = [*tables.LOSS_PARTS, "all"]
+    alone = pd.DataFrame(np.linspace(-1, 1, 42).reshape(7, 6), names, list(tables.LOSS_PARTS))
     log = [
         {"epoch": e, "loss": 3.0 / e, "answer": 2.0 / e, "state": 4.0, "valid N@10": 0.1 * e} for e in (1, 2)
     ]
@@ -37,18 +37,20 @@ def figures():
     gaps = pd.DataFrame({"pi_ref": np.linspace(-3, 5, 50), "fine-tuned": np.linspace(-2, 6, 50)})
     weights = {"0.0": METRICS, "0.5": {**METRICS, "N@10": 0.09}, "state": {**METRICS, "N@10": 0.08}}
     return {
-        "alone": figures_sft.one_at_a_time(alone),
-        "parts": figures_sft.parts_by_epoch(log),
-        "rounds": figures_sft.rounds(rounds),
-        "who": figures_sft.who_thought(costs),
-        "margins": figures_sft.margins(gaps),
-        "weights": figures_sft.weights(weights, 0.5),
-        "question": figures_sft.question({"l": {"0": way(-0.01), "4": way(0.0)}, "n": {"1": way(0.0)}}),
+        "alone": figures.plot_single_losses(alone),
+        "parts": figures.plot_loss_parts(log),
+        "rounds": figures.plot_rounds(rounds),
+        "who": figures.plot_answer_cost(costs),
+        "margins": figures.plot_preference_margins(gaps),
+        "weights": figures.plot_state_weights(weights, 0.5),
+        "question": figures.plot_thinking_study(
+            {"l": {"0": way(-0.01), "4": way(0.0)}, "n": {"1": way(0.0)}}
+        ),
     }
 
 
-def test_every_figure_draws_readably(figures):
-    for name, figure in figures.items():
+def test_every_figure_draws_readably(drawn):
+    for name, figure in drawn.items():
         width, height = size(figure)
         assert 600 <= width <= 1200 and height >= 150, (name, width, height)
         for axes in figure.axes:
@@ -57,9 +59,9 @@ def test_every_figure_draws_readably(figures):
         assert min(t.get_fontsize() for t in small) >= 8, name
 
 
-def test_they_show_the_numbers(figures):
-    assert "-1.00" in words(figures["alone"]) and "+1.00" in words(figures["alone"])
-    assert "6.00" in words(figures["who"])
-    assert "mean 1.00" in words(figures["margins"])
-    line = figures["weights"].axes[0].get_lines()[0]
+def test_they_show_the_numbers(drawn):
+    assert "-1.00" in words(drawn["alone"]) and "+1.00" in words(drawn["alone"])
+    assert "6.00" in words(drawn["who"])
+    assert "mean 1.00" in words(drawn["margins"])
+    line = drawn["weights"].axes[0].get_lines()[0]
     assert list(line.get_ydata()) == [0.07, 0.09]

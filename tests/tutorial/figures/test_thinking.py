@@ -8,8 +8,8 @@ import pytest
 import torch
 from drawing import size, words
 
-from streamrec_lite.tutorial.figures import thinking as figures_thinking
-from streamrec_lite.tutorial.tables import thinking as explain
+from streamrec_lite.tutorial.figures import thinking as figures
+from streamrec_lite.tutorial.tables import thinking as tables
 
 CODES = torch.tensor([[-2.0, 3.0], [-4.0, -1.0], [0.0, -3.0], [0.0, 1.0]])
 ITEMS = {"strings": (-1.0, 0.0), "cable": (-1.0, 2.0), "amplifier": (-2.0, 0.0)}
@@ -40,20 +40,20 @@ def example():
 
 
 @pytest.fixture(scope="module")
-def figures(example):
-    walk = explain.hand_walk(torch.tensor([2.0, 3.0]), torch.tensor(list(ITEMS.values())), 2, CODES, 2)
+def drawn(example):
+    steps = tables.toy_example(torch.tensor([2.0, 3.0]), torch.tensor(list(ITEMS.values())), 2, CODES, 2)
     curve = pd.DataFrame({"step": [0, 1, 2], "mean gap": [3.0, 2.0, 1.0], "median rank": [300.0, 20.0, 1.5]})
     points = np.array([[0.0, 0.0], [1.0, 1.0], [1.01, 1.0]])
     return {
-        "by_hand": figures_thinking.by_hand(walk, ITEMS, NAMES, "amplifier"),
-        "one_example": figures_thinking.one_example(example, "Target: a thing", 600),
-        "many": figures_thinking.many({"annotated": curve, "own": curve + 1}, 600),
-        "path": figures_thinking.path(Flat(), points, ["1:7", "3:12"], 4, "Target: a thing"),
+        "by_hand": figures.plot_toy_example(steps, ITEMS, NAMES, "amplifier"),
+        "one_example": figures.plot_steps(example, "Target: a thing", 600),
+        "many": figures.plot_gap_and_rank({"annotated": curve, "own": curve + 1}, 600),
+        "path": figures.plot_state_path(Flat(), points, ["1:7", "3:12"], 4, "Target: a thing"),
     }
 
 
-def test_every_figure_draws_readably(figures):
-    for name, figure in figures.items():
+def test_every_figure_draws_readably(drawn):
+    for name, figure in drawn.items():
         width, height = size(figure)
         assert 600 <= width <= 1200 and height >= 150, (name, width, height)
         for axes in figure.axes:
@@ -62,14 +62,14 @@ def test_every_figure_draws_readably(figures):
         assert min(t.get_fontsize() for t in small) >= 10, f"{name}: text smaller than 10 points"
 
 
-def test_by_hand_shows_gaps_ranks_and_thoughts(figures):
-    text = words(figures["by_hand"])
+def test_by_hand_shows_gaps_ranks_and_thoughts(drawn):
+    text = words(drawn["by_hand"])
     for said in ("gap 5, rank 3", "gap 2, rank 2", "gap 1, rank 1", "$o_1$ = 1:1", "$o_2$ = 2:0", "strings"):
         assert said in text
 
 
-def test_one_example_shows_the_table(figures, example):
-    left, right = figures["one_example"].axes
+def test_one_example_shows_the_table(drawn, example):
+    left, right = drawn["one_example"].axes
     assert [bar.get_height() for bar in left.patches] == example["gap"].tolist()
     assert [t.get_text() for t in left.get_xticklabels()] == ["at first", "1:7", "3:12"]
     assert right.lines[0].get_ydata().tolist() == [400, 31, 2]
@@ -77,8 +77,8 @@ def test_one_example_shows_the_table(figures, example):
     assert low > 600 > 1 > high  # rank 1 stands on top
 
 
-def test_many_has_a_look_of_its_own_for_each_source(figures):
-    left, right = figures["many"].axes
+def test_many_has_a_look_of_its_own_for_each_source(drawn):
+    left, right = drawn["many"].axes
     assert left.lines[0].get_ydata().tolist() == pytest.approx([100, 200 / 3, 100 / 3])
     assert left.lines[1].get_ydata().tolist() == [100, 75, 50]
     assert right.lines[1].get_ydata().tolist() == [301, 21, 2.5]
@@ -86,19 +86,19 @@ def test_many_has_a_look_of_its_own_for_each_source(figures):
         assert len({getattr(line, look)() for line in left.lines[:2]}) == 2
 
 
-def test_path_goes_through_the_states_to_the_target(figures):
-    for axes in figures["path"].axes:
+def test_path_goes_through_the_states_to_the_target(drawn):
+    for axes in drawn["path"].axes:
         assert axes.lines[0].get_xydata()[0].tolist() == Flat.points[4].tolist()
         assert axes.lines[1].get_xydata().tolist() == [[0, 0], [1, 1], [1.01, 1]]
-    near = figures["path"].axes[1]
+    near = drawn["path"].axes[1]
     (low, high), (bottom, top) = near.get_xlim(), near.get_ylim()
     for x, y in [[0, 0], [1.01, 1], Flat.points[4].tolist()]:
         assert low < x < high and bottom < y < top
     assert [t.get_text() for t in near.texts] == ["0", "1,2"]  # two states in one place share a label
-    assert "$o_2$ = 3:12" in words(figures["path"])
+    assert "$o_2$ = 3:12" in words(drawn["path"])
 
 
 def test_same_place_by_hand():
     points = np.array([[0.0, 0.0], [5.0, 5.0], [0.3, 0.4], [5.0, 5.2]])
-    assert [members for _, members in figures_thinking.same_place(points, 0.6)] == [[0, 2], [1, 3]]
-    assert [members for _, members in figures_thinking.same_place(points, 0.1)] == [[0], [1], [2], [3]]
+    assert [members for _, members in figures.group_nearby_points(points, 0.6)] == [[0, 2], [1, 3]]
+    assert [members for _, members in figures.group_nearby_points(points, 0.1)] == [[0], [1], [2], [3]]

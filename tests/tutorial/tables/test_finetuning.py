@@ -1,4 +1,4 @@
-"""Fine-tuning in slow motion: costs by enumeration, margins by teacher forcing, and what steps change."""
+"""Tables of fine-tuning: costs by enumeration, margins by teacher forcing, and what steps change."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from tiny_world import small_world
 from streamrec_lite.common.files import write_tensors
 from streamrec_lite.common.schemas import BOS
 from streamrec_lite.config.sections import Config, SftConfig
+from streamrec_lite.evaluation.rows import versus
 from streamrec_lite.inference.beam_search import beam_search
 from streamrec_lite.inference.thinking import think_and_answer, write_thoughts
 from streamrec_lite.model.backbone import history_tokens
-from streamrec_lite.running import results as report
-from streamrec_lite.running.run import Run
-from streamrec_lite.tutorial.tables import finetuning as lessons
+from streamrec_lite.tutorial.tables import finetuning as tables
 
 NEIGHBOURS = (torch.arange(40)[:, None] + torch.arange(1, 4)) % 40
 
@@ -28,7 +27,7 @@ def test_answer_cost_is_the_teacher_forced_log_probability():
     thought = torch.randint(3, 3 + 18, (6, 2))
     tokens = history_tokens(tokenizer.tokens, users.history)
     _, want = by_teacher_forcing(model, tokenizer, tokens, thought, users.target)
-    got = lessons.answer_cost(model, tokenizer, users, thought)
+    got = tables.answer_cost(model, tokenizer, users, thought)
     torch.testing.assert_close(got, -want, atol=1e-5, rtol=0)
 
 
@@ -40,14 +39,14 @@ def test_costs_agree_with_the_scores_of_the_beam(mark):
     tokens = history_tokens(tokenizer.tokens, users.history)
     found, _ = think_and_answer(model, tokenizer.trie, tokens, 2, "greedy", 1, beams=40, k=40)
     score = found.score[found.item == users.target[:, None]]
-    table = lessons.who_thought({"it": model}, tokenizer, users, 2)
-    assert list(table.index) == ["none", "its own", "annotated", "another user's", "any codes"]
+    table = tables.answer_cost_by_thought_source({"it": model}, tokenizer, users, 2)
+    assert list(table.index) == ["none", "its own", "annotated", "another user's", "random codes"]
     assert table.loc["its own", "it"] == pytest.approx(-float(score.mean()), abs=1e-4)
 
 
 def test_margins_are_differences_of_log_probabilities():
     model, tokenizer, users = small_world()
-    table = lessons.margins(
+    table = tables.preference_margins(
         {"direct": (model, "direct", 0), "slow": (model, "thinking", 2)}, tokenizer, users, NEIGHBOURS
     )
     tokens = history_tokens(tokenizer.tokens, users.history)
@@ -66,14 +65,14 @@ def test_margins_are_differences_of_log_probabilities():
 def test_each_part_falls_when_it_is_learned_and_the_model_is_left_alone():
     model, tokenizer, users = small_world()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    example = lessons.make_example(model, tokenizer, users, NEIGHBOURS, 2)
-    config = SftConfig(l=2, mu=0.0, write="greedy", read="annotated")
-    parts = lessons.part_table(model, tokenizer, example, config)
-    assert list(parts.index) == list(lessons.PARTS) and (parts["pull"] > 0).all()
+    example = tables.annotate_batch(model, tokenizer, users, NEIGHBOURS, 2)
+    config = SftConfig(l=2, mu=0.0, thought_decoding="greedy", condition_on="annotated")
+    parts = tables.loss_part_table(model, tokenizer, example, config)
+    assert list(parts.index) == list(tables.LOSS_PARTS) and (parts["gradient norm"] > 0).all()
     assert parts.loc["quant", "weight"] == 0.0 and parts.loc["answer", "weight"] == 1.0
-    alone = lessons.one_at_a_time(model, tokenizer, example, config, steps=5)
-    assert list(alone.index) == [*lessons.PARTS, "all"] and list(alone.columns) == list(lessons.PARTS)
-    for name in lessons.PARTS:
+    alone = tables.single_loss_table(model, tokenizer, example, config, steps=5)
+    assert list(alone.index) == [*tables.LOSS_PARTS, "all"] and list(alone.columns) == list(tables.LOSS_PARTS)
+    for name in tables.LOSS_PARTS:
         assert alone.loc[name, name] < 0, name
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
@@ -98,7 +97,7 @@ def test_rounds_are_read_from_the_log():
         {"epoch": 2, "loss": 1.5},
         {"epoch": 3, "stopped": "why"},
     ]  # fmt: skip
-    table = lessons.round_table(log)
+    table = tables.round_table(log)
     assert table[["round", "epoch", "step"]].to_numpy().tolist() == [[0, 1, 0], [0, 1, 1]]
     assert table["gap"].tolist() == [3.0, 2.0] and np.isnan(table["used"][0]) and table["used"][1] == 7
 
@@ -109,7 +108,7 @@ def test_differences_come_from_the_kept_ranks(tmp_path):
         write_tensors(tmp_path / name / "ranks.safetensors", kept)
     rows = {"TIGER": {"dir": tmp_path / "a"}, "b": {"dir": tmp_path / "b"}, "Popularity": {}}
     rows["b, state-guided"] = rows["b"]
-    table = lessons.against(rows, "TIGER")
+    table = tables.difference_to("TIGER", rows)
     assert list(table.index) == ["b", "b, state-guided"]
     assert table.loc["b", "difference"] == pytest.approx(0.5)  # two of four users from 0 to 1
     assert table.loc["b, state-guided", "difference"] == pytest.approx((2 + 1 - 1 / np.log2(3)) / 4)
@@ -122,13 +121,13 @@ def test_intervals_are_those_of_the_report(tmp_path):
     rows = {name: {"dir": tmp_path / name} for name in ranks}
     for name, row in rows.items():
         write_tensors(row["dir"] / "ranks.safetensors", {"test": ranks[name]})
-    run = Run(tmp_path, Config())
-    found = report.versus(run, {name: [kept] for name, kept in ranks.items()})["b"]["N@10"]
-    table = lessons.against(rows, "TIGER")
+    by_model = {name: [kept] for name, kept in ranks.items()}
+    found = versus(by_model, "TIGER", Config().evaluate.bootstrap)["b"]["N@10"]
+    table = tables.difference_to("TIGER", rows)
     assert table.loc["b"].tolist() == [found["mean_difference"], found["low"], found["high"]]
 
 
 def test_every_part_is_computed_even_at_weight_zero():
-    config = lessons.all_parts(SftConfig(mu=0.0, lam=0.0))
+    config = tables.with_all_parts(SftConfig(mu=0.0, lam=0.0))
     assert 0 < config.mu < 1e-6 and 0 < config.lam < 1e-6
     assert dataclasses.replace(config, mu=0.0, lam=0.0) == SftConfig(mu=0.0, lam=0.0)

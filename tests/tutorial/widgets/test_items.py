@@ -6,27 +6,27 @@ import numpy as np
 import pytest
 import torch
 
-from streamrec_lite.tutorial.tables import items as walkthrough
+from streamrec_lite.tutorial.tables import items as tables
 from streamrec_lite.tutorial.widgets import items as widgets
 
 
 @pytest.fixture
 def explorer(ids, shop):
-    return widgets.semantic_id_explorer(ids, shop, item=4)
+    return widgets.SemanticIdExplorer(ids, shop, item=4)
 
 
 def test_explorer_agrees_with_its_static_twin(explorer, ids):
-    walk = walkthrough.residual_walk(ids, 4)
-    assert explorer.table.equals(walk)
-    assert np.allclose(explorer.figure.data[0].y, [walk["before"][0], *walk["after"]])
-    assert explorer.level.value == 1 and len(explorer.peers) == walk["items"][0] - 1
+    levels = tables.quantisation_table(ids, 4)
+    assert explorer.table.equals(levels)
+    assert np.allclose(explorer.figure.data[0].y, [levels["before"][0], *levels["after"]])
+    assert explorer.level.value == 1 and len(explorer.peers) == levels["items"][0] - 1
 
 
 def test_moving_the_level_changes_what_is_shown(explorer, ids):
     titles, texts = set(), set()
     for level in range(1, ids.m + 1):
         explorer.level.value = level
-        assert explorer.peers.tolist() == walkthrough.prefix_peers(ids, 4, level).tolist()
+        assert explorer.peers.tolist() == tables.items_with_prefix(ids, 4, level).tolist()
         assert explorer.figure.data[0].text[level].endswith("%")
         assert all(t == "" for t in explorer.figure.data[0].text[level + 1 :])
         titles.add(explorer.figure.layout.title.text)
@@ -36,7 +36,7 @@ def test_moving_the_level_changes_what_is_shown(explorer, ids):
 
 def test_choosing_and_searching_items(explorer, shop):
     explorer.item.value = 9
-    assert explorer.table.equals(walkthrough.residual_walk(explorer.tokenizer, 9))
+    assert explorer.table.equals(tables.quantisation_table(explorer.tokenizer, 9))
     word = shop.items["title"].iloc[20].split()[-1].lower()
     explorer.search.value = word
     assert word in shop.items["title"].iloc[explorer.item.value].lower()
@@ -50,30 +50,15 @@ def test_titles_are_escaped(ids, shop):
     import dataclasses
 
     items = shop.items.assign(title="<script>alert(1)</script>")
-    view = widgets.semantic_id_explorer(ids, dataclasses.replace(shop, items=items), 0)
+    view = widgets.SemanticIdExplorer(ids, dataclasses.replace(shop, items=items), 0)
     view.level.value = 1
     assert "<script>" not in view.text.value and "&lt;script&gt;" in view.text.value
-
-
-def test_stepper_shows_each_step(steps, ids, shop):
-    target = int(steps[-1]["example"].iloc[0])
-    stepper = widgets.beam_stepper(steps, shop, target, ids.codes)
-    for depth in (1, 2, 3):
-        stepper.step.value = depth
-        expected = widgets.beam_table(steps[depth - 1], shop, tuple(ids.codes[target].tolist()))
-        assert stepper.table.equals(expected)
-        shares = np.exp(steps[depth - 1]["score"].head(10)) * 100
-        assert np.allclose(stepper.figure.data[0].x, shares[::-1])
-    assert stepper.table["on target's path"].tolist().count(True) == 1
-    assert stepper.table["mark"].iloc[0] == "★ "
-    plain = widgets.beam_stepper(steps, shop)
-    assert not plain.table["on target's path"].any()
 
 
 def test_item_map_has_every_item_once():
     points = np.random.default_rng(0).normal(size=(20, 2))
     labels = ["a"] * 12 + ["b"] * 5 + ["other"] * 3
-    figure = widgets.item_map(points, labels, [f"item {i}" for i in range(20)])
+    figure = widgets.interactive_item_map(points, labels, [f"item {i}" for i in range(20)])
     assert sum(len(t.x) for t in figure.data) == 20
     assert [t.name for t in figure.data] == ["a", "b", "other"]
     assert len({t.marker.symbol for t in figure.data}) == 3
@@ -81,6 +66,6 @@ def test_item_map_has_every_item_once():
 
 def test_a_tokenizer_on_another_device_is_read_from_the_cpu(ids, shop):
     if torch.cuda.is_available():
-        view = widgets.semantic_id_explorer(ids.to("cuda"), shop, 0)
+        view = widgets.SemanticIdExplorer(ids.to("cuda"), shop, 0)
         assert len(view.table) == ids.m
         ids.to("cpu")

@@ -10,8 +10,8 @@ from places import NOTEBOOKS
 from tiny_world import catalogue, small_world
 
 from streamrec_lite.config.sections import GrpoConfig
-from streamrec_lite.tutorial.tables import reinforcement as lessons_rl
-from streamrec_lite.tutorial.widgets import reinforcement as widgets_rl
+from streamrec_lite.tutorial.tables import reinforcement as tables
+from streamrec_lite.tutorial.widgets import reinforcement as widgets
 
 NOTEBOOK = NOTEBOOKS / "08_reinforcement.ipynb"
 CONFIG = GrpoConfig(G=4, K=6)
@@ -20,13 +20,13 @@ CONFIG = GrpoConfig(G=4, K=6)
 def explorer_of(dataset):
     model, tokenizer, users = small_world()
     near = (torch.arange(40)[:, None] + torch.arange(1, 7)) % 40
-    school = lessons_rl.School(model, model, tokenizer, near, 2)
-    sheets = {}
+    models = tables.RolloutModels(model, model, tokenizer, near, 2)
+    rollouts = {}
     for block in (0, 1):
-        found = school.collect(model, users, CONFIG, block)
-        sheet = lessons_rl.rollout_table(users, found, CONFIG)
-        sheets[block] = lessons_rl.sheet_frame(sheet, tokenizer, dataset)
-    return widgets_rl.reward_explorer(sheets, dataset)
+        found = models.collect(model, users, CONFIG, block)
+        table = tables.rollout_table(users, found, CONFIG)
+        rollouts[block] = tables.named_rollouts(table, tokenizer, dataset)
+    return widgets.RewardExplorer(rollouts, dataset)
 
 
 @pytest.fixture
@@ -36,9 +36,9 @@ def explorer():
 
 def test_shows_all_rollouts_and_the_users_own(explorer):
     bars, every, one = explorer.figure.data
-    sheet = explorer.sheets[0]
-    assert np.allclose(bars.x, sheet["reward"]) and np.allclose(every.y, sheet["advantage"])
-    own = sheet[sheet["user"] == explorer.user.value]
+    table = explorer.rollouts[0]
+    assert np.allclose(bars.x, table["reward"]) and np.allclose(every.y, table["advantage"])
+    own = table[table["user"] == explorer.user.value]
     assert np.allclose(one.x, own["reward"]) and len(explorer.rows) == 4
     assert explorer.rows["advantage"].is_monotonic_decreasing
     assert f"<b>thing {own['target'].iloc[0]}</b>" in explorer.text.value
@@ -50,9 +50,9 @@ def test_moving_each_control_changes_what_is_shown(explorer):
     assert "After 1 blocks" in explorer.figure.layout.title.text
     assert tuple(explorer.figure.data[0].x) != first[2] and explorer.text.value != first[1]
     explorer.reward.value = "likelihood"
-    assert np.allclose(explorer.figure.data[1].x, explorer.sheets[1]["likelihood"])
+    assert np.allclose(explorer.figure.data[1].x, explorer.rollouts[1]["likelihood"])
     assert explorer.figure.layout.xaxis2.title.text == "likelihood of a rollout"
-    explorer.user.value = widgets_rl.ALL
+    explorer.user.value = widgets.ALL_USERS
     assert len(explorer.figure.data[2].x) == 0 and "8 best rollouts" in explorer.text.value
 
 
@@ -64,6 +64,6 @@ def test_titles_are_escaped():
 
 def test_a_picture_and_a_table_follow_the_widget():
     cells = [c.source for c in nbformat.read(NOTEBOOK, as_version=4).cells if c.cell_type == "code"]
-    at = next(i for i, source in enumerate(cells) if "reward_explorer(" in source and "import" not in source)
-    assert "plotting.save_figure" in cells[at + 1]
-    assert "plotting." not in cells[at + 2]
+    at = next(i for i, source in enumerate(cells) if "RewardExplorer(" in source and "import" not in source)
+    assert "save_figure" in cells[at + 1]
+    assert "save_figure" not in cells[at + 2]

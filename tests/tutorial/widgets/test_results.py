@@ -9,13 +9,13 @@ import torch
 from places import NOTEBOOKS
 from result_files import ranks, results
 
-from streamrec_lite.tutorial.tables import results as lessons
-from streamrec_lite.tutorial.widgets import results as widgets_results
+from streamrec_lite.tutorial.tables import results as tables
+from streamrec_lite.tutorial.widgets import results as widgets
 
 NOTEBOOK = NOTEBOOKS / "09_results.ipynb"
 GROUPS = {
-    "history length": lessons.length_groups(torch.tensor([1, 2, 3, 5, 6, 9])),
-    "popularity": lessons.Groups(("head", "tail"), np.array([0, 0, 0, 0, 1, 1])),
+    "history length": tables.length_groups(torch.tensor([1, 2, 3, 5, 6, 9])),
+    "popularity": tables.UserGroups(("head", "tail"), np.array([0, 0, 0, 0, 1, 1])),
 }
 
 
@@ -23,7 +23,7 @@ GROUPS = {
 def explorer():
     names = ("Popularity", "TIGER", "STREAM-Rec-SFT", "TIGER, with rules")
     rows = dict(zip(names, (*ranks().values(), [torch.tensor([1, 1, 1, 2, 0, 0])]), strict=True))
-    return widgets_results.results_explorer(results(), rows, GROUPS)
+    return widgets.ResultsExplorer(results(), rows, GROUPS)
 
 
 def lines(explorer):
@@ -48,7 +48,9 @@ def test_each_control_changes_what_is_shown(explorer):
     assert lines(explorer)["TIGER"].x == ("head (4)", "tail (2)")
     assert explorer.figure.layout.xaxis2.title.text == "popularity"
     explorer.models.value = ["TIGER, with rules"]
-    assert list(lines(explorer)) == ["TIGER, with rules"] and explorer.differences["sure"].tolist() == [True]
+    assert list(lines(explorer)) == ["TIGER, with rules"] and explorer.differences["excludes 0"].tolist() == [
+        True
+    ]
     assert explorer.figure.data[0].y == ("TIGER, with rules",) and not explorer.figure.data[1].y
     explorer.models.value = []
     assert lines(explorer) == {} and not explorer.figure.data[0].y
@@ -56,6 +58,6 @@ def test_each_control_changes_what_is_shown(explorer):
 
 def test_a_picture_and_a_table_follow_the_widget():
     cells = [c.source for c in nbformat.read(NOTEBOOK, as_version=4).cells if c.cell_type == "code"]
-    at = next(i for i, source in enumerate(cells) if "results_explorer(" in source and "import" not in source)
-    assert "plotting.save_figure" in cells[at + 1]
-    assert "plotting." not in cells[at + 2]
+    at = next(i for i, source in enumerate(cells) if "ResultsExplorer(" in source and "import" not in source)
+    assert "save_figure" in cells[at + 1]
+    assert "save_figure" not in cells[at + 2]

@@ -9,9 +9,14 @@ import torch
 from places import NOTEBOOKS
 from tiny_world import catalogue, small_world
 
-from streamrec_lite.tutorial.tables import items as walkthrough
-from streamrec_lite.tutorial.tables import thinking as explain
-from streamrec_lite.tutorial.widgets import thinking as widgets_thinking
+from streamrec_lite.tutorial.tables import thinking as tables
+from streamrec_lite.tutorial.tables.style import titles
+from streamrec_lite.tutorial.tables.trajectory import (
+    annotated_trajectory,
+    item_representations,
+    own_trajectory,
+)
+from streamrec_lite.tutorial.widgets import thinking as widgets
 
 NOTEBOOK = NOTEBOOKS / "06_thinking_step_by_step.ipynb"
 
@@ -33,13 +38,13 @@ class FirstTwo:
 
 def explorer_of(dataset):
     model, ids, users = small_world()
-    table = explain.item_table(model, ids)
+    table = item_representations(model, ids)
     few = users.select(torch.arange(3))
     cases = {
-        "annotated": (explain.annotated(model, ids, users, 4), users),
-        "own": (explain.own(model, ids, few, 2), few),
+        "annotated": (annotated_trajectory(model, ids, users, 4), users),
+        "own": (own_trajectory(model, ids, few, 2), few),
     }
-    return widgets_thinking.residual_explorer(cases, ids, dataset, table, FirstTwo(table), example=2)
+    return widgets.ResidualExplorer(cases, ids, dataset, table, FirstTwo(table), example=2)
 
 
 @pytest.fixture
@@ -49,8 +54,8 @@ def explorer():
 
 def twin(explorer, case: str, row: int):
     """The static table that must say the same."""
-    walk, _ = explorer.cases[case]
-    return explain.step_table(walk, row, explorer.tokenizer, explorer.dataset, explorer.items)
+    trajectory, _ = explorer.cases[case]
+    return tables.step_table(trajectory, row, explorer.tokenizer, explorer.dataset, explorer.items)
 
 
 def test_starts_as_its_static_twin(explorer):
@@ -62,16 +67,16 @@ def test_starts_as_its_static_twin(explorer):
 
 
 def test_moving_the_step_changes_what_is_shown(explorer):
-    walk, users = explorer.cases["annotated"]
+    trajectory, users = explorer.cases["annotated"]
     titles, texts = set(), set()
     for step in range(5):
         explorer.step.value = step
-        assert explorer.near == explain.closest(walk.s[2, step], explorer.items, 5).tolist()
+        assert explorer.near == tables.closest_items(trajectory.s[2, step], explorer.items, 5).tolist()
         bars, _, path, here, goal = explorer.figure.data
         assert [text != "" for text in bars.text] == [i <= step for i in range(5)]
         assert [colour == "white" for colour in bars.marker.color] == [i > step for i in range(5)]
-        assert np.allclose(np.c_[path.x, path.y], walk.s[2, : step + 1, :2], atol=1e-3)
-        assert np.allclose([*here.x, *here.y], walk.s[2, step, :2], atol=1e-3)
+        assert np.allclose(np.c_[path.x, path.y], trajectory.s[2, : step + 1, :2], atol=1e-3)
+        assert np.allclose([*here.x, *here.y], trajectory.s[2, step, :2], atol=1e-3)
         assert np.allclose([*goal.x, *goal.y], explorer.items[users.target[2], :2], atol=1e-3)
         thoughts = explorer.table["thought"].tolist()
         ticks = list(explorer.figure.layout.xaxis.ticktext)
@@ -90,7 +95,7 @@ def test_choosing_another_example(explorer):
     assert explorer.table.equals(twin(explorer, "annotated", 5)) and explorer.step.value == 3
     _, users = explorer.cases["annotated"]
     assert f"<b>thing {int(users.target[5])}</b>" in explorer.text.value
-    last = walkthrough.titles(explorer.dataset, users.history[5, :1])[0]
+    last = titles(explorer.dataset, users.history[5, :1])[0]
     assert f"History (1 items), the last: {last}<br>" in explorer.text.value
 
 
@@ -115,6 +120,6 @@ def test_titles_are_escaped():
 
 def test_a_picture_and_a_table_follow_the_widget():
     cells = [c.source for c in nbformat.read(NOTEBOOK, as_version=4).cells if c.cell_type == "code"]
-    at = next(i for i, source in enumerate(cells) if "widgets_thinking.residual_explorer" in source)
-    assert "plotting.save_figure" in cells[at + 1]
-    assert "plotting." not in cells[at + 2]
+    at = next(i for i, source in enumerate(cells) if "widgets.ResidualExplorer" in source)
+    assert "save_figure" in cells[at + 1]
+    assert "save_figure" not in cells[at + 2]
