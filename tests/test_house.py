@@ -92,7 +92,7 @@ def test_functions_of_many_parameters_describe_each():
     missing = []
     for path in MODULES:
         for where, node, is_method in public_definitions(path):
-            if isinstance(node, ast.ClassDef):
+            if isinstance(node, ast.ClassDef) or is_command(node):
                 continue
             names = parameters(node, is_method)
             if len(names) < MIN_PARAMETERS_WITH_ARGS:
@@ -103,6 +103,11 @@ def test_functions_of_many_parameters_describe_each():
             if undescribed:
                 missing.append(f"{where}: {', '.join(undescribed)}")
     assert not missing, "\n".join(missing)
+
+
+def is_command(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether it is a command of typer, which describes each parameter by its option's help."""
+    return any("command" in ast.unparse(decorator) for decorator in function.decorator_list)
 
 
 def describes(line: str, name: str) -> bool:

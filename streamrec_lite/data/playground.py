@@ -4,12 +4,11 @@ How a user shops. Before the first purchase, three things are drawn: a favourite
 project (the user begins at its first stage), and the number of purchases. That number is independent
 of everything else, so the end of a sequence carries no information. Then, for each purchase:
 
-    with probability ``NOISE_PROBABILITY``  any item, by popularity; the user stays at the same stage
-    otherwise                   an item of the stage's category: of the favourite brand with
-                                probability ``LOYALTY`` (if the category has items of it), else of
-                                any brand by its share. Then the user moves to the next stage,
-                                stays, or skips one stage; after the last stage follows the first
-                                stage of another project.
+    With probability ``NOISE_PROBABILITY``: any item, by popularity; the user stays at the same stage.
+    Otherwise: an item of the stage's category. It is of the favourite brand with probability
+    ``LOYALTY`` (if the category has items of it), else of any brand by its share. Then the user moves
+    to the next stage, stays, or skips one stage. After the last stage comes the first stage of
+    another project.
 """
 
 from __future__ import annotations
