@@ -21,6 +21,7 @@ PARAMETERS = {
     "preset": "lite",
     "seed": 0,
     "overrides": [],
+    "branch": "",
 }
 LONGEST_CELL = 25
 

@@ -130,6 +130,13 @@ def umap_points(embeddings: np.ndarray, limit: int = 1500, seed: int = 0) -> tup
     return rows, mapper.fit_transform(embeddings[rows])
 
 
+def _latents(tokenizer: SemanticTokenizer) -> Tensor:
+    """Latents (N, c) of all items, float32 on the CPU."""
+    if tokenizer.latents is None:
+        raise ValueError("this tokenizer was made from codes: it has no latents")
+    return tokenizer.latents.detach().cpu().float()
+
+
 def quantisation_table(tokenizer: SemanticTokenizer, item: int) -> pd.DataFrame:
     """Residual quantisation of one item, a row for each level (text below eq. 4, with the final codes).
 
@@ -137,7 +144,7 @@ def quantisation_table(tokenizer: SemanticTokenizer, item: int) -> pd.DataFrame:
     changed the last code to another one), before and after (norms of h_d and h_{d+1}), error (after as
     a share of the latent's norm) and items (how many items share the codes so far).
     """
-    h = tokenizer.latents[item].detach().cpu().float().clone()
+    h = _latents(tokenizer)[item].clone()
     codes, whole = tokenizer.codes.cpu(), float(h.norm())
     same = torch.ones(len(codes), dtype=torch.bool)
     rows = []
@@ -156,7 +163,7 @@ def partial_sums(tokenizer: SemanticTokenizer, item: int) -> np.ndarray:
     """The latent and its reconstructions: (m + 1, c), row 0 is z, row d the sum of d code embeddings."""
     chosen = [b[int(tokenizer.codes[item, j])].detach().cpu() for j, b in enumerate(tokenizer.codebooks)]
     partial = torch.stack(chosen).float().cumsum(0)
-    return torch.cat([tokenizer.latents[item : item + 1].detach().cpu().float(), partial]).numpy()
+    return torch.cat([_latents(tokenizer)[item : item + 1], partial]).numpy()
 
 
 def items_with_prefix(tokenizer: SemanticTokenizer, item: int, level: int) -> np.ndarray:
@@ -172,7 +179,7 @@ def random_code_usage(tokenizer: SemanticTokenizer, seed: int = 0) -> pd.DataFra
 
     Each random codebook has the mean and the standard deviation of the residuals that it quantises.
     """
-    h = tokenizer.latents.detach().cpu().float().clone()
+    h = _latents(tokenizer).clone()
     generator = torch.Generator().manual_seed(seed)
     codes = []
     for _ in range(tokenizer.m):

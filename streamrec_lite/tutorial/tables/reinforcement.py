@@ -118,7 +118,7 @@ def named_rollouts(
         " ".join(token_name(token, tokenizer.K) for token in row) for row in table["thoughts"]
     ]
     names = [titles(dataset, [item], 40)[0] if item >= 0 else "(no item)" for item in table["item"]]
-    table.insert(table.columns.get_loc("item") + 1, "answer", names)
+    table.insert(list(table.columns).index("item") + 1, "answer", names)
     table["right"] = table["item"] == table["target"]
     return table
 
@@ -165,7 +165,8 @@ def reward_ablation(
 
     before, rows = mean_rewards(models.model), {}
     for name, kept in choices.items():
-        chosen = dataclasses.replace(config, **{f"{n}_weight": 0.0 for n in NAMES if n not in kept})
+        without: dict[str, Any] = {f"{n}_weight": 0.0 for n in NAMES if n not in kept}
+        chosen = dataclasses.replace(config, **without)
         model = copy.deepcopy(models.model).eval().requires_grad_(True)
         optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.0)
         for step in range(updates):

@@ -99,7 +99,7 @@ def paper_comparison(results: dict, metric: str = "N@10") -> pd.DataFrame:
     table = pd.DataFrame(columns, index=pd.Index(shared, name=metric))
     for name in columns:
         place = table[name].rank(ascending=False, method="min").astype(int)
-        table.insert(table.columns.get_loc(name) + 1, f"place ({name})", place)
+        table.insert(list(table.columns).index(name) + 1, f"place ({name})", place)
     return table
 
 
@@ -119,7 +119,7 @@ def tuning_table(results: dict) -> pd.DataFrame:
     """
     tried: list[dict] = []
     for model, rows in results["models"].items():
-        tries = next((row["tuning"] for row in rows.values() if row.get("tuning")), [])
+        tries: list[dict] = next((row["tuning"] for row in rows.values() if row.get("tuning")), [])
         tried += [{"model": model, **t, "kept": i == 0} for i, t in enumerate(tries)]
     return pd.DataFrame(tried)
 
