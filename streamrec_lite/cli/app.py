@@ -62,7 +62,9 @@ def reproduce(
     set_: Annotated[list[str] | None, typer.Option("--set", help="A setting, KEY=VALUE; repeat it.")] = None,
     branch: Annotated[
         str,
-        typer.Option(help="Try the settings in the run OUT@NAME; finished stages that stay the same are reused."),
+        typer.Option(
+            help="Try the settings in the run OUT@NAME; finished stages that stay the same are reused."
+        ),
     ] = "",
     replace: Annotated[
         bool, typer.Option("--replace", help="Do finished stages anew where these settings change them.")
@@ -70,7 +72,7 @@ def reproduce(
     fresh: Annotated[bool, typer.Option("--fresh", help="Discard all stages of the run first.")] = False,
 ) -> None:
     """Run all stages through their notebooks and print the table. Finished stages are skipped."""
-    from ..running.reproduce import reproduce_all
+    from .commands import reproduce_all
 
     results = reproduce_all(
         dataset or ["playground"],
@@ -196,7 +198,7 @@ def run(arguments: list[str] | None = None) -> int:
             what = error.filename or "the disk"
             return _say(f"{what}: {error.strerror}; {REMEDIES[error.errno]}", 2)
         if hasattr(error, "format_message"):  # the parser's: an unknown option, a bad value
-            return _usage(error)
+            return _usage(error, error.format_message())
         kept = "".join(f" (traceback: {note})" for note in getattr(error, "__notes__", []))
         name = "" if type(error).__name__ == "StageFailed" else f"{type(error).__name__}: "
         return _say(f"failed: {name}{error}{kept}", 1)
@@ -225,11 +227,10 @@ def _say(line: str, code: int) -> int:
     return code
 
 
-def _usage(error: Exception) -> int:
+def _usage(error: Exception, message: str) -> int:
     """Click's usage errors in the form of all the others."""
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "streamrec"
-    message = error.format_message()
     if not message:  # no arguments at all: the help has been asked for
         print(context.get_help() if context is not None else HELP)
         return 2

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
-from ..common.errors import BadInput
+from ..common.errors import BadInput, StageFailed
+from ..data.specs import check_spec, default_out
 
 
 def recommend(
@@ -44,8 +46,8 @@ def recommend(
         given = "history" if answer.thoughts is None else "thoughts, history"
         print(f"next: {'score' if guided else f'log P(item | {given})'}, semantic ID, item")
     rows = zip(answer.items[0], answer.scores[0], answer.titles[0], answer.codes[0], strict=True)
-    for place, (item, score, title, codes) in enumerate(rows, 1):
-        middle = f"{_id(codes)}  " if explain else ""
+    for place, (item, score, title, ids) in enumerate(rows, 1):
+        middle = f"{_id(ids)}  " if explain else ""
         print(f"{place:3d}  {score:8.3f}  {middle}{item}  {_short(title)}")
 
 
@@ -77,3 +79,49 @@ def datasets() -> None:
         print(row["spec"])
         for key in ("what", "size", "download"):
             print(f"    {key + ':':10}{row[key]}")
+
+
+def reproduce_all(
+    datasets: list[str],
+    preset: str = "lite",
+    out: str | Path | None = None,
+    tell: Callable[[str], None] = print,
+    **options,
+) -> list[Path]:
+    """``reproduce`` for each data set in turn; returns the paths of their results.json.
+
+    Where one fails the others are still done; what failed is raised in the end.
+
+    Args:
+        datasets: what ``reproduce`` takes, each once.
+        preset: as there.
+        out: the run's folder, or with several data sets the folder that gets a run for each.
+        tell: prints a line for the person who waits.
+        options: everything else that ``reproduce`` takes.
+    """
+    from ..running.reproduce import reproduce
+
+    folders, many = {name: default_out(name, preset) for name in datasets}, len(datasets) > 1
+    if len(set(folders.values())) < len(datasets):
+        rule = "each data set needs a run's folder of its own name"
+        raise BadInput(f"--dataset {' '.join(datasets)}", rule, "name each once, or run them one by one")
+    if out is not None:
+        folders = {name: Path(out) / folder.name if many else Path(out) for name, folder in folders.items()}
+    for name in datasets:
+        check_spec(name)
+    results: list[Path] = []
+    failed: list[Exception] = []
+    for name, folder in folders.items():
+        if many:
+            tell(f"{name}, data set {len(results) + len(failed) + 1} of {len(datasets)}")
+        try:
+            results.append(reproduce(name, preset, out=folder, tell=tell, **options))
+        except (BadInput, StageFailed) as error:
+            failed.append(error)
+            if many:
+                tell(f"{name}: FAILED: {error}")
+    if failed and all(isinstance(error, BadInput) for error in failed):
+        raise failed[0]
+    if failed:
+        raise StageFailed.of(failed)
+    return results

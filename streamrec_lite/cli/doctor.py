@@ -11,9 +11,17 @@ from pathlib import Path
 
 from ..common.errors import BadInput
 
-PACKAGES = ("torch", "transformers", "sentence-transformers", "numpy", "pandas", "scipy", "scikit-learn")
+PACKAGES: tuple[str, ...] = (
+    "torch",
+    "transformers",
+    "sentence-transformers",
+    "numpy",
+    "pandas",
+    "scipy",
+    "scikit-learn",
+)
 PACKAGES += ("safetensors", "typer", "jupyterlab", "ipykernel", "ipywidgets", "anywidget", "papermill")
-PACKAGES += ("nbconvert", "plotly", "umap-learn")
+PACKAGES += ("nbconvert", "plotly", "umap-learn", "scikit-learn")
 SPACE_NEEDED = 2  # GiB for a run, its notebooks and a downloaded text encoder
 
 

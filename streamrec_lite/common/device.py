@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .errors import BadInput
+
 if TYPE_CHECKING:  # importing the package loads no torch
     import torch
 
@@ -132,3 +134,23 @@ def torch_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def cores() -> int:
+    """How many of the processor's cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_machine(gpus: int, jobs: int) -> None:
+    """``BadInput`` for a number of GPUs or of jobs for which this machine has not enough."""
+    if not 0 <= jobs <= cores():
+        rule = f"the number lies between 1 and the {cores()} cores that there are"
+        raise BadInput(f"--jobs {jobs}", rule, "leave it out to run two at once")
+    if gpus < 0:
+        raise BadInput(f"--gpus {gpus}", "the number is at least 0", "leave it out to use what is there")
+    if gpus:
+        import torch
+
+        if gpus > torch.cuda.device_count():
+            rule = f"this machine has {torch.cuda.device_count()}"
+            raise BadInput(f"--gpus {gpus}", rule, "give fewer, or leave it out")

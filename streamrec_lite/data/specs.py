@@ -46,3 +46,12 @@ def input_files(spec: str) -> list[Path]:
     names = [f"{source.stem}.items{suffix}" for suffix in TABLE_SUFFIXES]
     names += [f"{source.stem}.embeddings{suffix}" for suffix in VECTOR_SUFFIXES]
     return [path for path in (source, *map(source.with_name, names)) if path.is_file()]
+
+
+def default_out(dataset: str, preset: str) -> Path:
+    """runs/playground, runs/scientific-2018-smoke: the data set, and a preset that is not lite."""
+    kind, _, rest = dataset.partition(":")
+    name = Path(dataset).stem
+    if rest:  # amazon-2023:CATEGORY@FOLDER is named by its category, amazon-2018:FOLDER by its folder
+        name = rest.partition("@")[0] if kind == "amazon-2023" else Path(rest).resolve().name
+    return Path("runs") / (name if preset == "lite" else f"{name}-{preset}")

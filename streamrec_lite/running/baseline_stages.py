@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from pathlib import Path
 
 from torch import Tensor
 
@@ -17,9 +16,8 @@ from ..data.dataset import Dataset
 from ..evaluation.evaluate import Recommender, evaluate
 from ..evaluation.rows import evaluate_splits, save_row
 from ..inference.recommender import StreamRec
-from .run import Run
 from .stage_table import ORACLE, TABLE
-from .stages import run_data, run_tuning
+from .stages import Work, run_data, run_tuning
 
 
 class Oracle:
@@ -40,8 +38,9 @@ def _counted(name: str, dataset: Dataset, splits: Splits) -> Recommender:
     return getattr(rules if name == "SequentialRules" else counting, name).fit(splits, dataset.n_items)
 
 
-def count(run: Run, name: str, seed: int | None, part: Path) -> None:
+def count(work: Work) -> None:
     """A model that only counts, or the oracle."""
+    run, name, _, part = work
     dataset, splits = run_data(run)
     begin = time.perf_counter()
     model = _counted(name, dataset, splits)
@@ -50,16 +49,18 @@ def count(run: Run, name: str, seed: int | None, part: Path) -> None:
     save_row(part, {**row, "train_seconds": seconds, "epochs": 0}, ranks)
 
 
-def tune_neural(run: Run, name: str, seed: int | None, part: Path) -> None:
+def tune_neural(work: Work) -> None:
     """The grid of the baseline "NAME tuning": what each point gave on validation."""
+    run, name, _, part = work
     dataset, splits = run_data(run)
     show, model = sys.stderr.isatty(), name.removesuffix(" tuning")
     rows = neural.tune(model, splits, dataset.n_items, run.config, part, run.device, show)
     write_json(part / "tuning.json", rows)
 
 
-def train_neural(run: Run, name: str, seed: int, part: Path) -> None:
+def train_neural(work: Work) -> None:
     """Train and evaluate a neural baseline by the best point of its grid, where the run tunes."""
+    run, name, seed, part = work
     dataset, splits = run_data(run)
     tuning, config = run_tuning(run, name), run.config
     if tuning:
@@ -83,8 +84,9 @@ def train_neural(run: Run, name: str, seed: int, part: Path) -> None:
     save_row(part, row, ranks)
 
 
-def mix_with_rules(run: Run, name: str, seed: int, part: Path) -> None:
+def mix_with_rules(work: Work) -> None:
     """A trained model together with the sequential rules: its share "w" is chosen on validation."""
+    run, name, seed, part = work
     dataset, splits = run_data(run)
     memory = rules.SequentialRules.fit(splits, dataset.n_items)
     trained = TABLE[TABLE[name].needs[0]]

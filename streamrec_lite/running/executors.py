@@ -21,30 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from ..common.device import format_duration
-from ..common.errors import BadInput
+from ..common.errors import BadInput, StageFailed
 from ..common.progress import Progress, Tail
 from .notebooks import execute, failure
 
 LOG = ".worker.log"
-
-
-class StageFailed(RuntimeError):
-    """A job failed: one line that names it, a notebook's with the cell. ``trace`` is the traceback."""
-
-    def __init__(self, message: str, trace: str = ""):
-        super().__init__(message)
-        self.trace = trace
-
-    @classmethod
-    def of(cls, failures: list[Exception]) -> Exception:
-        """One error for several, with all that they say."""
-        if len(failures) == 1:
-            return failures[0]
-        trace = "\n".join(f"{one}\n{getattr(one, 'trace', '')}" for one in failures)
-        whole = cls(f"{len(failures)} failures: {'; '.join(map(str, failures))}", trace)
-        for note in [note for one in failures for note in getattr(one, "__notes__", [])]:
-            whole.add_note(note)
-        return whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,7 +180,7 @@ class LocalExecutor:
     def _ended(self, running: _Running, answer: dict) -> StageFailed | None:
         job = running.job
         if answer.get("kind") == "bad-input":
-            raise _bad_input(answer["message"])
+            raise BadInput.of_line(answer["message"])
         if not answer["ok"]:
             self.tell(f"{job.label}: FAILED ({self.progress.step()}): {answer['message']}")
             return StageFailed(answer["message"], answer["traceback"])
@@ -212,10 +193,3 @@ class LocalExecutor:
         """End all jobs at once."""
         for running in self.running:
             running.close()
-
-
-def _bad_input(line: str) -> BadInput:
-    """The ``BadInput`` whose text is ``line``: its three parts are already joined."""
-    error = BadInput("", "", "")
-    error.args = (line,)
-    return error

@@ -18,7 +18,7 @@ from ..training.optim import quicken_dropout
 from ..training.pretrain import pretrain
 from ..training.reinforce import reinforce
 from .run import Run
-from .stages import run_data, run_neighbours, run_tokenizer
+from .stages import Work, run_data, run_neighbours, run_tokenizer
 
 
 def recommender(run: Run, result: Trained, l: int | None = None, w: float = 0.0) -> StreamRec:
@@ -35,31 +35,35 @@ def recommender(run: Run, result: Trained, l: int | None = None, w: float = 0.0)
     )
 
 
-def train_tiger(run: Run, name: str, seed: int, part: Path) -> None:
+def train_tiger(work: Work) -> None:
     """TIGER: the encoder with the direct decoder."""
+    run, _, seed, part = work
     splits = run_data(run)[1]
     result = fit_tiger(splits, run_tokenizer(run), run.config, seed, part, run.device)
     _keep(run, result, recommender(run, result), splits, part)
 
 
-def train_pretrain(run: Run, name: str, seed: int, part: Path) -> None:
+def train_pretrain(work: Work) -> None:
     """Stage 1: both decoders on one encoder; the row is the thinking decoder's, "direct" the other's."""
+    run, _, seed, part = work
     splits, tokenizer = run_data(run)[1], run_tokenizer(run)
     result = pretrain(splits, tokenizer, run_neighbours(run), run.config, seed, part, run.device)
     slow = recommender(run, result, l=run.config.pretrain.n_similar * tokenizer.m)
     _keep(run, result, slow, splits, part, direct=recommender(run, result))
 
 
-def train_sft(run: Run, name: str, seed: int, part: Path) -> None:
+def train_sft(work: Work) -> None:
     """Stage 2: annotation and fine-tuning, and the study of how much thinking helps."""
+    run, _, seed, part = work
     result, splits = _finetuned(run, run.config, seed, part)
     slow = recommender(run, result, l=run.config.sft.l)
     question = ask_in_many_ways(slow, splits.test.to(run.device), bootstrap=run.config.evaluate.bootstrap)
     _keep_guided(run, result, slow, splits, part, {"question": question})
 
 
-def train_grpo(run: Run, name: str, seed: int, part: Path) -> None:
+def train_grpo(work: Work) -> None:
     """Stage 3: reinforcement of the fine-tuned model."""
+    run, _, seed, part = work
     splits, tokenizer = run_data(run)[1], run_tokenizer(run)
     model, reference = Backbone.load(run.folder("sft", seed)), Backbone.load(run.folder("pretrain", seed))
     near = run_neighbours(run, run.config.grpo.K)
@@ -68,8 +72,9 @@ def train_grpo(run: Run, name: str, seed: int, part: Path) -> None:
     _keep_guided(run, result, slow, splits, part, {"best_block": result.best["epoch"]})
 
 
-def train_control(run: Run, name: str, seed: int, part: Path) -> None:
+def train_control(work: Work) -> None:
     """A control of ``thinking_study``: another model with as many updates."""
+    run, name, seed, part = work
     config = control_config(run.config, name)
     if name in ("deep-tiger", "item-tiger"):
         splits, items = run_data(run)[1], name == "item-tiger"

@@ -15,7 +15,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..common.errors import BadInput
@@ -24,10 +24,12 @@ from ..common.store import BRANCH_REMEDY, adopt, done
 from ..config.presets import preset
 from ..config.sections import Config, config_of, fingerprint
 from ..data.specs import check_spec, input_files
-from .stage_table import FORMAT, GROUPS, STAGES, TABLE, on_playground
+from .stage_table import FORMAT, GROUPS, STAGES, TABLE, on_playground, records
 
 if TYPE_CHECKING:
     import torch
+
+    from ..data.dataset import Dataset
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,16 @@ class Run:
         return folders
 
     @functools.cached_property
-    def _known(self) -> dict[tuple, str | dict]:
+    def _known(self) -> dict[tuple, Any]:
         """Hashes and markers of finished stages, each read once."""
         return {}
+
+    @functools.cached_property
+    def source(self) -> Dataset:
+        """The data set as it is now where it comes from."""
+        from ..data.sources import load_dataset
+
+        return load_dataset(self.config.dataset, self.config.data)
 
     def folder(self, name: str, seed: int | None = None) -> Path:
         """Where the stage's files are."""
@@ -80,7 +89,7 @@ class Run:
             if None in inputs:
                 return None
             self._known[key] = fingerprint(name, FORMAT, inputs, seed if stage.seeded else None)
-        return str(self._known[key])
+        return self._known[key]
 
     @property
     def content(self) -> str | None:
@@ -96,7 +105,7 @@ class Run:
             found = done(self.folder(name, seed), hash_) if hash_ else {}
             if found:
                 self._known[key] = found
-        return dict(found)
+        return found
 
     def is_done(self, group: str) -> bool:
         """Are all records of the group done, for every seed? (``results.results_done`` knows of results.)"""
@@ -104,7 +113,7 @@ class Run:
 
     def parts(self, group: str) -> list[tuple[str, int | None]]:
         """(record, seed) of everything in a group; a baseline's choice of settings is part of it."""
-        stages = [s for s in STAGES if s.group == group and s.applies(self.config) and not _is_grid(s.name)]
+        stages = [stage for stage in records(group, self.config) if not stage.name.endswith(" tuning")]
         return [(s.name, seed) for s in stages for seed in (self.seeds if s.seeded else (None,))]
 
     def adopt(self) -> None:
@@ -121,8 +130,9 @@ class Run:
         kept = config_of(recorded(self.dir))
         seeds = sorted({*self.seeds, *kept_seeds(self.dir)})
         found = []
-        data = (kept.get("dataset"), kept.get("data"))
-        other_data = bool(kept) and not self.marker("data") and data != _data_settings(self.config)
+        plain = self.config.to_dict()
+        same_data = all(kept.get(key, plain[key]) == plain[key] for key in ("dataset", "data"))
+        other_data = not (same_data or self.marker("data"))
         for stage in STAGES:
             for seed in seeds if stage.seeded else (None,):
                 folder, hash_ = self.folder(stage.name, seed), self.hash(stage.name, seed)
@@ -144,15 +154,6 @@ class Run:
             names = ", ".join(sorted(found, key=order.index))
             rule = f"it is finished with other settings, and these would replace its stages {names}"
             raise BadInput(str(self.dir), rule, BRANCH_REMEDY)
-
-
-def _is_grid(name: str) -> bool:
-    return name.endswith(" tuning")
-
-
-def _data_settings(config: Config) -> tuple[object, object]:
-    plain = config.to_dict()
-    return plain["dataset"], plain["data"]
 
 
 def _data_inputs(config: Config) -> list[object]:

@@ -13,10 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from ..common.errors import BadInput
+from ..common.device import cores
+from ..common.errors import BadInput, StageFailed
 from ..common.files import write_text
 from ..common.store import part_of
-from .executors import LOG, Job, LocalExecutor, StageFailed
+from .executors import LOG, Job, LocalExecutor
 from .notebooks import copy_executed, notebook_done, notebook_hash
 from .results import results_done, results_hash
 from .run import Run
@@ -44,11 +45,6 @@ class Task(NamedTuple):
         """Of what may begin, the smallest goes first: the longest chain, then what can be done beside it."""
         beside = 2 if self.group == "baselines" else 0 if self.delivers else 1
         return beside, GROUPS.index(self.group)
-
-
-def cores() -> int:
-    """How many of the processor's cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def is_done(run: Run, group: str) -> bool:

@@ -29,6 +29,16 @@ def on_playground(config: Config) -> bool:
     return config.dataset == "playground"
 
 
+def tunes(config: Config) -> bool:
+    """Are the neural baselines' settings chosen by a grid?"""
+    return config.baselines.tune != "none"
+
+
+def has_controls(config: Config) -> bool:
+    """Are the controls trained, too?"""
+    return config.sft.controls == "all"
+
+
 class Stage(NamedTuple):
     """One record of the table.
 
@@ -36,8 +46,8 @@ class Stage(NamedTuple):
     needs      names of the records it is made from, of the same seed
     settings   what its result depends on: dotted names of sections or settings, or functions of the Config
     folder     below the run's folder; with "{seed}" it exists once a seed
-    work       "module:function" of this package, called with (run, name, seed, part); it fills the folder
-               ``part`` and returns what the marker shall say besides. A text: planning imports no torch
+    work       "module:function" of this package, called with ``stages.Work``; it fills the folder and returns
+               what the marker shall say besides. A text, so that planning imports no torch
     notebooks  the first one does the work, further ones only report on it
     model      its row in results.json, "" for none
     group      what ``--only`` calls it, "" for its name; "controls" run where ``sft.controls`` asks for them
@@ -85,25 +95,16 @@ def _counting(name: str) -> Stage:
 def _neural(name: str) -> tuple[Stage, Stage]:
     """The grid that chooses a baseline's settings, and its training with them."""
     folder, settings, grid = f"baselines/{name}", ("baselines", "data.max_history"), f"{name} tuning"
-    work = "baseline_stages:tune_neural"
-    choice = Stage(grid, ("data",), settings, f"{folder}/tuning", work, (), "", "baselines", _tunes)
-    work = "baseline_stages:train_neural"
-    return choice, Stage(name, (grid,), (), f"{folder}/seed-{{seed}}", work, (), name, "baselines")
-
-
-def _tunes(config: Config) -> bool:
-    return config.baselines.tune != "none"
+    tune, train = "baseline_stages:tune_neural", "baseline_stages:train_neural"
+    choice = Stage(grid, ("data",), settings, f"{folder}/tuning", tune, (), "", "baselines", tunes)
+    return choice, Stage(name, (grid,), (), f"{folder}/seed-{{seed}}", train, (), name, "baselines")
 
 
 def _control(name: str) -> Stage:
     """The controls that are TIGERs are trained by TIGER's settings, but stand beside a fine-tuning, too."""
     settings = ("tiger",) if name.endswith("tiger") else ()
     folder, work = f"sft/controls/{name}/seed-{{seed}}", "model_stages:train_control"
-    return Stage(name, ("sft",), settings, folder, work, (), "", "controls", _has_controls)
-
-
-def _has_controls(config: Config) -> bool:
-    return config.sft.controls == "all"
+    return Stage(name, ("sft",), settings, folder, work, (), "", "controls", has_controls)
 
 
 def _mixture(stage: str, model: str) -> Stage:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..common.files import read_json, read_tensors
 from ..common.store import run_stage
@@ -24,6 +24,18 @@ if TYPE_CHECKING:
     from ..tokenizer.semantic_ids import SemanticTokenizer
 
 
+class Work(NamedTuple):
+    """What the work of a stage is given: the run, the record's name, a seed, and the folder to fill.
+
+    The seed is 0 for a stage that serves all seeds.
+    """
+
+    run: Run
+    name: str
+    seed: int
+    part: Path
+
+
 def ensure(run: Run, name: str, seed: int | None = None) -> dict:
     """Do the record ``name`` of the stage table, and what it needs, unless done; returns its marker."""
     stage = TABLE[name]
@@ -37,7 +49,8 @@ def ensure(run: Run, name: str, seed: int | None = None) -> dict:
 
     def work(part: Path) -> dict | None:
         module, _, function = stage.work.partition(":")
-        return getattr(importlib.import_module(f".{module}", __package__), function)(run, name, seed, part)
+        done = getattr(importlib.import_module(f".{module}", __package__), function)
+        return done(Work(run, name, seed or 0, part))
 
     replace = name == "data"  # the same content from files that were touched; ``read_data`` refuses another
     return run_stage(run.dir, folder, hash_, work, run.parents, replace)

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -22,7 +21,6 @@ from streamrec_lite.common.errors import BadInput
 from streamrec_lite.common.files import read_json, read_tensors
 from streamrec_lite.common.store import done
 from streamrec_lite.running import reproduce
-from streamrec_lite.running.executors import StageFailed
 from streamrec_lite.running.scheduler import is_done
 
 METRICS = {"R@5", "R@10", "N@5", "N@10"}
@@ -114,7 +112,7 @@ def test_recommend_explains_history_and_thoughts(finished, capsys):
 def test_fresh_discards_known_names_only(copied):
     (copied / "my-notes.txt").write_text("keep me")
     (copied / "baselines" / "Mine").mkdir()
-    reproduce.clean(opened(copied), fresh=True, replace=False)
+    reproduce.clean(opened(copied), fresh=True)
     left = {p.name for p in copied.iterdir() if not p.name.startswith(".")}
     assert left == {"config.json", "my-notes.txt"}
     assert not any(is_done(opened(copied), stage) for stage in GROUPS)
@@ -171,53 +169,6 @@ def test_another_data_set_does_not_replace_a_run_unasked(copied, tmp_path):
     with pytest.raises(BadInput, match="a run of 'playground'"):
         reproduce.reproduce(str(tmp_path / "shop.csv"), "smoke", out=copied)
     assert read_json(copied / "config.json")["dataset"] == "playground" and done(copied / "sft" / "seed-0")
-
-
-@pytest.mark.parametrize(
-    "spec, name",
-    [
-        ("playground", "playground"),
-        ("shops/a.csv", "a"),
-        ("amazon-2018:data/sci.v2", "sci.v2"),
-        ("amazon-2023:Gift_Cards", "Gift_Cards"),
-        ("amazon-2023:Gift_Cards@data/hub", "Gift_Cards"),
-    ],
-)
-def test_a_run_is_named_after_its_data(spec, name):
-    assert reproduce.default_out(spec, "lite") == Path("runs") / name
-
-
-def test_several_data_sets_each_get_a_run(tmp_path, monkeypatch):
-    done_for, told = [], []
-
-    def fake(name, preset, out, tell, **options):
-        if name == "a.csv":
-            raise StageFailed("a.csv is torn")
-        done_for.append((name, out))
-        return out / "results.json"
-
-    monkeypatch.setattr(reproduce, "reproduce", fake)
-    monkeypatch.setattr(reproduce, "check_spec", lambda name: None)
-    with pytest.raises(StageFailed, match="torn"):
-        reproduce.reproduce_all(["a.csv", "playground"], "smoke", tmp_path, told.append)
-    assert done_for == [("playground", tmp_path / "playground-smoke")]
-    assert told[:2] == ["a.csv, data set 1 of 2", "a.csv: FAILED: a.csv is torn"]
-    bad = BadInput("a.csv", "it has no rows", "add some")
-
-    def refuse(name, *arguments, **options):
-        if name == "a.csv":
-            raise bad
-        return fake(name, *arguments, **options)
-
-    monkeypatch.setattr(reproduce, "reproduce", refuse)
-    with pytest.raises(BadInput, match="no rows"):  # exit code 2, and the rest is done all the same
-        reproduce.reproduce_all(["a.csv", "playground"], "smoke", tmp_path, told.append)
-    assert len(done_for) == 2
-    monkeypatch.setattr(reproduce, "reproduce", fake)
-    one = reproduce.reproduce_all(["playground"], "smoke", tmp_path / "x", told.append)
-    assert one == [tmp_path / "x" / "results.json"]
-    with pytest.raises(BadInput, match="own name"):
-        reproduce.reproduce_all(["a.csv", "a.csv"])
 
 
 @pytest.mark.slow

@@ -6,10 +6,9 @@ import pytest
 from tiny_notebooks import OPEN, write_all, write_notebook
 from tiny_runs import again, opened
 
-from streamrec_lite.common.errors import BadInput
+from streamrec_lite.common.errors import BadInput, StageFailed
 from streamrec_lite.common.store import done
 from streamrec_lite.running import scheduler
-from streamrec_lite.running.executors import StageFailed
 from streamrec_lite.running.scheduler import Scheduler, is_done
 
 
