@@ -26,14 +26,14 @@ NOISE = 0.01  # PRL: deviation of what is added to the steps' inputs
 
 
 class ReaRec(ItemModel):
-    """Args: as SASRec's; ``settings.steps`` is K, ``settings.reasoning`` "ERL" or "PRL"."""
+    """Args: as SASRec's; ``settings.reasoning_steps`` is K, ``settings.reasoning_method`` "ERL" or "PRL"."""
 
     def __init__(self, n_items: int, settings, places: int):
         super().__init__(n_items, settings.d)
         s = settings
         self.reader = Reader(s.d, s.num_layers, s.num_heads, s.dropout, places, causal=True)
-        self.step = nn.Embedding(s.steps, s.d)
-        self.ensemble = s.reasoning == "ERL"
+        self.step = nn.Embedding(s.reasoning_steps, s.d)
+        self.ensemble = s.reasoning_method == "ERL"
         self.apply(start_small)
 
     def steps(self, prefixes: Prefixes, noise: float = 0.0) -> Tensor:

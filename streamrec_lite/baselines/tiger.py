@@ -48,9 +48,9 @@ def train_tiger(
     model = quicken_dropout(Backbone(config.backbone, tokenizer.vocab_size), device).to(device)
     tokenizer = tokenizer.to(device)
     if items:
-        naming = config.sft.items == "vectors"
+        naming = config.sft.item_vectors == "history-and-answer"
         model.items = ItemVectors.of(
-            tokenizer, config.backbone.d_model, config.sft.items_dropout, naming=naming
+            tokenizer, config.backbone.d_model, config.sft.item_vector_dropout, naming=naming
         )
     task = Task(
         name="TIGER",

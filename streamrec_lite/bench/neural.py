@@ -38,7 +38,7 @@ def bench_sasrec(subject: Subject) -> dict:
                         loss = model.loss(batch)
                     optimizer.zero_grad(set_to_none=True)
                     loss.backward()
-                    torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
+                    torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
                     optimizer.step()
 
             return sum(batch.n_examples for batch in chosen) / clock(work, device)

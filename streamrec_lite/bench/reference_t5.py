@@ -13,7 +13,7 @@ def as_transformers_t5(model: Backbone, decoder: str = "direct"):
     sizes = {
         k: v
         for k, v in vars(model.config).items()
-        if k not in ("dropout", "softmax", "recency", "decoder_layers")
+        if k not in ("dropout", "softmax", "recency_embeddings", "decoder_layers")
     }
     t5 = T5ForConditionalGeneration(
         T5Config(

@@ -28,7 +28,7 @@ def _setting(
     """A model with both decoders at the lite preset's sizes, and users to ask about: those of one update."""
     seed_everything(0, "bench")
     tokenizer, train, device = subject.tokenizer, subject.splits.train, subject.device
-    sizes = BackboneConfig(recency=0)  # transformers' T5 has none
+    sizes = BackboneConfig(recency_embeddings=0)  # transformers' T5 has none
     model = Backbone(sizes, tokenizer.vocab_size, ("direct", "thinking")).to(device).eval()
     rows = torch.randperm(train.n_examples, generator=torch.Generator().manual_seed(0))[:users]
     return model, tokenizer, train.select(rows.to(device)), device
@@ -38,10 +38,10 @@ def bench_sampling(subject: Subject) -> dict:
     """Rollouts, 16 a user, l = 4 thoughts and m codes, tokens/s, against generate(do_sample=True).
 
     generate samples freely; ours draws answers from the trie, which is more work. "ratio" is ours in the
-    precision that stage 3 writes rollouts in here (``grpo.rollouts``) to generate in the one that is the
-    faster for it; then both in float32.
+    precision that stage 3 writes rollouts in here (``grpo.rollout_precision``) to generate in the one that
+    is the faster for it; then both in float32.
     """
-    precision = resolve_precision(subject.device, GrpoConfig().rollouts)
+    precision = resolve_precision(subject.device, GrpoConfig().rollout_precision)
     report = {"precision": precision}
     for users, note in ((USERS, ""), (4 * USERS, f", {4 * USERS} users at once")):
         speed = _sampling_speed(subject, users)
@@ -93,9 +93,9 @@ def bench_update(subject: Subject) -> dict:
     """One GRPO update of 32 users x 16 rollouts, all rewards included, in passes of the policy.
 
     A pass is the policy's own forward and backward on the same tokens. Both learn in ``grpo.precision``, and
-    rollouts are written and judged in ``grpo.rollouts``, by default. With a run the policy is its fine-tuned
-    model, as at the beginning of stage 3: of 50 negatives most are soon seen to lie below the target. An
-    untrained one gives them all alike.
+    rollouts are written and judged in ``grpo.rollout_precision``, by default. With a run the policy is its
+    fine-tuned model, as at the beginning of stage 3: of 50 negatives most are soon seen to lie below the
+    target. An untrained one gives them all alike.
     """
     model, tokenizer, users, device = _setting(subject)
     report = {"precision": resolve_precision(device, GrpoConfig().precision)}
@@ -125,7 +125,7 @@ def _update_seconds(model: Backbone, tokenizer, users: Prefixes, device: torch.d
             loss = update_losses(model, tokenizer, users, found, config, encoded)["loss"]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
         optimizer.step()
 
     def passes():

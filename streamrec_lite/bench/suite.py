@@ -78,7 +78,8 @@ def _beam_against_generate(softmax: str, subject: Subject) -> dict:
     """generate's ``renormalize_logits`` is the softmax over the trie, so both score alike either way."""
     splits, tokenizer, device = subject.splits, subject.tokenizer, subject.device
     seed_everything(0, "bench")
-    model = Backbone(BackboneConfig(softmax=softmax, recency=0), tokenizer.vocab_size).to(device).eval()
+    sizes = BackboneConfig(softmax=softmax, recency_embeddings=0)
+    model = Backbone(sizes, tokenizer.vocab_size).to(device).eval()
     t5 = as_transformers_t5(model).to(device).eval()
     rows = torch.randperm(splits.test.n_examples, generator=torch.Generator().manual_seed(0)).to(device)
     many, few = splits.test.select(rows[:1024]), splits.test.select(rows[:32])
@@ -169,7 +170,7 @@ def bench_training(subject: Subject) -> dict:
             loss = t5(input_ids=tokens, attention_mask=tokens != PAD, labels=labels).loss
             plain.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(t5.parameters(), config.clip)
+            torch.nn.utils.clip_grad_norm_(t5.parameters(), config.max_grad_norm)
             plain.step()
 
         return 256 / clock(work, device)

@@ -156,7 +156,7 @@ def bench_finetuning(subject: Subject) -> dict:
     optimizers = {each: make_optimizer(each, config) for each in (tiger, model)}
     batches = length_batches(train.length, config.batch_size, 0)[:24]
     users = _some(train, 1024)
-    nearby = torch.randint(0, tokenizer.n_items, (tokenizer.n_items, config.pool), device=device)
+    nearby = torch.randint(0, tokenizer.n_items, (tokenizer.n_items, config.similar_pool), device=device)
 
     def fast(model: Backbone, batch: Prefixes) -> dict[str, Tensor]:
         return {"loss": tiger_loss(model, tokenizer, batch, TrainConfig())}

@@ -26,7 +26,9 @@ def preset(name: str = "lite", dataset: str = "playground") -> Config:
             tiger=replace(config.tiger, max_epochs=2, warmup_steps=10, eval_every=1),
             pretrain=replace(config.pretrain, max_epochs=2, warmup_steps=10, eval_every=1),
             sft=replace(config.sft, max_epochs=2, warmup_steps=10, eval_every=1, epochs_per_round=1, l=2),
-            grpo=replace(config.grpo, max_epochs=2, updates=3, batch_size=8, G=4, K=10, warmup_steps=1),
+            grpo=replace(
+                config.grpo, max_epochs=2, batches_per_block=3, batch_size=8, G=4, K=10, warmup_steps=1
+            ),
             baselines=replace(config.baselines, max_epochs=2, d=16, num_layers=1, tune="none"),
             evaluate=replace(config.evaluate, bootstrap=200),
         )
@@ -45,7 +47,7 @@ def preset(name: str = "lite", dataset: str = "playground") -> Config:
                 eval_every=2,
                 epochs_per_round=2,
             ),
-            grpo=replace(config.grpo, max_epochs=3, updates=20),
+            grpo=replace(config.grpo, max_epochs=3, batches_per_block=20),
             baselines=replace(
                 config.baselines, lr=0.003, dropout=0.2, max_epochs=10, eval_every=5, tune="none"
             ),
@@ -59,7 +61,9 @@ def preset(name: str = "lite", dataset: str = "playground") -> Config:
             tiger=replace(config.tiger, max_epochs=36, eval_every=9, **long),
             pretrain=replace(config.pretrain, max_epochs=18, eval_every=9, **long),
             sft=replace(config.sft, max_epochs=18, eval_every=6, epochs_per_round=6, **long),
-            grpo=replace(config.grpo, lr=1e-5, batch_size=128, updates=60, max_epochs=4, patience=10),
+            grpo=replace(
+                config.grpo, lr=1e-5, batch_size=128, batches_per_block=60, max_epochs=4, patience=10
+            ),
             evaluate=replace(config.evaluate, batch_size=512),
         )
         if dataset != "playground":

@@ -63,7 +63,7 @@ class BackboneConfig:
     num_heads: int = opt(4, "attention heads", 1, 256)
     d_kv: int = opt(32, "width of a head", 1, 1024)
     dropout: float = opt(0.1, "dropout in all layers", 0.0, 0.99)
-    recency: int = opt(
+    recency_embeddings: int = opt(
         80, "newest history tokens whose distance from the end has an embedding of its own; 0: none", 0, 8192
     )
     softmax: str = opt(
@@ -74,17 +74,17 @@ class BackboneConfig:
 @dataclass(frozen=True)
 class TrainConfig:
     lr: float = opt(1.5e-3, "AdamW peak learning rate", 1e-8, 1.0)
-    embedding_lr: float = opt(20.0, "how many times faster the embedding table learns", 0.0, 1e4)
+    embedding_lr_factor: float = opt(20.0, "how many times faster the embedding table learns", 0.0, 1e4)
     schedule: str = opt("cosine", "after the warm-up", among=("cosine", "constant"))
     warmup_steps: int = opt(400, "steps of linear warm-up", 0, 1_000_000)
     weight_decay: float = opt(0.05, "AdamW weight decay", 0.0, 10.0)
-    clip: float = opt(1.0, "largest gradient norm", 1e-6, 1e6)
+    max_grad_norm: float = opt(1.0, "largest gradient norm", 1e-6, 1e6)
     batch_size: int = opt(64, "training prefixes a step", 1, 1_000_000)
     max_epochs: int = opt(24, "passes over the training prefixes", 1, 100_000)
     patience: int = opt(10, "evaluations without a better validation N@10 before the loop stops", 1, 100_000)
     eval_every: int = opt(3, "epochs between evaluations on validation", 1, 100_000)
     temperature: float = opt(1.0, "tau of eq. 11 in training; whoever answers does so at 1", 1e-3, 1e3)
-    ema: float = opt(
+    ema_decay: float = opt(
         0.0, "decay a step of the weights' moving average that is evaluated; 0: off", 0.0, 0.99999
     )
     precision: str = opt(
@@ -95,19 +95,19 @@ class TrainConfig:
 @dataclass(frozen=True)
 class PretrainConfig(TrainConfig):
     schedule: str = opt("constant", "after the warm-up", among=("cosine", "constant"))
-    ema: float = opt(
+    ema_decay: float = opt(
         0.998, "decay a step of the weights' moving average that is evaluated; 0: off", 0.0, 0.99999
     )
     max_epochs: int = opt(12, "passes over the training prefixes", 1, 100_000)
     eval_every: int = opt(3, "epochs between evaluations on validation", 1, 100_000)
     n_similar: int = opt(2, "items of similar text that are written before the target (eq. 9)", 1, 16)
-    pool: int = opt(10, "nearest items that they are drawn from, anew every epoch", 1, 10_000)
-    items: str = opt(
-        "codes",
-        "as sft.items, from pretraining on",
-        among=("codes", "vectors", "read"),
+    similar_pool: int = opt(10, "nearest items that they are drawn from, anew every epoch", 1, 10_000)
+    item_vectors: str = opt(
+        "none",
+        "as sft.item_vectors, from pretraining on",
+        among=("none", "history-and-answer", "history"),
     )
-    items_dropout: float = opt(0.3, "how often an item of a history goes without its vector", 0.0, 0.99)
+    item_vector_dropout: float = opt(0.3, "how often an item of a history goes without its vector", 0.0, 0.99)
 
 
 @dataclass(frozen=True)
@@ -118,58 +118,66 @@ class SftConfig(TrainConfig):
     annotator: str = opt(
         "residual", "where thoughts come from", among=("residual", "nearest-items", "own-codes", "random")
     )
-    start: str = opt(
+    decoder_init: str = opt(
         "thinking",
         "the thinking decoder starts as stage 1 left it, or as a copy of the direct one",
         among=("thinking", "direct"),
     )
     epochs_per_round: int = opt(6, "epochs between two annotations", 1, 100_000)
-    read: str = opt("own", "whose thoughts answers and states are learned after", among=("own", "annotated"))
-    write: str = opt("sample", "how the model's own thoughts are written", among=("sample", "greedy"))
-    lesson: str = opt(
+    condition_on: str = opt(
+        "own", "whose thoughts answers and states are learned after", among=("own", "annotated")
+    )
+    thought_decoding: str = opt(
+        "sample", "how the model's own thoughts are written", among=("sample", "greedy")
+    )
+    learn_thoughts_after: str = opt(
         "annotated",
         "what is to be thought next is learned after the annotator's thoughts, or after the model's own",
         among=("annotated", "own"),
     )
-    mark: str = opt(
+    answer_token: str = opt(
         "answer",
         "what is read between thoughts and answer: the token ANSWER, or none",
         among=("answer", "none"),
     )
-    repeats: str = opt("allowed", "may a thought come twice?", among=("never", "allowed"))
-    items: str = opt(
-        "vectors",
+    repeated_thoughts: str = opt("allowed", "may a thought come twice?", among=("never", "allowed"))
+    item_vectors: str = opt(
+        "history-and-answer",
         "an item is its codes and a vector of its own (read: which names no answer), or its codes alone",
-        among=("vectors", "read", "codes"),
+        among=("history-and-answer", "history", "none"),
     )
-    items_dropout: float = opt(0.3, "how often an item of a history goes without its vector", 0.0, 0.99)
+    item_vector_dropout: float = opt(0.3, "how often an item of a history goes without its vector", 0.0, 0.99)
     lam: float = opt(0.1, "lambda of eq. 19: weight of L_DPO", 0.0, 1e4)
     mu: float = opt(0.0, "mu of eq. 19: weight of L_Quant", 0.0, 1e4)
     delta: float = opt(0.5, "delta of eq. 19: weight of L_State", 0.0, 1e4)
     negatives: str = opt(
         "catalogue", "of L_State: all other items, or the batch's (eq. 14)", among=("catalogue", "batch")
     )
-    keep: float = opt(
+    first_guess_share: float = opt(
         0.9,
         "share of L_State's labels after a thought that is the first guess, what s_0 takes for the target",
         0.0,
         1.0,
     )
-    similar: float = opt(0.1, "share of that guess which is spread on items of similar text", 0.0, 1.0)
-    first: float = opt(0.5, "weight of s_0 in L_State, which learns from the target alone", 0.0, 1e4)
-    thought: float = opt(0.03, "weight of the thoughts in L_SFT, beside the answer's 1", 0.0, 1e4)
-    sharpness: float = opt(
+    similar_items_share: float = opt(
+        0.1, "share of that guess which is spread on items of similar text", 0.0, 1.0
+    )
+    first_state_weight: float = opt(
+        0.5, "weight of s_0 in L_State, which learns from the target alone", 0.0, 1e4
+    )
+    thought_weight: float = opt(0.03, "weight of the thoughts in L_SFT, beside the answer's 1", 0.0, 1e4)
+    state_score_scale: float = opt(
         0.0, "scale of the scores s . t in L_State; 1: eq. 14 as printed, 0: it is learned", 0.0, 1e3
     )
-    align: float = opt(0.01, "weight of |s - sg[t]|^2, which is not in the paper", 0.0, 1e4)
+    align_weight: float = opt(0.01, "weight of |s - sg[t]|^2, which is not in the paper", 0.0, 1e4)
     dpo_beta: float = opt(0.1, "beta of eq. 18", 0.0, 1e3)
     quant_beta: float = opt(0.25, "beta of eq. 15", 0.0, 1e3)
     controls: str = opt(
         "none", "train the controls of notebook 07 too (they double the time)", among=("none", "all")
     )
-    pool: int = opt(
+    similar_pool: int = opt(
         10,
-        "dispreferred: one of so many nearest items (at most pretrain.pool), drawn anew every time",
+        "dispreferred: one of so many nearest items (at most pretrain.similar_pool), drawn anew every time",
         1,
         10_000,
     )
@@ -178,7 +186,7 @@ class SftConfig(TrainConfig):
 @dataclass(frozen=True)
 class GrpoConfig(TrainConfig):
     lr: float = opt(3e-5, "AdamW peak learning rate", 1e-9, 1.0)
-    embedding_lr: float = opt(1.0, "how many times faster the embedding table learns", 0.0, 1e4)
+    embedding_lr_factor: float = opt(1.0, "how many times faster the embedding table learns", 0.0, 1e4)
     schedule: str = opt("constant", "after the warm-up", among=("cosine", "constant"))
     warmup_steps: int = opt(20, "steps of linear warm-up", 0, 1_000_000)
     weight_decay: float = opt(0.0, "AdamW weight decay", 0.0, 10.0)
@@ -189,35 +197,41 @@ class GrpoConfig(TrainConfig):
     precision: str = opt(
         "float32", "ratios of probabilities are too fine for bfloat16", among=("auto", "float32", "bfloat16")
     )
-    rollouts: str = opt(
+    rollout_precision: str = opt(
         "auto", "as precision, for writing and judging rollouts", among=("auto", "float32", "bfloat16")
     )
-    updates: int = opt(60, "rollout batches of a block", 1, 1_000_000)
-    passes: int = opt(1, "updates on each rollout batch", 1, 100)
+    batches_per_block: int = opt(60, "rollout batches of a block", 1, 1_000_000)
+    updates_per_batch: int = opt(1, "updates on each rollout batch", 1, 100)
     G: int = opt(16, "G: rollouts a user", 1, 1024)
     epsilon: float = opt(0.2, "epsilon of eq. 20: how far a ratio may move", 0.0, 1.0)
     beta: float = opt(0.04, "beta of eq. 20: weight of the KL term", 0.0, 100.0)
     K: int = opt(50, "K of eq. 27: negatives of similar text", 1, 10_000)
-    bound: float = opt(0.0, "the likelihood reward is kept within +-bound nats; 0: unbounded", 0.0)
-    order: str = opt(
-        "sum", "sum the rewards, then normalise (the paper), or the reverse", among=("sum", "normalise")
+    likelihood_bound: float = opt(0.0, "the likelihood reward is kept within +-bound nats; 0: unbounded", 0.0)
+    reward_order: str = opt(
+        "sum-first",
+        "sum the rewards, then normalise (the paper), or the reverse",
+        among=("sum-first", "normalise-first"),
     )
-    credit: str = opt(
-        "later",
+    credit_assignment: str = opt(
+        "later-rewards",
         "a token has its rollout's advantage (the paper), or that of what it can change",
-        among=("all", "later"),
+        among=("rollout", "later-rewards"),
     )
-    format: float = opt(1.0, "weight of the format reward (eq. 21)", 0.0, 1e4)
-    match: float = opt(1.0, "weight of the exact match reward (eqs 22, 23)", 0.0, 1e4)
-    similarity: float = opt(1.0, "weight of the similarity reward (eqs 24, 25)", 0.0, 1e4)
-    likelihood: float = opt(1.0, "weight of the thinking likelihood reward (eq. 26)", 0.0, 1e4)
-    ranking: float = opt(1.0, "weight of the thinking ranking reward (eq. 27)", 0.0, 1e4)
-    reciprocal: float = opt(0.0, "weight of 1/rank in the model's own beam, not in the paper", 0.0, 1e4)
-    direct: float = opt(
+    format_weight: float = opt(1.0, "weight of the format reward (eq. 21)", 0.0, 1e4)
+    match_weight: float = opt(1.0, "weight of the exact match reward (eqs 22, 23)", 0.0, 1e4)
+    similarity_weight: float = opt(1.0, "weight of the similarity reward (eqs 24, 25)", 0.0, 1e4)
+    likelihood_weight: float = opt(1.0, "weight of the thinking likelihood reward (eq. 26)", 0.0, 1e4)
+    ranking_weight: float = opt(1.0, "weight of the thinking ranking reward (eq. 27)", 0.0, 1e4)
+    reciprocal_weight: float = opt(
+        0.0, "weight of 1/rank in the model's own beam, not in the paper", 0.0, 1e4
+    )
+    target_likelihood_weight: float = opt(
         0.0, "weight of the target's own likelihood after the thoughts, which GRPO leaves out", 0.0, 1e4
     )
-    guard: float = opt(0.05, "training ends where validation N@10 has lost this share of its best", 0.0, 1.0)
-    sure: float = opt(
+    max_drop: float = opt(
+        0.05, "training ends where validation N@10 has lost this share of its best", 0.0, 1.0
+    )
+    min_gain_in_std_errors: float = opt(
         2.0, "a block's weights are kept where validation N@10 gains so many of its standard errors", 0.0
     )
 
@@ -225,14 +239,14 @@ class GrpoConfig(TrainConfig):
 @dataclass(frozen=True)
 class BaselineConfig(TrainConfig):
     lr: float = opt(1e-3, "AdamW peak learning rate, where no grid chooses it", 1e-8, 1.0)
-    embedding_lr: float = opt(1.0, "how many times faster the embedding table learns", 0.0, 1e4)
+    embedding_lr_factor: float = opt(1.0, "how many times faster the embedding table learns", 0.0, 1e4)
     schedule: str = opt("constant", "after the warm-up", among=("cosine", "constant"))
     warmup_steps: int = opt(0, "steps of linear warm-up", 0, 1_000_000)
     weight_decay: float = opt(0.0, "AdamW weight decay", 0.0, 10.0)
     batch_size: int = opt(256, "training prefixes a step", 1, 1_000_000)
     max_epochs: int = opt(200, "passes over the training prefixes", 1, 100_000)
     eval_every: int = opt(1, "epochs between evaluations on validation", 1, 100_000)
-    ema: float = opt(
+    ema_decay: float = opt(
         0.998, "decay a step of the weights' moving average that is evaluated; 0: off", 0.0, 0.99999
     )
     d: int = opt(64, "d: width of the items' table and of the states", 1, 65536)
@@ -244,8 +258,8 @@ class BaselineConfig(TrainConfig):
         "choose each model's lr and dropout on validation by a small grid",
         among=("grid", "none"),
     )
-    steps: int = opt(2, "ReaRec: K, steps of latent reasoning", 1, 64)
-    reasoning: str = opt("ERL", "ReaRec: how its steps are trained", among=("ERL", "PRL"))
+    reasoning_steps: int = opt(2, "ReaRec: K, steps of latent reasoning", 1, 64)
+    reasoning_method: str = opt("ERL", "ReaRec: how its steps are trained", among=("ERL", "PRL"))
 
 
 @dataclass(frozen=True)
@@ -277,19 +291,23 @@ class Config:
             rule = "R@10 and N@10 need at least 10 beams"
             raise BadInput(f"evaluate.beams={self.evaluate.beams}", rule, "set evaluate.beams=20")
         first, sft, rivals = self.pretrain, self.sft, self.baselines
-        if first.n_similar > first.pool:
-            rule = f"items are drawn from the pretrain.pool={first.pool} nearest"
+        if first.n_similar > first.similar_pool:
+            rule = f"items are drawn from the pretrain.similar_pool={first.similar_pool} nearest"
             raise BadInput(f"pretrain.n_similar={first.n_similar}", rule, "draw fewer, or widen the pool")
         if first.n_similar * self.tokenizer.m > LONGEST:
             rule = f"{self.tokenizer.m} codes each are more than the {LONGEST} thoughts that fit"
             raise BadInput(f"pretrain.n_similar={first.n_similar}", rule, "draw fewer")
-        if sft.annotator == "nearest-items" and -(-sft.l // self.tokenizer.m) > min(sft.pool, first.pool):
+        if sft.annotator == "nearest-items" and -(-sft.l // self.tokenizer.m) > min(
+            sft.similar_pool, first.similar_pool
+        ):
             rule = f"{sft.l} thoughts need more items of {self.tokenizer.m} codes than there are in the pools"
-            raise BadInput("sft.annotator=nearest-items", rule, "widen sft.pool and pretrain.pool")
-        if sft.lesson == "own" and (sft.read, sft.annotator) != ("own", "residual"):
-            rule = "own thoughts are corrected by residuals: it needs sft.read=own and sft.annotator=residual"
-            value = f"sft.lesson=own with sft.read={sft.read}, sft.annotator={sft.annotator}"
-            raise BadInput(value, rule, "set these, or sft.lesson=annotated")
+            raise BadInput(
+                "sft.annotator=nearest-items", rule, "widen sft.similar_pool and pretrain.similar_pool"
+            )
+        if sft.learn_thoughts_after == "own" and (sft.condition_on, sft.annotator) != ("own", "residual"):
+            rule = "own thoughts are corrected by residuals: it needs sft.condition_on=own and sft.annotator=residual"
+            value = f"sft.learn_thoughts_after=own with sft.condition_on={sft.condition_on}, sft.annotator={sft.annotator}"
+            raise BadInput(value, rule, "set these, or sft.learn_thoughts_after=annotated")
         if rivals.d % rivals.num_heads:
             rule = f"the width must be a multiple of baselines.num_heads={rivals.num_heads}"
             raise BadInput(f"baselines.d={rivals.d}", rule, "choose another width or number of heads")

@@ -3,7 +3,8 @@
 The layers are those of transformers' T5 stacks (``stacks``). What is ours is that the stacks share one
 embedding table, which is also the output head, and that an encoder can serve two decoders: the
 direct one answers at once (TIGER, and the reference policy pi_ref), the thinking one writes
-thoughts first. With one decoder and ``recency=0`` the model is exactly ``T5ForConditionalGeneration``.
+thoughts first. With one decoder and ``recency_embeddings=0`` the model is exactly
+``T5ForConditionalGeneration``.
 """
 
 from __future__ import annotations
@@ -68,8 +69,8 @@ class Backbone(nn.Module):
         self.repeats, self.items = repeats, items
         self.shared = nn.Embedding(vocab_size, config.d_model)
         nn.init.normal_(self.shared.weight, std=1.0)  # T5's own start; logits are scaled by d**-0.5
-        if config.recency:
-            self.recency = nn.Embedding(config.recency, config.d_model)
+        if config.recency_embeddings:
+            self.recency = nn.Embedding(config.recency_embeddings, config.d_model)
             nn.init.normal_(self.recency.weight, std=0.5)
         self.encoder = t5_stack(config, vocab_size, is_decoder=False)
         self.decoders = nn.ModuleDict(
@@ -88,16 +89,16 @@ class Backbone(nn.Module):
 
         T5 knows positions only relative to each other, so nothing tells its decoder which item came
         last, and that is what matters most. We depart from it: each token carries an embedding of
-        its distance from the end of the history (``config.recency``; 0 is T5 as it is). Where items have
-        vectors of their own, each of an item's tokens carries that too.
+        its distance from the end of the history (``config.recency_embeddings``; 0 is T5 as it is). Where
+        items have vectors of their own, each of an item's tokens carries that too.
         """
         check_shape("tokens", tokens, None, None)
         real = tokens != PAD
         x = self.shared(tokens)
-        if self.config.recency:
+        if self.config.recency_embeddings:
             place = torch.arange(tokens.shape[1], device=tokens.device)
             distance = real.sum(dim=1, keepdim=True) - 1 - place  # 0: the newest token
-            x = x + self.recency(distance.clamp(0, self.config.recency - 1))
+            x = x + self.recency(distance.clamp(0, self.config.recency_embeddings - 1))
         if self.items is not None:
             x = x + self.items(tokens)
         return run_encoder(self.encoder, x, real)

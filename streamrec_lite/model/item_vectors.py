@@ -35,7 +35,7 @@ class ItemVectors(nn.Module):
         super().__init__()
         if vocab_size**m >= 2**63:
             rule = f"an ID of {m} codes among {vocab_size} tokens must fit into 63 bits"
-            raise BadInput(f"m={m}, V={vocab_size}", rule, "use fewer codes, or sft.items=codes")
+            raise BadInput(f"m={m}, V={vocab_size}", rule, "use fewer codes, or sft.item_vectors=none")
         self.m, self.vocab_size = m, vocab_size
         self.vectors = nn.Embedding(n_items + 1, d, padding_idx=n_items)  # the last row: no item, always 0
         nn.init.zeros_(self.vectors.weight)

@@ -46,14 +46,14 @@ def finetune_loss(
 
     The paper learns answers and states after annotated thoughts, in the pass that learns the thoughts
     themselves. But these come from the target, and what reads them learns to believe them; alone with
-    the history, the model then believes its own first guess. So we depart from it (``read="own"``):
+    the history, the model then believes its own first guess. So we depart from it (``condition_on="own"``):
     thoughts are learned from the annotator, answers and states after thoughts that the model writes on
     the spot, from the same encoder states. They know no more than what reads them. To save time one half
     of the batch has its lesson in thinking, the other half its preferences.
 
-    With ``lesson="own"`` thoughts, too, are learned after the model's own: at each step the one that the
-    annotator would write next (Ross et al., 2011: an expert corrects what the learner really does). No
-    second sequence is needed for that.
+    With ``learn_thoughts_after="own"`` thoughts, too, are learned after the model's own: at each step the
+    one that the annotator would write next (Ross et al., 2011: an expert corrects what the learner really
+    does). No second sequence is needed for that.
 
     Args:
         thought: (B, l) annotated code tokens.
@@ -64,9 +64,9 @@ def finetune_loss(
     states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
     cross = model.cross(states, "thinking", mask)
     l, m, parts = thought.shape[1], tokenizer.m, {}
-    own = config.read == "own" and l > 0
-    read = _write(model, states, mask, cross, l, config.write) if own else thought
-    corrected = own and config.lesson == "own"
+    own = config.condition_on == "own" and l > 0
+    read = _write(model, states, mask, cross, l, config.thought_decoding) if own else thought
+    corrected = own and config.learn_thoughts_after == "own"
     compared, taught = _shares(batch.n_examples, config.lam > 0, own and not corrected)
     inputs = answer_inputs(model, read, tokenizer.tokens[batch.target])
     branches = []
@@ -136,7 +136,13 @@ def _write(model: Backbone, states: Tensor, mask: Tensor | None, cross: list, l:
 
 
 def _weight(config: SftConfig, part: str) -> float:
-    names = {"thoughts": "thought", "dpo": "lam", "quant": "mu", "state": "delta", "align": "align"}
+    names = {
+        "thoughts": "thought_weight",
+        "dpo": "lam",
+        "quant": "mu",
+        "state": "delta",
+        "align": "align_weight",
+    }
     return getattr(config, names[part]) if part in names else 1.0
 
 
@@ -188,15 +194,18 @@ def kept_tensors(path: Path, **shapes: tuple[int, ...]) -> dict[str, Tensor]:
 
 def _equip(model: Backbone, tokenizer, settings: SftConfig) -> None:
     """What the pretrained ``model`` lacks, as ``settings`` say; only once pi_ref is on file."""
-    if settings.items == "codes":
+    if settings.item_vectors == "none":
         model.items = None
     elif model.items is None:
         model.items = ItemVectors.of(tokenizer, model.config.d_model)
     if model.items is not None:
-        model.items.dropout, model.items.naming = settings.items_dropout, settings.items == "vectors"
-    if settings.sharpness > 0:
-        model.sharpness.requires_grad_(False).fill_(settings.sharpness)
-    if settings.start == "direct":  # stage 1 taught the thinking decoder to believe hints
+        model.items.dropout, model.items.naming = (
+            settings.item_vector_dropout,
+            settings.item_vectors == "history-and-answer",
+        )
+    if settings.state_score_scale > 0:
+        model.sharpness.requires_grad_(False).fill_(settings.state_score_scale)
+    if settings.decoder_init == "direct":  # stage 1 taught the thinking decoder to believe hints
         model.decoders["thinking"].load_state_dict(model.decoders["direct"].state_dict())
 
 
@@ -231,11 +240,11 @@ def finetune(
     """
     work_dir, settings, device = Path(work_dir), config.sft, torch.device(device)
     check_model(model, tokenizer)
-    model.mark = settings.mark == "answer"
-    model.repeats = settings.repeats == "allowed"
+    model.mark = settings.answer_token == "answer"
+    model.repeats = settings.repeated_thoughts == "allowed"
     model, tokenizer = model.to(device), tokenizer.to(device)
     splits = splits.to(device)
-    neighbours = neighbours[:, : settings.pool].to(device)
+    neighbours = neighbours[:, : settings.similar_pool].to(device)
     path = work_dir / "reference.safetensors"  # pi_ref is the model as stage 1 left it
     if not path.exists():
         table = reference_log_probs(model, tokenizer, splits.train, neighbours)

@@ -105,13 +105,13 @@ def advantages(rewards: Tensor, floor: float = 1e-3) -> Tensor:
     return torch.where(equal, 0.0, apart / deviation.clamp_min(floor))
 
 
-def combine(parts: dict[str, Tensor], weights: dict[str, float], G: int, order: str = "sum") -> Tensor:
+def combine(parts: dict[str, Tensor], weights: dict[str, float], G: int, order: str = "sum-first") -> Tensor:
     """Advantages (R,) of the weighted rewards ``parts``, each (R,).
 
-    "sum" is the paper's: rewards are added, then normalised in the group. "normalise" does it the
+    "sum-first" is the paper's: rewards are added, then normalised in the group. "normalise-first" does it the
     other way round, so that no reward drowns the others by its scale.
     """
-    if order == "sum":
+    if order == "sum-first":
         total = sum(weights[name] * value for name, value in parts.items())
         return advantages(total.view(-1, G)).flatten()
     total = sum(weights[name] * advantages(value.view(-1, G)) for name, value in parts.items())
@@ -121,14 +121,14 @@ def combine(parts: dict[str, Tensor], weights: dict[str, float], G: int, order: 
 def credit(parts: dict[str, Tensor], weights: dict[str, float], l: int, m: int, G: int, order: str, who: str):
     """The advantage of every token, (R, l + m).
 
-    "all" is the paper's: each token has its rollout's. "later" (ours): an answer's tokens have only what
-    the answer earned (``ANSWERS``), since what thoughts earn was settled before the answer was drawn: to
-    its tokens that is noise. As the answer's part is divided by its own deviation in the group, not by that
-    of all rewards together, answers also weigh more against thoughts than by "all".
+    "rollout" is the paper's: each token has its rollout's. "later-rewards" (ours): an answer's tokens have
+    only what the answer earned (``ANSWERS``), since what thoughts earn was settled before the answer was
+    drawn: to its tokens that is noise. As the answer's part is divided by its own deviation in the group,
+    not by that of all rewards together, answers also weigh more against thoughts than by "rollout".
     """
     whole = combine(parts, weights, G, order)
     answer = whole
-    if who == "later":
+    if who == "later-rewards":
         answer = combine({name: parts[name] for name in ANSWERS}, weights, G, order)
     return torch.cat([whole[:, None].expand(-1, l), answer[:, None].expand(-1, m)], dim=1)
 

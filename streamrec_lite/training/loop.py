@@ -93,7 +93,7 @@ def train(
     work_dir, device = Path(work_dir), splits.train.target.device
     precision = resolve_precision(device, config.precision)
     optimizer = make_optimizer(model, config)
-    average = Average(model, config.ema)
+    average = Average(model, config.ema_decay)
     step = Step(model, task.loss, config, device, record=task.steady)
     log = RunLog(work_dir / "log.jsonl")
     state = {"epoch": 0, "step": 0, "stale": 0, "best": {}, "train_seconds": 0.0}
@@ -175,7 +175,7 @@ def _one_epoch(
     means = {name: float(value) / (len(chosen) * task.passes) for name, value in sums.items()}
     if not torch.isfinite(torch.tensor(means["loss"])):
         what, section = f"the loss of {task.name} is {means['loss']} in epoch {epoch}", task.section
-        raise FloatingPointError(f"{what}; lower {section}.lr or {section}.clip")
+        raise FloatingPointError(f"{what}; lower {section}.lr or {section}.max_grad_norm")
     end = time.perf_counter()
     state["train_seconds"] += end - start
     return {

@@ -14,7 +14,7 @@ from ..config.sections import TrainConfig
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW; weight decay on matrices only, not on norms, embeddings or attention biases.
 
-    Embedding tables learn ``embedding_lr`` times as fast. T5 starts it with deviation 1 and its
+    Embedding tables learn ``embedding_lr_factor`` times as fast. T5 starts it with deviation 1 and its
     matrices with about d**-0.5; Adam's steps have one size for all, so that without a factor the
     table hardly moves, and codes keep the meaning of noise. (T5's own Adafactor scales its steps by
     each matrix's root mean square, which comes to the same.)
@@ -27,7 +27,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
         kinds["table" if table else "others" if plain else "matrices"].append(parameter)
     groups = [
         {"params": kinds["matrices"], "weight_decay": config.weight_decay, "lr_factor": 1.0},
-        {"params": kinds["table"], "weight_decay": 0.0, "lr_factor": config.embedding_lr},
+        {"params": kinds["table"], "weight_decay": 0.0, "lr_factor": config.embedding_lr_factor},
         {"params": kinds["others"], "weight_decay": 0.0, "lr_factor": 1.0},
     ]
     return torch.optim.AdamW(groups, lr=config.lr, fused=True)

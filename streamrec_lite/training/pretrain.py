@@ -76,9 +76,9 @@ def pretrain(
     model = Backbone(config.backbone, tokenizer.vocab_size, ("direct", "thinking"))
     model = quicken_dropout(model, device).to(device)
     tokenizer, neighbours = tokenizer.to(device), neighbours.to(device)
-    if settings.items != "codes":
-        naming = settings.items == "vectors"
-        model.items = ItemVectors.of(tokenizer, config.backbone.d_model, settings.items_dropout, naming)
+    if settings.item_vectors != "none":
+        naming = settings.item_vectors == "history-and-answer"
+        model.items = ItemVectors.of(tokenizer, config.backbone.d_model, settings.item_vector_dropout, naming)
 
     task = Task(
         name="Pretraining",

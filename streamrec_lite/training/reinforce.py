@@ -66,13 +66,13 @@ def judge(
         "match": match_reward(rollouts.answer, tokenizer.tokens[target]),
         "similarity": alike,
     }
-    if config.ranking > 0 or config.likelihood > 0:
+    if config.ranking_weight > 0 or config.likelihood_weight > 0:
         own = item_log_probs(after.copy(), tokenizer, rollouts.hidden, target[:, None])[:, 0]
-        parts["likelihood"] = likelihood_reward(own, reference[user], config.bound)
-        if config.ranking > 0:  # only who beats the target counts: the others need not be scored to the end
+        parts["likelihood"] = likelihood_reward(own, reference[user], config.likelihood_bound)
+        if config.ranking_weight > 0:  # only items above the target count: the others stop early
             others = item_log_probs(after.copy(), tokenizer, rollouts.hidden, negatives[user], own)
             parts["ranking"] = ranking_reward(own, others)
-    if config.reciprocal > 0:
+    if config.reciprocal_weight > 0:
         found = answer_beams(after.copy(), tokenizer.trie, rollouts.hidden, 10, 10)
         parts["reciprocal"] = reciprocal_reward(found.item, target)
     return parts
@@ -104,20 +104,20 @@ def collect(
 ) -> Collected:
     """Let ``model`` write G rollouts for each user of ``batch``, and judge them; see ``judge``.
 
-    Both in ``config.rollouts``: which rollouts are drawn is chance anyway. Log-probabilities that are
-    compared with each other are not read off there, but from teacher-forced passes of one precision.
+    Both in ``config.rollout_precision``: which rollouts are drawn is chance anyway. Log-probabilities that
+    are compared with each other are not read off there, but from teacher-forced passes of one precision.
 
     ``start``: the fine-tuned model that the KL term refers to. ``encoded``: what ``model.encode`` made of
     the histories, where the caller has it.
     """
     tokens, tau = history_tokens(tokenizer.tokens, batch.history), config.temperature
     states, mask = encoded or model.encode(tokens)
-    with autocast(tokens.device, config.rollouts):
+    with autocast(tokens.device, config.rollout_precision):
         rollouts, after = write_rollouts(model, tokenizer, states, mask, l, config.G, tau)
         rewards = judge(model, tokenizer, batch, rollouts, after, reference, negatives, config)
     anchor = rollout_log_probs(start, tokenizer, *start.encode(tokens), rollouts, tau, entropy=False)[0]
     old = None
-    if config.passes > 1:
+    if config.updates_per_batch > 1:
         old = rollout_log_probs(model, tokenizer, states, mask, rollouts, tau, entropy=False)[0]
     return Collected(rollouts, rewards, anchor, old)
 
@@ -138,12 +138,15 @@ def update_losses(
     log_prob, entropy = rollout_log_probs(model, tokenizer, states, mask, found.rollouts, config.temperature)
     rollouts, weights = found.rollouts, weights_of(config)
     l, m = rollouts.thought.shape[1], rollouts.answer.shape[1]
-    advantage = credit(found.rewards, weights, l, m, config.G, config.order, config.credit)
+    advantage = credit(found.rewards, weights, l, m, config.G, config.reward_order, config.credit_assignment)
     old = log_prob.detach() if found.old is None else found.old
     losses = grpo_loss(log_prob, old, found.anchor, advantage, config.epsilon, config.beta)
-    if config.direct > 0:
+    if config.target_likelihood_weight > 0:
         answer = target_cost(model, tokenizer, batch, states, mask, rollouts, config)
-        losses |= {"loss": losses["loss"] + config.direct * answer, "answer": answer.detach()}
+        losses |= {
+            "loss": losses["loss"] + config.target_likelihood_weight * answer,
+            "answer": answer.detach(),
+        }
     spread = {"advantage std": advantage.std(correction=0), "entropy": entropy.detach().mean()}
     return {**losses, **spread, **describe_rewards(found.rewards, config)}
 
@@ -167,7 +170,7 @@ def target_cost(
 
 def weights_of(config: GrpoConfig) -> dict[str, float]:
     """The weight of each reward, by name."""
-    return {name: getattr(config, name) for name in NAMES}
+    return {name: getattr(config, f"{name}_weight") for name in NAMES}
 
 
 def describe_rewards(parts: dict[str, Tensor], config: GrpoConfig) -> dict[str, Tensor]:
@@ -203,9 +206,9 @@ def reinforce(
     """Reinforce the fine-tuned ``model`` by ``loop.train``, where a block of updates is an epoch.
 
     ``model`` is changed in place. What comes back has the best validation N@10 of all blocks that are
-    better than the fine-tuned model by more than luck (``grpo.sure``: of several blocks one always looks
-    better), or is the fine-tuned model as it was. Before every block the rollouts of a few users are
-    written to ``work_dir/rollouts-BLOCK.json``.
+    better than the fine-tuned model by more than luck (``grpo.min_gain_in_std_errors``: of several blocks
+    one always looks better), or is the fine-tuned model as it was. Before every block the rollouts of a
+    few users are written to ``work_dir/rollouts-BLOCK.json``.
 
     Args:
         reference: pi_ref, the pretrained model with its direct decoder.
@@ -234,7 +237,7 @@ def reinforce(
 
     def rows(block: int) -> Tensor:
         generator = torch.Generator().manual_seed(derive_seed(seed, "grpo", "users", block))
-        count = min(train_rows, settings.updates * settings.batch_size)
+        count = min(train_rows, settings.batches_per_block * settings.batch_size)
         return torch.randperm(train_rows, generator=generator)[:count].to(device)
 
     watched = torch.linspace(0, train_rows - 1, min(WATCHED, train_rows)).long().to(device)
@@ -250,7 +253,11 @@ def reinforce(
     def recommender(model: Backbone) -> StreamRec:
         return StreamRec(model, tokenizer, config.evaluate.beams, l=config.sft.l, think="greedy")
 
-    habits = {"passes": settings.passes, "guard": settings.guard, "sure": settings.sure}
+    habits = {
+        "passes": settings.updates_per_batch,
+        "guard": settings.max_drop,
+        "sure": settings.min_gain_in_std_errors,
+    }
     task = Task("Reinforcement", "grpo", loss, recommender, prepare, rows=rows, **habits)
     return train(task, model, splits, settings, seed, work_dir, config.evaluate.batch_size, progress)
 
@@ -268,7 +275,7 @@ def _reference_table(reference: Backbone, tokenizer, prefixes: Prefixes, work_di
 def rollout_table(batch: Prefixes, found: Collected, config: GrpoConfig) -> list[dict]:
     """What was thought, answered and earned, one entry a rollout; items are numbers, thoughts tokens."""
     weights, rollouts = weights_of(config), found.rollouts
-    advantage = combine(found.rewards, weights, config.G, config.order).tolist()
+    advantage = combine(found.rewards, weights, config.G, config.reward_order).tolist()
     total = sum(weights[name] * value for name, value in found.rewards.items()).tolist()
     return [
         {

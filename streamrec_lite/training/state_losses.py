@@ -117,9 +117,9 @@ def state_part(
     the mean is the same.
 
     We depart from eq. 14 in what states learn. The label of a state after a thought is the target by
-    1 - ``config.keep`` and the first guess by the rest (``first_guess``, ``guess_loss``). s_0 learns from
-    the target alone, with the weight ``config.first``: a guess that only its students move fades, and they
-    with it. Without thoughts s_0 is guess and last state in one.
+    1 - ``config.first_guess_share`` and the first guess by the rest (``first_guess``, ``guess_loss``). s_0
+    learns from the target alone, with the weight ``config.first_state_weight``: a guess that only its
+    students move fades, and they with it. Without thoughts s_0 is guess and last state in one.
 
     Args:
         s: (B, l + 1, d) states; t: (B, d) what stands for the targets.
@@ -136,14 +136,18 @@ def state_part(
         s = s.gather(1, j[:, None, None].expand(-1, 1, s.shape[2]))
     scores = state_scores(model, s, candidates)
     loss = state_loss(scores, place, twin)
-    if config.keep == 0 and config.first == 0:
+    if config.first_guess_share == 0 and config.first_state_weight == 0:
         return loss
     guess = state_scores(model, first, candidates)
     own = state_loss(guess, place, twin)
     if twin is not None:
         guess = guess.masked_fill(twin[:, None], -torch.inf)
-    kept = guess_loss(scores, first_guess(guess, nearby, config.similar), twin)
-    return config.first * own + (1 - config.keep) * loss + config.keep * kept
+    kept = guess_loss(scores, first_guess(guess, nearby, config.similar_items_share), twin)
+    return (
+        config.first_state_weight * own
+        + (1 - config.first_guess_share) * loss
+        + config.first_guess_share * kept
+    )
 
 
 def batch_places(items: Tensor) -> tuple[Tensor, Tensor]:

@@ -84,5 +84,5 @@ class Step:
         with autocast(self.device, self.config.precision):
             losses = self.loss(self.model, batch, *given)
         losses["loss"].backward()
-        norm = nn.utils.clip_grad_norm_(self.weights, self.config.clip)
+        norm = nn.utils.clip_grad_norm_(self.weights, self.config.max_grad_norm)
         return {name: value.detach() for name, value in losses.items()} | {"grad_norm": norm}

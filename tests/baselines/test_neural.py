@@ -191,7 +191,7 @@ def test_nearness_leaves_out_equal_targets():
 @pytest.mark.parametrize("reasoning", ["ERL", "PRL"])
 def test_rearec_thinks_in_steps(reasoning):
     torch.manual_seed(0)
-    settings = dataclasses.replace(SMALL, steps=3, reasoning=reasoning)
+    settings = dataclasses.replace(SMALL, reasoning_steps=3, reasoning_method=reasoning)
     model = ReaRec(8, settings, 20).eval()
     batch = prefixes([[1, 2], [3, 4, 5]], [6, 7])
     steps = model.steps(batch)

@@ -51,7 +51,7 @@ def test_learns_the_rule_by_heart(tmp_path):
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_resumed_equals_uninterrupted(tmp_path, ema, monkeypatch):
     tokenizer, splits = chain_world()
-    config = tiny(max_epochs=4, ema=ema)
+    config = tiny(max_epochs=4, ema_decay=ema)
     whole = train_tiger(splits, tokenizer, config, 0, tmp_path / "whole", progress=False)
 
     from streamrec_lite.training import loop

@@ -64,7 +64,10 @@ def test_variants_take_turns_after_a_warm_up():
 
 def test_transformers_twin_has_the_same_weights():
     model = Backbone(
-        BackboneConfig(d_model=16, d_ff=16, num_layers=1, num_heads=2, d_kv=8, dropout=0.0, recency=0), 50
+        BackboneConfig(
+            d_model=16, d_ff=16, num_layers=1, num_heads=2, d_kv=8, dropout=0.0, recency_embeddings=0
+        ),
+        50,
     ).eval()
     tokens, labels = torch.randint(3, 50, (2, 8)), torch.randint(3, 50, (2, 4))
     with torch.no_grad():

@@ -64,11 +64,11 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("other", ["sft.read=annotated", "sft.annotator=random"])
+@pytest.mark.parametrize("other", ["sft.condition_on=annotated", "sft.annotator=random"])
 def test_a_lesson_after_own_thoughts_needs_own_thoughts_and_residuals(other):
-    preset().override(["sft.lesson=own"])
+    preset().override(["sft.learn_thoughts_after=own"])
     with pytest.raises(BadInput, match=other) as caught:
-        preset().override(["sft.lesson=own", other])
+        preset().override(["sft.learn_thoughts_after=own", other])
     assert "\n" not in str(caught.value)
 
 

@@ -13,7 +13,9 @@ from streamrec_lite.model.backbone import Backbone
 
 def settings(**changes):
     config = preset("smoke")
-    train = dataclasses.replace(config.sft, batch_size=16, warmup_steps=5, lr=5e-3, l=2, pool=3, **changes)
+    train = dataclasses.replace(
+        config.sft, batch_size=16, warmup_steps=5, lr=5e-3, l=2, similar_pool=3, **changes
+    )
     return dataclasses.replace(config, sft=train, backbone=dataclasses.replace(SIZES, dropout=0.1))
 
 

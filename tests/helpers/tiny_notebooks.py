@@ -35,7 +35,7 @@ TINY = (
     "pretrain.max_epochs=1",
     "sft.max_epochs=2",
     "grpo.max_epochs=2",
-    "grpo.updates=2",
+    "grpo.batches_per_block=2",
     "grpo.K=8",
     "evaluate.bootstrap=50",
 )

@@ -12,7 +12,9 @@ from streamrec_lite.config.sections import BackboneConfig
 from streamrec_lite.model.backbone import Backbone
 from streamrec_lite.tokenizer.semantic_ids import SemanticTokenizer
 
-SIZES = BackboneConfig(d_model=16, d_ff=24, num_layers=2, num_heads=2, d_kv=8, dropout=0.0, recency=9)
+SIZES = BackboneConfig(
+    d_model=16, d_ff=24, num_layers=2, num_heads=2, d_kv=8, dropout=0.0, recency_embeddings=9
+)
 DECODERS = ("direct", "thinking")
 
 

@@ -25,7 +25,7 @@ def world(
     """A random catalogue, a random model with confident logits, and histories of mixed lengths."""
     torch.manual_seed(seed)
     tokenizer = SemanticTokenizer.from_codes(distinct_codes(n_items, m, k_codes), k_codes)
-    sizes = dataclasses.replace(SIZES, softmax=softmax, recency=recency)
+    sizes = dataclasses.replace(SIZES, softmax=softmax, recency_embeddings=recency)
     model = Backbone(sizes, tokenizer.vocab_size, ("direct", "thinking")).eval()
     history = torch.randint(0, n_items, (users, 5))
     for row, length in enumerate([5, 1, 3, 2, 4, 5][:users]):

@@ -53,8 +53,8 @@ def test_controls_have_the_thinking_models_updates_and_steps():
     assert items.tiger.max_epochs == deep.tiger.max_epochs and items.backbone == config.backbone
     assert control_config(config, "no-thoughts").sft.l == 0
     assert control_config(config, "random-thoughts").sft.annotator == "random"
-    corrected = config.override(["sft.lesson=own"])
-    assert control_config(corrected, "random-thoughts").sft.lesson == "annotated"
+    corrected = config.override(["sft.learn_thoughts_after=own"])
+    assert control_config(corrected, "random-thoughts").sft.learn_thoughts_after == "annotated"
     assert len(CONTROLS) == 4
 
 

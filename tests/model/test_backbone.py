@@ -13,7 +13,9 @@ from streamrec_lite.common.schemas import BOS, PAD
 from streamrec_lite.config.sections import BackboneConfig
 from streamrec_lite.model.backbone import Backbone, label_log_probs, shift_right
 
-SIZES = BackboneConfig(d_model=32, d_ff=48, num_layers=3, num_heads=4, d_kv=16, dropout=0.0, recency=0)
+SIZES = BackboneConfig(
+    d_model=32, d_ff=48, num_layers=3, num_heads=4, d_kv=16, dropout=0.0, recency_embeddings=0
+)
 V = 3 + 4 * 16
 
 
@@ -60,7 +62,7 @@ def test_logits_equal_transformers_t5(model, tokens, labels, decoder):
 def test_recency_counts_from_the_newest_token(model, tokens):
     """A token carries the embedding of its distance from the end; beyond the table's end all are alike."""
     torch.manual_seed(0)
-    near = Backbone(dataclasses.replace(SIZES, recency=6), V).eval()
+    near = Backbone(dataclasses.replace(SIZES, recency_embeddings=6), V).eval()
     distance = torch.tensor([5] * 18 + [5, 4, 3, 2, 1, 0])  # a row of 24 tokens without padding
     by_hand = near.shared(tokens[:1]) + near.recency.weight[distance]
     with torch.no_grad():

@@ -69,7 +69,7 @@ def test_gradients_reach_the_items_read_and_the_target_and_never_the_padding():
 
 def test_vectors_learn_as_fast_as_the_table_without_weight_decay():
     model, _, _ = with_vectors()
-    groups = make_optimizer(model, TrainConfig(lr=1e-3, embedding_lr=20.0)).param_groups
+    groups = make_optimizer(model, TrainConfig(lr=1e-3, embedding_lr_factor=20.0)).param_groups
     own = next(g for g in groups if any(p is model.items.vectors.weight for p in g["params"]))
     assert own["lr_factor"] == 20.0 and own["weight_decay"] == 0.0
 

@@ -22,7 +22,15 @@ from streamrec_lite.training import loop
 from streamrec_lite.training.finetune import _write, finetune, finetune_loss
 
 # every part takes part, and L_State is that of eq. 14
-ALL = {"lam": 0.7, "mu": 0.3, "delta": 0.5, "align": 0.2, "thought": 0.8, "keep": 0.0, "first": 0.0}
+ALL = {
+    "lam": 0.7,
+    "mu": 0.3,
+    "delta": 0.5,
+    "align_weight": 0.2,
+    "thought_weight": 0.8,
+    "first_guess_share": 0.0,
+    "first_state_weight": 0.0,
+}
 
 
 def test_a_uniform_model_by_hand():
@@ -35,7 +43,7 @@ def test_a_uniform_model_by_hand():
     reference = torch.tensor([[-2.0, -1.0], [-2.0, -4.0]])
     rejected, nearby = torch.tensor([5, 6]), torch.arange(12)[:, None]
     for read in ("own", "annotated"):
-        config = SftConfig(read=read, dpo_beta=0.5, **ALL)
+        config = SftConfig(condition_on=read, dpo_beta=0.5, **ALL)
         parts = finetune_loss(model, tokenizer, batch, thought, rejected, reference, nearby, config)
         dpo = math.log(1 + math.exp(-0.5))  # user 0: the margin is 2 - 1
         if read == "annotated":  # user 1 has no lesson then, but preferences, too: the margin is 2 - 4
@@ -63,7 +71,7 @@ def test_the_lesson_after_own_thoughts_by_hand():
     nothing = torch.zeros(2, 2, dtype=torch.long)  # what the annotator wrote is not looked at
     for repeats in (True, False):
         model.repeats = repeats
-        config = SftConfig(write="greedy", lesson="own", **ALL)
+        config = SftConfig(thought_decoding="greedy", learn_thoughts_after="own", **ALL)
         own = write_thoughts(model, tokenizer, batch, 2)
         parts = finetune_loss(model, tokenizer, batch, nothing, rejected, reference, nearby, config)
         codes, costs, gaps = model.shared.weight[FIRST_CODE:], [], []
@@ -106,7 +114,7 @@ def test_own_thoughts_are_written_without_the_decoders_dropout():
 def test_two_users_one_after_the_other_give_the_batch():
     """The paper's losses, computed for each user alone from eqs 14-19 as they stand."""
     model, tokenizer, batch, thought, rejected, reference, nearby = two_users()
-    config = SftConfig(read="annotated", negatives="batch", dpo_beta=0.3, quant_beta=0.25, **ALL)
+    config = SftConfig(condition_on="annotated", negatives="batch", dpo_beta=0.3, quant_beta=0.25, **ALL)
     got = finetune_loss(model, tokenizer, batch, thought, rejected, reference, nearby, config)
     t = targets(model, tokenizer, batch.target)
     sums = dict.fromkeys(("answer", "thoughts", "dpo", "state", "align", "quant"), 0.0)
@@ -149,7 +157,9 @@ def test_gradient_equals_a_finite_difference(read, lesson, negatives, part):
     model = model.double()
     for head in (model.state_head, model.residual_head):  # states are taken in single precision
         head.float()
-    config = SftConfig(read=read, lesson=lesson, negatives=negatives, write="greedy", **ALL)
+    config = SftConfig(
+        condition_on=read, learn_thoughts_after=lesson, negatives=negatives, thought_decoding="greedy", **ALL
+    )
 
     def loss():
         torch.manual_seed(0)  # draws the same state
@@ -176,14 +186,21 @@ def test_gradient_equals_a_finite_difference(read, lesson, negatives, part):
 def test_own_thoughts_know_nothing_of_the_target():
     """What is read before the answer is the same whatever the target and its annotation are."""
     model, tokenizer, batch, thought, rejected, reference, nearby = two_users()
-    config = SftConfig(read="own", write="greedy", lam=0.0, thought=0.0, delta=0.0, align=0.0)
+    config = SftConfig(
+        condition_on="own",
+        thought_decoding="greedy",
+        lam=0.0,
+        thought_weight=0.0,
+        delta=0.0,
+        align_weight=0.0,
+    )
 
     def answer(thought, config):
         return finetune_loss(model, tokenizer, batch, thought, rejected, reference, nearby, config)["answer"]
 
     a, b = answer(thought, config), answer(thought.flip(0), config)
     assert a.item() == b.item()
-    annotated = dataclasses.replace(config, read="annotated")
+    annotated = dataclasses.replace(config, condition_on="annotated")
     c, d = answer(thought, annotated), answer(thought.flip(0), annotated)
     assert c.item() != d.item()
 
@@ -239,7 +256,7 @@ def test_what_the_thinking_decoder_starts_from(start, tmp_path):
     """Steps of next to no length leave it where it started."""
     model, tokenizer, splits, neighbours = pretrained()
     before = {n: {k: v.clone() for k, v in d.state_dict().items()} for n, d in model.decoders.items()}
-    config = settings(max_epochs=1, start=start)
+    config = settings(max_epochs=1, decoder_init=start)
     config = dataclasses.replace(config, sft=dataclasses.replace(config.sft, lr=1e-8))
     result = finetune(model, splits, tokenizer, neighbours, config, 0, tmp_path, progress=False)
     for name, weight in result.model.decoders["thinking"].state_dict().items():
@@ -247,14 +264,14 @@ def test_what_the_thinking_decoder_starts_from(start, tmp_path):
     assert any(not torch.equal(x, before["direct"][n]) for n, x in before["thinking"].items())
 
 
-@pytest.mark.parametrize("items", ["codes", "vectors"])
+@pytest.mark.parametrize("items", ["none", "history-and-answer"])
 def test_vectors_of_pretraining_are_dropped_or_learn_on(items, tmp_path):
     model, tokenizer, splits, neighbours = pretrained()
     model.items = ItemVectors.of(tokenizer, SIZES.d_model)
     torch.nn.init.ones_(model.items.vectors.weight[:12])
-    config = settings(max_epochs=1, items=items, items_dropout=0.2)
+    config = settings(max_epochs=1, item_vectors=items, item_vector_dropout=0.2)
     model = finetune(model, splits, tokenizer, neighbours, config, 0, tmp_path, progress=False).model
-    if items == "codes":
+    if items == "none":
         assert model.items is None
     else:  # not made anew from zero
         assert model.items.dropout == 0.2 and model.items.vectors.weight[:12].mean() > 0.5

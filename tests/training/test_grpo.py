@@ -40,9 +40,9 @@ def test_sum_then_normalise_and_normalise_then_sum():
     parts = {"match": torch.tensor([0.0, 4.0]), "ranking": torch.tensor([0.2, -0.1])}
     weights = {"match": 1.0, "ranking": 1.0}
     assert combine(parts, weights, G=2).tolist() == pytest.approx([-1, 1])  # 0.2 and 3.9: match decides
-    assert combine(parts, weights, G=2, order="normalise").tolist() == pytest.approx([0, 0])
+    assert combine(parts, weights, G=2, order="normalise-first").tolist() == pytest.approx([0, 0])
     weights["ranking"] = 0.0
-    assert combine(parts, weights, G=2, order="normalise").tolist() == pytest.approx([-1, 1])
+    assert combine(parts, weights, G=2, order="normalise-first").tolist() == pytest.approx([-1, 1])
 
 
 def test_later_credit_gives_answers_only_what_answers_earn():
@@ -52,9 +52,9 @@ def test_later_credit_gives_answers_only_what_answers_earn():
         "likelihood": torch.tensor([3.0, -3.0, 0.0, 4.0]),
     }
     weights = dict.fromkeys(parts, 1.0)
-    every = credit(parts, weights, l=2, m=1, G=2, order="sum", who="all")
+    every = credit(parts, weights, l=2, m=1, G=2, order="sum-first", who="rollout")
     assert every.tolist() == [[1, 1, 1], [-1, -1, -1], [-1, -1, -1], [1, 1, 1]]
-    later = credit(parts, weights, l=2, m=1, G=2, order="sum", who="later")
+    later = credit(parts, weights, l=2, m=1, G=2, order="sum-first", who="later-rewards")
     assert later.tolist() == [[1, 1, -1], [-1, -1, 1], [-1, -1, 0], [1, 1, 0]]
 
 

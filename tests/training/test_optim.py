@@ -45,7 +45,7 @@ def test_weight_decay_spares_norms_embeddings_and_position_biases():
     from streamrec_lite.model.backbone import Backbone
 
     model = Backbone(BackboneConfig(d_model=8, d_ff=8, num_layers=1, num_heads=1, d_kv=8), 11)
-    optimizer = make_optimizer(model, TrainConfig(weight_decay=0.1, embedding_lr=7.0))
+    optimizer = make_optimizer(model, TrainConfig(weight_decay=0.1, embedding_lr_factor=7.0))
     decayed, table, plain = optimizer.param_groups
     names = {id(p): name for name, p in model.named_parameters()}
     assert decayed["weight_decay"] == 0.1
@@ -61,7 +61,7 @@ def test_weight_decay_spares_norms_embeddings_and_position_biases():
 def test_embedding_tables_of_any_model_are_tables():
     """Those of the item-based baselines, too: they do not decay, and have their own learning rate."""
     model = nn.ModuleDict({"table": nn.Embedding(5, 4), "layer": nn.Linear(4, 4)})
-    optimizer = make_optimizer(model, TrainConfig(weight_decay=0.1, embedding_lr=3.0))
+    optimizer = make_optimizer(model, TrainConfig(weight_decay=0.1, embedding_lr_factor=3.0))
     groups = {id(p): g for g in optimizer.param_groups for p in g["params"]}
     table, matrix = groups[id(model["table"].weight)], groups[id(model["layer"].weight)]
     assert (table["weight_decay"], table["lr_factor"]) == (0.0, 3.0)

@@ -93,13 +93,13 @@ def test_both_decoders_learn_and_answer(tmp_path):
 
 
 def test_items_get_vectors_of_their_own(tmp_path):
-    """... that learn, unless the settings say codes; a saved model has them still."""
+    """... that learn, unless the settings say none; a saved model has them still."""
     tokenizer, splits = chain_world()
     neighbours = (torch.arange(12)[:, None] + torch.arange(1, 4)) % 12
-    for items in ("vectors", "codes"):
-        config = settings(max_epochs=1, items=items, items_dropout=0.25)
+    for items in ("history-and-answer", "none"):
+        config = settings(max_epochs=1, item_vectors=items, item_vector_dropout=0.25)
         model = pretrain(splits, tokenizer, neighbours, config, 0, tmp_path / items, progress=False).model
-        if items == "codes":
+        if items == "none":
             assert model.items is None
             continue
         assert model.items.dropout == 0.25

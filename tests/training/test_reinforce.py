@@ -22,12 +22,20 @@ from streamrec_lite.training import loop
 from streamrec_lite.training.reinforce import collect, judge, reinforce, update_losses
 
 module = sys.modules[judge.__module__]  # the package's `reinforce` is the function
-EVERY = GrpoConfig(G=4, K=6, reciprocal=1.0, rollouts="float32")
+EVERY = GrpoConfig(G=4, K=6, reciprocal_weight=1.0, rollout_precision="float32")
 
 
 def settings(**changes):
     config = preset("smoke")
-    values = {"batch_size": 8, "updates": 4, "G": 4, "K": 3, "lr": 1e-3, "warmup_steps": 1, **changes}
+    values = {
+        "batch_size": 8,
+        "batches_per_block": 4,
+        "G": 4,
+        "K": 3,
+        "lr": 1e-3,
+        "warmup_steps": 1,
+        **changes,
+    }
     grpo = dataclasses.replace(config.grpo, **values)
     return dataclasses.replace(config, grpo=grpo, backbone=SIZES)
 
@@ -81,9 +89,9 @@ def test_reciprocal_rank_is_that_of_a_beam_after_the_same_thoughts(monkeypatch):
 
 
 def test_what_has_no_weight_and_is_costly_is_left_out():
-    none = dataclasses.replace(EVERY, likelihood=0.0, ranking=0.0, reciprocal=0.0)
+    none = dataclasses.replace(EVERY, likelihood_weight=0.0, ranking_weight=0.0, reciprocal_weight=0.0)
     assert set(collected(none)[-1].rewards) == {"format", "match", "similarity"}
-    some = dataclasses.replace(none, likelihood=1.0)
+    some = dataclasses.replace(none, likelihood_weight=1.0)
     assert set(collected(some)[-1].rewards) == {"format", "match", "similarity", "likelihood"}
 
 
@@ -114,7 +122,7 @@ def test_rollouts_that_name_nothing_are_punished_and_the_update_is_finite(monkey
 @pytest.mark.parametrize("passes", [1, 2])
 @pytest.mark.parametrize("rollouts", ["float32", "bfloat16"])
 def test_before_the_first_update_ratios_are_one_and_kl_is_zero(rollouts, passes):
-    config = dataclasses.replace(EVERY, rollouts=rollouts, passes=passes)
+    config = dataclasses.replace(EVERY, rollout_precision=rollouts, updates_per_batch=passes)
     model, tokenizer, users, _, _, found = collected(config)
     assert (found.old is None) == (passes == 1)  # the policy that is updated is then the one that wrote
     losses = update_losses(model, tokenizer, users, found, config)
@@ -125,7 +133,7 @@ def test_before_the_first_update_ratios_are_one_and_kl_is_zero(rollouts, passes)
 
 def test_what_is_written_in_bfloat16_is_judged_nearly_as_in_float32():
     """A likelihood is off by hundredths of a nat; ratios are taken between passes of one precision."""
-    config = dataclasses.replace(EVERY, rollouts="bfloat16", passes=2)
+    config = dataclasses.replace(EVERY, rollout_precision="bfloat16", updates_per_batch=2)
     model, tokenizer, users, _, reference, found = collected(config)
     rollouts, tokens = found.rollouts, history_tokens(tokenizer.tokens, users.history)
     user = rollouts.user
@@ -144,7 +152,7 @@ def start(folder, config, **options):
 
 
 def test_it_learns_keeps_its_log_and_writes_rollouts_down(tmp_path):
-    config = settings(max_epochs=4, updates=15, lr=5e-3, similarity=0.0, guard=1.0)
+    config = settings(max_epochs=4, batches_per_block=15, lr=5e-3, similarity_weight=0.0, max_drop=1.0)
     result, _ = start(tmp_path, config)
     rows = loop.RunLog(tmp_path / "log.jsonl").rows()
     assert [row["epoch"] for row in rows] == [0, 1, 2, 3, 4]
@@ -166,7 +174,7 @@ def test_a_run_that_gets_worse_ends_with_what_it_began_with(tmp_path, monkeypatc
         return found._replace(metrics={**found.metrics, "N@10": 0.5 - 0.1 * len(asked)})
 
     monkeypatch.setattr(loop, "evaluate", worse)
-    result, _ = start(tmp_path, settings(max_epochs=5, guard=0.1))
+    result, _ = start(tmp_path, settings(max_epochs=5, max_drop=0.1))
     assert result.best["epoch"] == 0 and result.epochs == 1
     said = capsys.readouterr().out
     assert "validation N@10 fell from 0.4000 to 0.3000" in said and "lower grpo.lr" in said
@@ -186,7 +194,7 @@ def test_a_block_is_kept_only_where_it_gains_more_than_luck(tmp_path, monkeypatc
         return found._replace(ranks=ranks, metrics={**found.metrics, "N@10": float(ranks.double().mean())})
 
     monkeypatch.setattr(loop, "evaluate", better)
-    result, splits = start(tmp_path, settings(max_epochs=1, updates=1, sure=2.0))
+    result, splits = start(tmp_path, settings(max_epochs=1, batches_per_block=1, min_gain_in_std_errors=2.0))
     n = splits.valid.n_examples
     row = loop.RunLog(tmp_path / "log.jsonl").rows()[1]
     assert row["gain in errors"] == pytest.approx((hits * (n - 1) / (n - hits)) ** 0.5)
@@ -194,7 +202,7 @@ def test_a_block_is_kept_only_where_it_gains_more_than_luck(tmp_path, monkeypatc
 
 
 def test_resumed_equals_uninterrupted(tmp_path, monkeypatch):
-    config = settings(max_epochs=3, guard=1.0)
+    config = settings(max_epochs=3, max_drop=1.0)
     whole, _ = start(tmp_path / "whole", config)
     real, calls = loop._one_epoch, []
 
@@ -220,7 +228,7 @@ def test_several_updates_share_one_batch_of_rollouts(tmp_path, monkeypatch):
     real, update = module.collect, module.update_losses
     monkeypatch.setattr(module, "collect", lambda *a: collections.append(1) or real(*a))
     monkeypatch.setattr(module, "update_losses", lambda *a: updates.append(1) or update(*a))
-    start(tmp_path, settings(max_epochs=1, updates=2, passes=3, guard=1.0))
+    start(tmp_path, settings(max_epochs=1, batches_per_block=2, updates_per_batch=3, max_drop=1.0))
     assert len(updates) == 3 * (len(collections) - 1)  # one more is for the table of rollouts
     row = loop.RunLog(tmp_path / "log.jsonl").rows()[1]
     assert row["kl"] > 0

@@ -101,7 +101,7 @@ def test_an_items_place_by_hand():
 @pytest.mark.parametrize("given", [0.0, 1.0])
 def test_the_scale_is_learned_unless_it_is_given(tmp_path, given):
     model, tokenizer, splits, neighbours = pretrained()
-    config = settings(max_epochs=1, sharpness=given)
+    config = settings(max_epochs=1, state_score_scale=given)
     finetune(model, splits, tokenizer, neighbours, config, 0, tmp_path, progress=False)
     if given:
         assert model.sharpness.item() == given
@@ -134,7 +134,11 @@ def test_against_all_items_one_state_a_user_is_drawn_by_the_weights():
         each = [state_loss(scores[:, j : j + 1], batch.target).item() for j in range(3)]
         want = state_loss(scores, batch.target).item()
         many = batch.select(torch.arange(2).repeat(1000))
-        many_s, many_t, config = s.repeat(1000, 1, 1), t.repeat(1000, 1), SftConfig(keep=0.0, first=0.0)
+        many_s, many_t, config = (
+            s.repeat(1000, 1, 1),
+            t.repeat(1000, 1),
+            SftConfig(first_guess_share=0.0, first_state_weight=0.0),
+        )
         got = state_part(model, tokenizer, many, many_s, many_t, nearby, config).item()
     assert want == pytest.approx((each[1] + 2 * each[2]) / 3, abs=1e-5)
     assert got == pytest.approx(want, abs=0.1)
@@ -154,13 +158,16 @@ def test_what_is_kept_is_the_first_guess_among_the_candidates(negatives):
     if catalogue:  # in a batch nothing is known of what is similar
         spread = guess[:, nearby].mean(-1)
         guess = 0.75 * guess + 0.25 * spread / spread.sum(-1, keepdim=True)
-    target, config = F.one_hot(place, len(table)), SftConfig(negatives=negatives, keep=0.7, similar=0.25)
+    target, config = (
+        F.one_hot(place, len(table)),
+        SftConfig(negatives=negatives, first_guess_share=0.7, similar_items_share=0.25),
+    )
     want = 0.5 * F.cross_entropy(first, place) + F.cross_entropy(later, 0.3 * target + 0.7 * guess)
     torch.testing.assert_close(state_part(model, tokenizer, batch, s, t, nearby, config), want)
     want = 0.5 * F.cross_entropy(first, place) + F.cross_entropy(first, 0.3 * target + 0.7 * guess)
     alone = state_part(model, tokenizer, batch, s[:, :1], t, nearby, config)
     torch.testing.assert_close(alone, want)  # no thought: s_0 is guess and last state in one
-    plain = SftConfig(negatives=negatives, keep=0.0, first=0.0)
+    plain = SftConfig(negatives=negatives, first_guess_share=0.0, first_state_weight=0.0)
     got = state_part(model, tokenizer, batch, s, t, nearby, plain)
     torch.testing.assert_close(got, F.cross_entropy(later, place))  # eq. 14
 

@@ -28,7 +28,9 @@ def test_a_step_is_gradient_and_clip():
     model = torch.nn.Linear(2, 1, bias=False)
     model.weight.data = torch.tensor([[1.0, -1.0]])
     batch = Prefixes(*(torch.zeros(1, dtype=torch.long) for _ in range(4)))
-    step = Step(model, lambda m, batch, x: {"loss": m(x).sum()}, TrainConfig(clip=1.0), "cpu", record=True)
+    step = Step(
+        model, lambda m, batch, x: {"loss": m(x).sum()}, TrainConfig(max_grad_norm=1.0), "cpu", record=True
+    )
     for _ in range(2):  # the second step does not add to the first one
         found = step(batch, (torch.tensor([[3.0, 4.0]]),))
         assert found["loss"].item() == -1.0 and not found["loss"].requires_grad
@@ -58,7 +60,7 @@ def test_the_losses_look_at_no_value(read, negatives, monkeypatch):
     model, tokenizer, batch = without_values()
     two = torch.zeros(batch.n_examples, 2, dtype=torch.long, device="meta")
     nearby = torch.zeros(tokenizer.n_items, 3, dtype=torch.long, device="meta")
-    sft = SftConfig(read=read, negatives=negatives, mu=0.3)
+    sft = SftConfig(condition_on=read, negatives=negatives, mu=0.3)
     given = two, two[:, 0], two.float(), nearby
     losses = {
         "TIGER": tiger_loss(model, tokenizer, batch, TrainConfig()),
@@ -95,7 +97,7 @@ def test_recorded_steps_learn_what_eager_ones_learn(stage, tmp_path, monkeypatch
         config,
         backbone=sizes,
         pretrain=dataclasses.replace(config.pretrain, **small),
-        sft=dataclasses.replace(config.sft, **small, l=2, pool=3),
+        sft=dataclasses.replace(config.sft, **small, l=2, similar_pool=3),
     )
     near = (torch.arange(12)[:, None] + torch.arange(1, 4)) % 12
     for most in (EAGER, 10**9):  # recorded after a few, or never
@@ -116,7 +118,7 @@ def test_recorded_steps_learn_what_eager_ones_learn(stage, tmp_path, monkeypatch
 def test_a_shape_is_recorded_after_some_steps():
     model = torch.nn.Linear(2, 1, bias=False).cuda()
     batch = Prefixes(*(torch.zeros(1, dtype=torch.long, device="cuda") for _ in range(4)))
-    config = TrainConfig(clip=100.0, precision="float32")
+    config = TrainConfig(max_grad_norm=100.0, precision="float32")
     step = Step(model, lambda m, batch, x: {"loss": m(x).sum()}, config, "cuda", record=True)
     for i in range(EAGER + 3):
         x = torch.tensor([[float(i), 1.0]], device="cuda")
