@@ -77,11 +77,11 @@ class TestForm:
         for word in ("/home/", "/work/", "/root/", "/tmp/", "C:\\\\"):
             assert word not in text
 
-    def test_a_static_twin_follows_each_widget(self, path):
+    def test_a_figure_and_a_table_follow_each_widget(self, path):
         cells = code_of(read(path))
         for i, cell in enumerate(cells):
             if "widgets." in cell.source and not cell.source.startswith(("import", "from")):
-                assert "save_figure" in cells[i + 1].source, cell.source  # the picture
+                assert "save_figure" in cells[i + 1].source, cell.source  # the figure
                 assert "save_figure" not in cells[i + 2].source, cell.source  # the table
 
 

@@ -24,7 +24,7 @@ def drawings(shop, ids):
         "posterior": figures.plot_posterior(tables.project_posterior(shop, 0), "belief"),
         "item_map": figures.plot_item_map(rng.normal(size=(shop.n_items, 2)), labels),
         "similarities": figures.plot_similarities(rng.uniform(size=50), rng.uniform(size=50)),
-        "semantic_id_walk": figures.plot_quantisation(ids, 3, shop.items["title"].iloc[3]),
+        "quantisation": figures.plot_quantisation(ids, 3, shop.items["title"].iloc[3]),
         "codebook_health": figures.plot_codebook_health(usage, usage, ids.K),
     }
 
@@ -41,7 +41,7 @@ def test_leave_one_out_marks_one_target_a_row(shop):
     assert marks.count("?") == n - 1 and marks.count("h") == n * (n - 1) // 2
 
 
-def test_walk_figure_shows_the_errors_of_the_table(shop, ids):
+def test_quantisation_figure_shows_the_errors_of_the_table(shop, ids):
     text = words(figures.plot_quantisation(ids, 7, "a thing"))
     for error in tables.quantisation_table(ids, 7)["error"]:
         assert f"{100 * error:.0f} %" in text

@@ -10,7 +10,7 @@ from streamrec_lite.tutorial.figures import results as figures
 from streamrec_lite.tutorial.tables import results as tables
 
 
-def test_pictures_have_titles_and_labels():
+def test_figures_have_titles_and_labels():
     groups = tables.length_groups(torch.tensor([1, 2, 3, 5, 6, 9]))
     table = tables.mean_by_group(tables.metric_by_user(ranks()), groups)
     gaps = tables.mean_by_group(tables.metric_by_user(ranks()), groups, "TIGER")
@@ -33,8 +33,8 @@ def test_pictures_have_titles_and_labels():
     ):
         assert all(axes.get_title() and axes.get_xlabel() for axes in figure.axes)
         assert figure._repr_png_()[0][:4] == b"\x89PNG"
-    looks = {figures.line_style(number)[:2] for number in range(64)}
-    assert len(looks) == 64
+    styles = {figures.line_style(number)[:2] for number in range(64)}
+    assert len(styles) == 64
     figures.plot_differences(
         pd.DataFrame(columns=["difference", "low", "high", "p", "excludes 0"])
     )._repr_png_()

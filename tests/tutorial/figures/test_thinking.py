@@ -62,13 +62,13 @@ def test_every_figure_draws_readably(drawn):
         assert min(t.get_fontsize() for t in small) >= 10, f"{name}: text smaller than 10 points"
 
 
-def test_by_hand_shows_gaps_ranks_and_thoughts(drawn):
+def test_toy_example_shows_gaps_ranks_and_thoughts(drawn):
     text = words(drawn["by_hand"])
     for said in ("gap 5, rank 3", "gap 2, rank 2", "gap 1, rank 1", "$o_1$ = 1:1", "$o_2$ = 2:0", "strings"):
         assert said in text
 
 
-def test_one_example_shows_the_table(drawn, example):
+def test_steps_show_the_table(drawn, example):
     left, right = drawn["one_example"].axes
     assert [bar.get_height() for bar in left.patches] == example["gap"].tolist()
     assert [t.get_text() for t in left.get_xticklabels()] == ["at first", "1:7", "3:12"]
@@ -77,7 +77,7 @@ def test_one_example_shows_the_table(drawn, example):
     assert low > 600 > 1 > high  # rank 1 stands on top
 
 
-def test_many_has_a_look_of_its_own_for_each_source(drawn):
+def test_gap_and_rank_have_a_line_style_for_each_source(drawn):
     left, right = drawn["many"].axes
     assert left.lines[0].get_ydata().tolist() == pytest.approx([100, 200 / 3, 100 / 3])
     assert left.lines[1].get_ydata().tolist() == [100, 75, 50]
@@ -86,7 +86,7 @@ def test_many_has_a_look_of_its_own_for_each_source(drawn):
         assert len({getattr(line, look)() for line in left.lines[:2]}) == 2
 
 
-def test_path_goes_through_the_states_to_the_target(drawn):
+def test_state_path_goes_through_the_states_to_the_target(drawn):
     for axes in drawn["path"].axes:
         assert axes.lines[0].get_xydata()[0].tolist() == Flat.points[4].tolist()
         assert axes.lines[1].get_xydata().tolist() == [[0, 0], [1, 1], [1.01, 1]]
@@ -98,7 +98,7 @@ def test_path_goes_through_the_states_to_the_target(drawn):
     assert "$o_2$ = 3:12" in words(drawn["path"])
 
 
-def test_same_place_by_hand():
+def test_nearby_points_by_hand():
     points = np.array([[0.0, 0.0], [5.0, 5.0], [0.3, 0.4], [5.0, 5.2]])
     assert [members for _, members in figures.group_nearby_points(points, 0.6)] == [[0, 2], [1, 3]]
     assert [members for _, members in figures.group_nearby_points(points, 0.1)] == [[0], [1], [2], [3]]

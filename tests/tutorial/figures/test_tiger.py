@@ -34,7 +34,7 @@ def test_every_figure_draws_readably(shop, ids, steps):
         assert_readable(name, figure)
 
 
-def test_every_model_is_in_the_picture_of_history_lengths(shop):
+def test_every_model_is_in_the_figure_of_history_lengths(shop):
     splits = leave_one_out(shop, 20)
     table = recall_by_length(torch.tensor([1, 0] * 20), splits.test.length)
     names = ["TIGER", "Popularity", "Markov", "SequentialRules", "Oracle"]

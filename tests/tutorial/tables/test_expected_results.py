@@ -24,7 +24,7 @@ def test_ranges_of_known_data_and_their_borders():
     assert tables.known_data_set(results(dataset="amazon-2018:x", data=sizes)) == "scientific-2018"
 
 
-def test_what_holds_anywhere_is_checked():
+def test_checks_for_any_data():
     assert tables.check_table(results()).iloc[:, 2:].all().all() and tables.failed_checks(results()) == []
     odd = results()
     odd["summary"]["STREAM-Rec-SFT"]["test"]["N@10"]["mean"] = 0.05

@@ -59,7 +59,7 @@ def test_similarities_by_hand():
     assert near["cosine similarity"].tolist() == [1.0, 0.0]
 
 
-def test_residual_walk_by_hand(tiny):
+def test_quantisation_by_hand(tiny):
     levels = tables.quantisation_table(tiny, 0)  # z = (4, 1): code 0 leaves (0, 1), code 0 leaves nothing
     assert levels["code"].tolist() == [0, 0] and levels["nearest"].tolist() == [0, 0]
     assert levels["before"].tolist() == pytest.approx([17**0.5, 1.0])
@@ -71,7 +71,7 @@ def test_residual_walk_by_hand(tiny):
     assert moved["after"].tolist() == pytest.approx([1.0, 2**0.5])
 
 
-def test_reconstructions_and_peers(tiny):
+def test_partial_sums_and_items_with_a_prefix(tiny):
     assert tables.partial_sums(tiny, 1).tolist() == [[5, 0], [4, 0], [5, 0]]
     assert tables.items_with_prefix(tiny, 3, 1).tolist() == [2]
     assert tables.items_with_prefix(tiny, 3, 2).tolist() == []
@@ -85,14 +85,14 @@ def test_collisions_and_repairs(tiny):
     assert repaired.to_numpy().tolist() == [["item 2", "1·0", "1·1"]]
 
 
-def test_usage_tables(tiny):
+def test_code_usage(tiny):
     table = tables.code_usage(tiny.codes, 2)
     assert table["used"].tolist() == [2, 2] and table["perplexity"].tolist() == pytest.approx([2, 2])
     naive = tables.random_code_usage(tiny, 0)
     assert naive["used"].between(1, 2).all() and naive.equals(tables.random_code_usage(tiny, 0))
 
 
-def test_beliefs_are_probabilities_and_absent_without_a_world(shop):
+def test_project_posteriors_are_probabilities_and_none_without_a_world(shop):
     table = tables.project_posterior(shop, 3)
     assert table.shape[1] == len(shop.sequences[3]) + 1
     assert np.allclose(table.sum(), 1) and (table.to_numpy() >= -1e-12).all()

@@ -43,7 +43,7 @@ def test_one_update_moves_good_rollouts_up_and_bad_ones_down(world):
         assert torch.equal(value, before[name]), name  # the model itself is not changed
 
 
-def test_ablation_has_a_row_a_mix_and_no_change_without_updates(world):
+def test_ablation_has_a_row_for_each_choice_and_no_change_without_updates(world):
     models, users = world
     table = tables.reward_ablation(models, users, users, CONFIG, updates=0)
     assert (table == 0).all().all()
@@ -72,7 +72,7 @@ def test_rollouts_come_back_with_names_in_the_order_of_blocks(tmp_path, world):
     assert (table["right"] == (table["item"] == table["target"])).all()
 
 
-def test_the_log_as_a_table_and_a_picture():
+def test_the_log_as_a_table_and_a_figure():
     rows = [{"epoch": 0, "valid N@10": 0.2}]
     for block in (1, 2):
         row = {"epoch": block, "valid N@10": 0.2 + 0.01 * block, "reward": 1.0 * block, "reward std": 0.5}

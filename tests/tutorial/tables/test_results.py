@@ -1,4 +1,4 @@
-"""A finished run read whole: tables from tiny ranks, each number worked out by hand."""
+"""Tables of the results from tiny ranks, each number worked out by hand."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_means_and_intervals_by_group():
     assert one["mean"][0] == 1 and math.isnan(one["low"][0])
 
 
-def test_forest_is_sorted_and_knows_what_is_sure():
+def test_differences_are_sorted_and_marked_if_the_interval_excludes_0():
     table = tables.difference_table(results(), "N@10")
     assert table.index.tolist() == ["TIGER, with rules", "STREAM-Rec-SFT", "Popularity"]
     assert table["excludes 0"].tolist() == [True, False, True]
@@ -88,7 +88,7 @@ def test_agreement_of_two_models_by_hand():
     assert seeds["TIGER"] == pytest.approx(2 / 3) and set(seeds) == {"TIGER", "Poor"}
 
 
-def test_reach_grows_by_what_is_most_useful():
+def test_coverage_grows_by_the_model_that_adds_most():
     table = tables.coverage_table(tables.hits_by_user(ranks()))
     assert table["model"].tolist() == ["TIGER", "Markov", "Poor"]
     assert table["alone"].tolist() == pytest.approx([5 / 12, 2 / 6, 0])
@@ -96,7 +96,7 @@ def test_reach_grows_by_what_is_most_useful():
     assert table["at least one"].tolist() == pytest.approx([5 / 12, 7 / 12, 7 / 12])
 
 
-def test_the_table_says_means_differences_and_costs():
+def test_main_table_has_means_differences_and_costs():
     table = tables.main_table(results())
     assert table.index.tolist() == [*results()["models"], "*oracle*"]
     row = table.loc["STREAM-Rec-SFT"]
@@ -127,7 +127,7 @@ def test_tuning_is_shown_where_a_row_has_it():
     assert table[["model", "lr", "kept"]].values.tolist() == [["TIGER", 3e-3, True], ["TIGER", 1e-3, False]]
 
 
-def test_main_rows_leave_variants_out_and_keep_tiger():
+def test_best_models_leave_variants_out_and_keep_tiger():
     assert tables.best_models(results()) == ["TIGER", "STREAM-Rec-SFT", "Popularity"]
     low = results()
     low["summary"]["TIGER"]["test"]["N@10"]["mean"] = 0.01

@@ -7,7 +7,7 @@ import pandas as pd
 from streamrec_lite.tutorial.tables.style import shorten, stacked
 
 
-def test_short_keeps_short_titles_and_cuts_long_ones():
+def test_shorten_keeps_short_titles_and_cuts_long_ones():
     assert shorten("a  b") == "a b"
     assert shorten("one two three four", 12) == "one two thr…"
     assert shorten("x" * 50, 10) == "x" * 9 + "…"

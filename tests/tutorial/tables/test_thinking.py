@@ -1,4 +1,4 @@
-"""Thinking step by step, as tables: they agree with the annotator, and with numbers worked out by hand."""
+"""Tables of thinking: they agree with the trajectories, and with numbers worked out by hand."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from streamrec_lite.tutorial.tables.trajectory import (
 
 
 def made_up(norm, rank, target=None) -> Trajectory:
-    """A walk of which only gaps (B, l + 1) and ranks matter."""
+    """A trajectory of which only gaps (B, l + 1) and ranks matter."""
     norm, rank = torch.tensor(norm), torch.tensor(rank)
     B, steps = norm.shape
     thought = torch.full((B, steps - 1), FIRST_CODE)
@@ -32,7 +32,7 @@ def made_up(norm, rank, target=None) -> Trajectory:
     return Trajectory(thought, torch.zeros(B, steps, 2), torch.zeros(B, steps - 1, 2), norm, rank, target)
 
 
-def test_step_table_says_what_the_walk_holds():
+def test_step_table_holds_the_values_of_the_trajectory():
     model, ids, users = small_world()
     trajectory, table = annotated_trajectory(model, ids, users, 3), item_representations(model, ids)
     for row in range(6):
@@ -49,7 +49,7 @@ def test_step_table_says_what_the_walk_holds():
             assert (listed.index(target) + 1 if target in listed else 5) == min(rank, 5)
 
 
-def test_walk_by_hand():
+def test_toy_example_by_hand():
     codes = torch.tensor([[-2.0, 3.0], [-4.0, -1.0], [0.0, -3.0], [0.0, 1.0]])
     t = torch.tensor([[-1.0, 0.0], [-1.0, 2.0], [-2.0, 0.0]])
     trajectory = tables.toy_example(torch.tensor([2.0, 3.0]), t, 2, codes, 3)
@@ -60,7 +60,7 @@ def test_walk_by_hand():
     assert trajectory["rank"].tolist() == [3, 2, 1, 1]
 
 
-def test_closest_by_hand():
+def test_closest_items_by_hand():
     table = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 3.0]])
     assert tables.closest_items(torch.tensor([[1.0, -1.0], [0.0, 1.0]]), table, 2).tolist() == [
         [0, 2],
@@ -69,7 +69,7 @@ def test_closest_by_hand():
     assert tables.closest_items(torch.tensor([1.0, 0.0]), table, 9).tolist() == [2, 0, 1]
 
 
-def test_population_by_hand():
+def test_mean_by_step_by_hand():
     trajectory = made_up(
         [[4.0, 1.0], [2.0, 1.0], [3.0, 4.0], [3.0, 2.0]], [[30, 1], [10, 2], [11, 3], [20, 50]]
     )
@@ -81,7 +81,7 @@ def test_population_by_hand():
     assert table["in first 10 (%)"].tolist() == [25, 75]
 
 
-def test_the_typical_example_lies_in_the_middle():
+def test_the_median_example_lies_in_the_middle():
     trajectory = made_up([[9.0, 8.0], [5.0, 4.0], [1.0, 1.0]], [[90, 80], [9, 8], [1, 1]])
     assert tables.median_example(trajectory) == 1
     assert tables.median_example(made_up([[1.0, 1.0]], [[3, 3]])) == 0
@@ -98,7 +98,7 @@ def test_some_examples_are_the_same_every_time():
     assert sequences.sample_examples(users, 99).user.tolist() == users.user.tolist()
 
 
-def test_saying_has_a_row_a_way_and_step():
+def test_information_has_a_row_for_each_source_and_step():
     model, ids, users = small_world()
     trajectories = trajectories_by_strategy(model, ids, users, 3, torch.arange(40)[:, None].repeat(1, 2))
     table = tables.thought_information_table(trajectories, ids)
@@ -111,10 +111,10 @@ def test_saying_has_a_row_a_way_and_step():
             part["median rank"].tolist()
             == trajectories[name].rank[:, 1:].double().quantile(0.5, dim=0).tolist()
         )
-    whisper = table[table["thoughts"] == "own-codes"]
-    first = whisper.iloc[0]  # the first code itself: it says all there is to say
+    own_codes = table[table["thoughts"] == "own-codes"]
+    first = own_codes.iloc[0]  # the first code itself: its information is its entropy
     assert first["information"] == pytest.approx(first["entropy"])
-    assert whisper["own code (%)"].tolist() == [100] * 3 and whisper["repeated (%)"].tolist() == [0] * 3
+    assert own_codes["own code (%)"].tolist() == [100] * 3 and own_codes["repeated (%)"].tolist() == [0] * 3
 
 
 def test_own_codes_and_repetitions_by_hand():
@@ -129,7 +129,7 @@ def test_own_codes_and_repetitions_by_hand():
     assert table["repeated (%)"].tolist() == [0, 50, 0]
 
 
-class FirstTwo:
+class FirstTwoDimensions:
     """In place of UMAP, whose compiler takes seconds: the first two numbers, on too many threads."""
 
     def __init__(self, **settings):
@@ -144,7 +144,7 @@ class FirstTwo:
 
 
 def test_plane_places_items_and_states(monkeypatch):
-    monkeypatch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=FirstTwo))
+    monkeypatch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=FirstTwoDimensions))
     threads = torch.get_num_threads()
     table = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
     plane = tables.ItemPlane(table, limit=12, seed=3)

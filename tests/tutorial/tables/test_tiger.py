@@ -27,14 +27,14 @@ def test_teacher_forcing_shifts_the_labels(tiny):
     assert steps["label"].tolist() == tiny.tokens[2].tolist()
 
 
-def test_trie_shape_and_leaves(tiny):
+def test_trie_table_and_items_below_a_node(tiny):
     table = tables.trie_table(tiny.trie)
     assert table["nodes"].tolist() == [1, 2, 4]
     assert table["mean children"].tolist() == [2, 2, 0]
     assert sorted(tables.items_below(tiny.trie, 1, 1).tolist()) == [2, 3]
 
 
-def test_beam_in_slow_motion_ends_where_the_real_beam_does():
+def test_beam_steps_end_with_the_items_of_the_beam_search():
     torch.manual_seed(0)
     codes = torch.cartesian_prod(*[torch.arange(4)] * 3)[torch.randperm(64)[:40]]
     ids = SemanticTokenizer.from_codes(codes, 4)
@@ -52,7 +52,7 @@ def test_beam_in_slow_motion_ends_where_the_real_beam_does():
     assert steps[0]["items"].sum() == 40
 
 
-def test_hits_by_length_counts_every_user_once():
+def test_recall_by_length_counts_every_user_once():
     ranks = torch.tensor([1, 0, 11, 10])
     table = tables.recall_by_length(ranks, torch.tensor([1, 1, 5, 5]), k=10, groups=2)
     assert table["users"].tolist() == [2, 2] and table["R@10"].tolist() == [0.5, 0.5]
@@ -60,7 +60,7 @@ def test_hits_by_length_counts_every_user_once():
     assert same["users"].tolist() == [4]
 
 
-def test_results_table_puts_the_oracle_last():
+def test_metrics_table_puts_the_oracle_last():
     row = {"test": {"R@5": 0.1, "R@10": 0.2, "N@5": 0.1, "N@10": 0.1}}
     oracle = {"test": {"R@5": 0.4, "R@10": 0.5, "N@5": 0.3, "N@10": 0.4}}
     table = tables.metrics_table({"Oracle": oracle, "TIGER": row})
@@ -69,7 +69,7 @@ def test_results_table_puts_the_oracle_last():
     assert "share of oracle (%)" not in tables.metrics_table({"TIGER": row})
 
 
-def test_telling_user_prefers_a_rank_from_two_to_five(shop):
+def test_illustrative_example_prefers_a_rank_from_two_to_five(shop):
     splits = leave_one_out(shop, 20)
 
     class Fixed:
@@ -77,8 +77,8 @@ def test_telling_user_prefers_a_rank_from_two_to_five(shop):
 
         def topk(self, prefixes, k):
             out = torch.arange(100, 100 + k).repeat(prefixes.n_examples, 1)
-            out[0, 0] = prefixes.target[0]  # too easy
-            out[4, 2] = prefixes.target[4]  # third: tells most
+            out[0, 0] = prefixes.target[0]  # rank 1
+            out[4, 2] = prefixes.target[4]  # rank 3
             return out
 
     assert tables.illustrative_example(Fixed(), splits.test) == 4

@@ -23,7 +23,7 @@ from streamrec_lite.tutorial.tables.trajectory import (
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_walks_agree_with_the_annotator(strategy):
+def test_trajectories_agree_with_the_annotator(strategy):
     model, ids, users = small_world()
     neighbours = torch.arange(1, 41)[:, None].repeat(1, 3) % 40
     traces = annotate(model, ids, users, 5, strategy, neighbours)
@@ -74,7 +74,7 @@ def test_targets_have_no_part_in_own_thoughts():
 
 
 @torch.inference_mode()
-def test_trains_together_are_the_mean_of_their_states():
+def test_sampled_trajectories_are_the_mean_of_their_states():
     model, ids, users = small_world()
     trajectory = mean_sampled_trajectory(model, ids, users, 3, n=4, batch_size=2, seed=5)
     again = mean_sampled_trajectory(model, ids, users, 3, n=4, batch_size=2, seed=5)

@@ -1,4 +1,4 @@
-"""Widgets without a front end: sliders are moved in Python, and what is shown must follow."""
+"""Widgets without a browser: sliders are moved in Python, and what is shown must follow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def explorer(ids, shop):
     return widgets.SemanticIdExplorer(ids, shop, item=4)
 
 
-def test_explorer_agrees_with_its_static_twin(explorer, ids):
+def test_explorer_agrees_with_the_static_table(explorer, ids):
     levels = tables.quantisation_table(ids, 4)
     assert explorer.table.equals(levels)
     assert np.allclose(explorer.figure.data[0].y, [levels["before"][0], *levels["after"]])

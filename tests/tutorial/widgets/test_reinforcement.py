@@ -1,4 +1,4 @@
-"""The reward explorer without a front end: what is moved in Python changes what is shown."""
+"""The reward explorer without a browser: what is moved in Python changes what is shown."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_titles_are_escaped():
     assert not any("<script>" in text for text in view.figure.data[2].text)
 
 
-def test_a_picture_and_a_table_follow_the_widget():
+def test_a_figure_and_a_table_follow_the_widget():
     cells = [c.source for c in nbformat.read(NOTEBOOK, as_version=4).cells if c.cell_type == "code"]
     at = next(i for i, source in enumerate(cells) if "RewardExplorer(" in source and "import" not in source)
     assert "save_figure" in cells[at + 1]

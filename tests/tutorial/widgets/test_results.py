@@ -1,4 +1,4 @@
-"""The results explorer without a front end: what is chosen in Python changes what is shown."""
+"""The results explorer without a browser: what is chosen in Python changes what is shown."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_each_control_changes_what_is_shown(explorer):
     assert lines(explorer) == {} and not explorer.figure.data[0].y
 
 
-def test_a_picture_and_a_table_follow_the_widget():
+def test_a_figure_and_a_table_follow_the_widget():
     cells = [c.source for c in nbformat.read(NOTEBOOK, as_version=4).cells if c.cell_type == "code"]
     at = next(i for i, source in enumerate(cells) if "ResultsExplorer(" in source and "import" not in source)
     assert "save_figure" in cells[at + 1]

@@ -1,4 +1,4 @@
-"""The widget of thinking without a front end: what is moved in Python changes what is shown."""
+"""The widget of thinking without a browser: what is moved in Python changes what is shown."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from streamrec_lite.tutorial.widgets import thinking as widgets
 NOTEBOOK = NOTEBOOKS / "06_thinking_step_by_step.ipynb"
 
 
-class FirstTwo:
+class FirstTwoDimensions:
     """A plane that shows the first two dimensions."""
 
     def __init__(self, table: torch.Tensor):
@@ -44,7 +44,7 @@ def explorer_of(dataset):
         "annotated": (annotated_trajectory(model, ids, users, 4), users),
         "own": (own_trajectory(model, ids, few, 2), few),
     }
-    return widgets.ResidualExplorer(cases, ids, dataset, table, FirstTwo(table), example=2)
+    return widgets.ResidualExplorer(cases, ids, dataset, table, FirstTwoDimensions(table), example=2)
 
 
 @pytest.fixture
@@ -52,14 +52,14 @@ def explorer():
     return explorer_of(catalogue())
 
 
-def twin(explorer, case: str, row: int):
+def static_table(explorer, case: str, row: int):
     """The static table that must say the same."""
     trajectory, _ = explorer.cases[case]
     return tables.step_table(trajectory, row, explorer.tokenizer, explorer.dataset, explorer.items)
 
 
-def test_starts_as_its_static_twin(explorer):
-    assert explorer.table.equals(twin(explorer, "annotated", 2))
+def test_starts_with_the_static_table(explorer):
+    assert explorer.table.equals(static_table(explorer, "annotated", 2))
     assert explorer.step.value == 0 and explorer.step.max == 4
     bars, items, path, here, goal = explorer.figure.data
     assert np.allclose(bars.y, explorer.table["gap"])
@@ -92,7 +92,7 @@ def test_moving_the_step_changes_what_is_shown(explorer):
 def test_choosing_another_example(explorer):
     explorer.step.value = 3
     explorer.example.value = 5
-    assert explorer.table.equals(twin(explorer, "annotated", 5)) and explorer.step.value == 3
+    assert explorer.table.equals(static_table(explorer, "annotated", 5)) and explorer.step.value == 3
     _, users = explorer.cases["annotated"]
     assert f"<b>thing {int(users.target[5])}</b>" in explorer.text.value
     last = titles(explorer.dataset, users.history[5, :1])[0]
@@ -103,11 +103,11 @@ def test_another_source_of_thoughts_has_its_own_examples_and_steps(explorer):
     explorer.example.value, explorer.step.value = 5, 4
     explorer.case.value = "own"
     assert (explorer.example.value, explorer.step.value) == (2, 2)
-    assert explorer.table.equals(twin(explorer, "own", 2))
+    assert explorer.table.equals(static_table(explorer, "own", 2))
     assert np.allclose(explorer.figure.data[0].y, explorer.table["gap"])
     explorer.case.value = "annotated"
     explorer.step.value = 4
-    assert explorer.table.equals(twin(explorer, "annotated", 2))
+    assert explorer.table.equals(static_table(explorer, "annotated", 2))
 
 
 def test_titles_are_escaped():
@@ -118,7 +118,7 @@ def test_titles_are_escaped():
     assert "<script>" not in view.figure.data[4].text[0]
 
 
-def test_a_picture_and_a_table_follow_the_widget():
+def test_a_figure_and_a_table_follow_the_widget():
     cells = [c.source for c in nbformat.read(NOTEBOOK, as_version=4).cells if c.cell_type == "code"]
     at = next(i for i, source in enumerate(cells) if "widgets.ResidualExplorer" in source)
     assert "save_figure" in cells[at + 1]
