@@ -11,7 +11,6 @@ from ..common.errors import BadInput
 from ..common.files import read_json, read_tensors, write_json, write_text
 from ..config.sections import fingerprint
 from ..evaluation.results_table import REFERENCE, table2
-from ..evaluation.rows import summary, versus
 from .run import Run
 from .stage_table import CONTROLS, FORMAT, NEURAL, ORACLE, STAGES, TABLE
 
@@ -48,6 +47,8 @@ def results_done(run: Run) -> bool:
 
 def write_results(run: Run) -> dict:
     """Write both files and return the first one's content; ``BadInput`` names a stage that is missing."""
+    from ..evaluation.rows import summary, versus  # loads torch
+
     if results_done(run):
         return read_json(run.dir / "results.json")
     check_rows(run)

@@ -70,7 +70,7 @@ def test_bad_input_in_a_job_is_bad_input_here(copied, tmp_path):
 
 
 def test_a_failure_of_a_stage_is_one_line(copied, monkeypatch):
-    def torn(run, name, seed, part):
+    def torn(work):
         raise FloatingPointError("the loss of SASRec is nan")
 
     parameters = parameters_of(copied)

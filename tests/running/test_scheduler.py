@@ -15,8 +15,8 @@ from streamrec_lite.running.scheduler import Scheduler, is_done
 def test_a_notebook_that_skips_its_stage_is_a_failure(copied, tmp_path):
     folder = write_all(tmp_path / "lazy")
     write_notebook(folder / "03_semantic_ids.ipynb", "print('nothing')")
-    run = opened(copied)
     shutil.rmtree(copied / "tokenizer")
+    run = opened(copied)
     with (
         pytest.raises(StageFailed, match="without running its stage, tokenizer"),
         Scheduler(run, folder, 0, lambda line: None) as crew,
@@ -103,9 +103,8 @@ def test_what_fails_leaves_the_rest_to_be_done(copied, tmp_path):
         Scheduler(run, folder, 0, told.append) as crew,
     ):
         crew.work(["tiger", "pretrain", "results"])
-    assert (
-        crew.executor.progress.total == 5
-    )  # two seeds of 04, one of 05 and 06, and 09: seed 0 of 05 and 06 was shown before
+    # two seeds of 04, one of 05 and 06, the results and 09: seed 0 of 05 and 06 was shown before
+    assert crew.executor.progress.total == 6
     assert done(run.folder("pretrain", 1)) and not is_done(run, "results")
     assert next(line for line in told if "FAILED" in line).startswith("TIGER, seed 0: FAILED (1 of")
     assert told[-1] == "results: left out, it needs what failed"
@@ -113,9 +112,9 @@ def test_what_fails_leaves_the_rest_to_be_done(copied, tmp_path):
 
 
 def test_a_baseline_that_fails_stops_no_other_and_no_other_stage(copied, notebooks):
-    run, told = opened(copied), []
     for name in ("GRU4Rec", "SASRec"):
         shutil.rmtree(copied / "baselines" / name)
+    run, told = opened(copied), []
     (copied / "baselines" / "GRU4Rec").mkdir()
     (copied / "baselines" / "GRU4Rec" / "seed-0.part").write_text("in the way")
     (copied / "notebooks" / "05_pretraining-seed-0.html").unlink()
