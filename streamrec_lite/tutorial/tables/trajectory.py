@@ -17,8 +17,8 @@ from ...data.sequences import iterate_batches
 from ...evaluation.metrics import rank_by_score
 from ...inference.step_decoder import StepDecoder
 from ...inference.thinking import think_ahead, write_thoughts
-from ...model import item_representation as targets
 from ...model.backbone import Backbone, history_tokens
+from ...model.item_representation import item_table
 from ...tokenizer.semantic_ids import SemanticTokenizer
 from ...training.annotator import STRATEGIES, annotate
 
@@ -42,7 +42,7 @@ class Trajectory(NamedTuple):
 @torch.inference_mode()
 def item_representations(model: Backbone, tokenizer: SemanticTokenizer) -> Tensor:
     """t of every item, which states are compared with: (N, d) float32 on the CPU."""
-    return targets.item_table(model, tokenizer).cpu()
+    return item_table(model, tokenizer).cpu()
 
 
 @torch.inference_mode()
@@ -157,7 +157,7 @@ def mean_sampled_trajectory(
     model.eval()
     torch.manual_seed(derive_seed(seed, "own together"))
     device = model.shared.weight.device
-    table = targets.item_table(model, tokenizer)
+    table = item_table(model, tokenizer)
     B, d = prefixes.n_examples, table.shape[1]
     thought, s, r = torch.zeros(B, l, dtype=torch.long), torch.zeros(B, l + 1, d), torch.zeros(B, l, d)
     for rows, batch in iterate_batches(prefixes.to(device), batch_size):

@@ -110,10 +110,3 @@ class ResultsExplorer(ipw.VBox):
         trace.x = [f"{name} ({n:,})" for name, n in zip(part["group"], part["users"], strict=True)]
         trace.y = part["mean"].tolist()
         trace.error_y = {"array": (part["high"] - part["mean"]).tolist(), "thickness": 1}
-
-
-def results_explorer(
-    results: dict, ranks: dict[str, list[Tensor]], groups: dict[str, tables.UserGroups]
-) -> ResultsExplorer:
-    """The widget of notebook 09; see ``ResultsExplorer``."""
-    return ResultsExplorer(results, ranks, groups)
