@@ -12,7 +12,7 @@ from ..common.schemas import Prefixes, Splits
 from ..config.sections import Config, TrainConfig
 from ..inference.beam_search import answer_log_probs
 from ..inference.recommender import StreamRec
-from ..model.backbone import Backbone, history_tokens, shift_right
+from ..model.backbone import Backbone, shift_right
 from ..model.item_vectors import ItemVectors
 from ..training.loop import Task, Trained, train
 from ..training.optim import quicken_dropout
@@ -23,7 +23,7 @@ def tiger_loss(model: Backbone, tokenizer, batch: Prefixes, config: TrainConfig)
 
     The encoder reads the codes of the history, the decoder [BOS, c_1..c_{m-1}] of the target.
     """
-    states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
+    states, mask = model.encode_history(tokenizer, batch.history)
     inputs = shift_right(tokenizer.tokens[batch.target])
     hidden = model.decode(inputs, states, mask, "direct")
     return -answer_log_probs(model, tokenizer, hidden, batch.target, config.temperature).mean()

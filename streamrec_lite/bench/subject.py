@@ -11,13 +11,13 @@ from torch import Tensor
 from ..common.errors import BadInput
 from ..common.files import read_json
 from ..common.schemas import Splits
+from ..common.store import DONE
 from ..config.sections import Config, DataConfig, EmbeddingConfig, config_of
+from ..data.saved import read_dataset
 from ..data.sequences import leave_one_out
 from ..data.sources import load_dataset
 from ..inference.recommender import StreamRec
 from ..model.backbone import Backbone
-from ..data.saved import read_dataset
-from ..common.store import DONE
 from ..tokenizer.collisions import repair_collisions
 from ..tokenizer.embeddings import embed_items
 from ..tokenizer.kmeans import kmeans, nearest

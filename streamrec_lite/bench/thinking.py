@@ -47,7 +47,7 @@ def annotate_from_the_start(model: Backbone, tokenizer, prefixes: Prefixes, l: i
     thoughts = torch.empty(prefixes.n_examples, l, dtype=torch.long, device=prefixes.target.device)
     for rows, batch in iterate_batches(prefixes, rows_at_once(prefixes.target.device)):
         written = torch.full((batch.n_examples, 1), BOS, device=batch.target.device)
-        states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
+        states, mask = model.encode_history(tokenizer, batch.history)
         for _ in range(l + 1):
             s = model.states(model.decode(written, states, mask, "thinking"))[:, -1]
             rank_by_score(batch.target, s @ table.T)  # asked for at every step, as in ``annotate``
@@ -62,7 +62,7 @@ def _decoder_alone(model: Backbone, tokenizer, prefixes: Prefixes, thought: Tens
     """How many times as fast the cached decoder reads l thoughts as one that starts anew at each."""
     read = torch.cat([torch.full_like(thought[:, :1], BOS), thought], dim=1)
     encoded = [
-        (read[rows], *model.encode(history_tokens(tokenizer.tokens, batch.history)))
+        (read[rows], *model.encode_history(tokenizer, batch.history))
         for rows, batch in iterate_batches(prefixes, rows_at_once(prefixes.target.device))
     ]
 

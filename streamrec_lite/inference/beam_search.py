@@ -115,8 +115,7 @@ def beam_search(
             f"must lie between 1 and the number of beams, {beams}",
             "ask for fewer, or use more beams",
         )
-    states, mask = model.encode(tokens)
-    stepper = StepDecoder(model, states, mask, decoder)
+    stepper = StepDecoder(model, *model.encode(tokens), decoder)
     start = torch.full((len(tokens),), BOS, device=tokens.device)
     return answer_beams(stepper, trie, stepper.step(start), beams, k)
 

@@ -56,8 +56,7 @@ def find_candidates(
         more: (B, C) items that shall be among the candidates too.
     """
     table = item_table(model, tokenizer) if table is None else table
-    states, mask = model.encode(tokens)
-    stepper = StepDecoder(model, states, mask, "thinking")
+    stepper = StepDecoder(model, *model.encode(tokens), "thinking")
     thoughts = think_ahead(stepper, l, mode, n)
     weight = train_weights(thoughts, mode)  # (B, trains), logarithms
     B, trains = weight.shape

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..model.backbone import Backbone
 from ..model.shared_attention import Seats, attend, merge_heads, split_heads
+from ..tokenizer.semantic_ids import SemanticTokenizer
 
 
 class StepDecoder:
@@ -43,6 +44,20 @@ class StepDecoder:
         self.seats = Seats.of_each(len(states), states.device)
         self.past: list[tuple[Tensor, Tensor]] = []  # a layer: what ``share`` put aside
         self.forks = self.seats  # whose past it is
+
+    @classmethod
+    def start(
+        cls, model: Backbone, tokenizer: SemanticTokenizer, history: Tensor, decoder: str = "thinking"
+    ) -> StepDecoder:
+        """A decoder after histories that it encodes first, with nothing written yet.
+
+        Args:
+            model: the backbone, in ``eval`` mode.
+            tokenizer: gives the items' codes.
+            history: (B, L) item indices, ``PAD_ITEM`` on the right.
+            decoder: "direct" or "thinking".
+        """
+        return cls(model, *model.encode_history(tokenizer, history), decoder)
 
     def copy(self) -> StepDecoder:
         """Another decoder that has written the same; what one writes next, the other does not see."""

@@ -18,7 +18,7 @@ from ..common.errors import BadInput, did_you_mean
 from ..common.schemas import ANSWER, BOS, FIRST_CODE, Beams, Prefixes
 from ..config.sections import LONGEST
 from ..data.sequences import iterate_batches
-from ..model.backbone import Backbone, history_tokens
+from ..model.backbone import Backbone
 from .beam_search import answer_beams
 from .sampling import draw
 from .step_decoder import StepDecoder
@@ -132,8 +132,7 @@ def write_thoughts(
     model.eval()
     thought = torch.zeros(prefixes.n_examples, l, dtype=torch.long, device=prefixes.target.device)
     for rows, batch in iterate_batches(prefixes, batch_size):
-        states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
-        stepper = StepDecoder(model, states, mask, "thinking")
+        stepper = StepDecoder.start(model, tokenizer, batch.history)
         thought[rows] = think_ahead(stepper, l, mode, 1, temperature).token[:, 0]
     return thought
 
@@ -158,8 +157,7 @@ def think_and_answer(
     Args:
         tokens: history tokens (B, S). See ``decoding.beam_search`` for the others.
     """
-    states, mask = model.encode(tokens)
-    stepper = StepDecoder(model, states, mask, "thinking")
+    stepper = StepDecoder(model, *model.encode(tokens), "thinking")
     thoughts = think_ahead(stepper, l, mode, n)
     trains, wide = thoughts.token.shape[1], max(beams, k)
     last = thoughts.answer.flatten(0, 1)

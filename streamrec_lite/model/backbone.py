@@ -19,6 +19,7 @@ from ..common.errors import BadInput, did_you_mean
 from ..common.files import load_weights, read_json, read_tensors, write_json, write_tensors
 from ..common.schemas import ANSWER, BOS, FIRST_CODE, PAD, check_shape
 from ..config.sections import BackboneConfig
+from ..tokenizer.semantic_ids import SemanticTokenizer
 from ..tokenizer.trie import PaddedChildren, Trie
 from .item_vectors import ItemVectors
 from .shared_attention import attend, split_heads
@@ -102,6 +103,10 @@ class Backbone(nn.Module):
         if self.items is not None:
             x = x + self.items(tokens)
         return run_encoder(self.encoder, x, real)
+
+    def encode_history(self, tokenizer: SemanticTokenizer, history: Tensor) -> tuple[Tensor, Tensor | None]:
+        """``encode`` of histories (B, L) of item indices, ``PAD_ITEM`` on the right, S = L * m tokens."""
+        return self.encode(history_tokens(tokenizer.tokens, history))
 
     def decode(self, inputs: Tensor, states: Tensor, mask: Tensor | None, decoder: str = "direct") -> Tensor:
         """Decoder inputs (B, T) beginning with BOS, encoder states (B, S, d) -> hidden states (B, T, d)."""

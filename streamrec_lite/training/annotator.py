@@ -18,7 +18,7 @@ from ..config.sections import LONGEST
 from ..data.sequences import iterate_batches
 from ..evaluation.metrics import rank_by_score
 from ..inference.step_decoder import StepDecoder
-from ..model.backbone import Backbone, history_tokens
+from ..model.backbone import Backbone
 from ..model.item_representation import item_table
 from ..tokenizer.kmeans import nearest
 
@@ -74,8 +74,7 @@ def annotate(
 
 def _annotate(model: Backbone, tokenizer, batch: Prefixes, table: Tensor, l: int, given: Tensor | None):
     """The iteration: d_0 at BOS; then l times residual, thought, next state."""
-    states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
-    stepper = StepDecoder(model, states, mask, "thinking")
+    stepper = StepDecoder.start(model, tokenizer, batch.history)
     codes = model.shared.weight[FIRST_CODE:]
     t = table[batch.target]
     token = torch.full((batch.n_examples,), BOS, device=t.device)

@@ -10,7 +10,7 @@ from ..common.schemas import BOS, Prefixes
 from ..data.sequences import iterate_batches
 from ..inference.beam_search import item_log_probs
 from ..inference.step_decoder import StepDecoder
-from ..model.backbone import Backbone, history_tokens
+from ..model.backbone import Backbone
 
 
 def dpo_loss(
@@ -38,8 +38,7 @@ def reference_log_probs(
     model.eval()
     table = torch.empty(prefixes.n_examples, 1 + neighbours.shape[1], device=prefixes.target.device)
     for rows, batch in iterate_batches(prefixes, batch_size):
-        states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
-        stepper = StepDecoder(model, states, mask, "direct")
+        stepper = StepDecoder.start(model, tokenizer, batch.history, "direct")
         items = torch.cat([batch.target[:, None], neighbours[batch.target]], dim=1)
         hidden = stepper.step(torch.full_like(batch.target, BOS))
         table[rows] = item_log_probs(stepper, tokenizer, hidden, items)

@@ -22,7 +22,7 @@ from ..inference.beam_search import answer_log_probs
 from ..inference.recommender import StreamRec
 from ..inference.step_decoder import StepDecoder
 from ..inference.thinking import said_before, think_ahead
-from ..model.backbone import Backbone, answer_inputs, history_tokens
+from ..model.backbone import Backbone, answer_inputs
 from ..model.branches import decode_branches
 from ..model.item_representation import targets
 from ..model.item_vectors import ItemVectors
@@ -61,7 +61,7 @@ def finetune_loss(
         reference: (B, 2) log pi_ref of the targets and of ``rejected``.
         nearby: (N, k) the items nearest by text to each.
     """
-    states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
+    states, mask = model.encode_history(tokenizer, batch.history)
     cross = model.cross(states, "thinking", mask)
     l, m, parts = thought.shape[1], tokenizer.m, {}
     own = config.condition_on == "own" and l > 0

@@ -17,7 +17,7 @@ from ..common.schemas import FIRST_CODE, Prefixes, Splits
 from ..config.sections import Config, PretrainConfig
 from ..inference.beam_search import answer_log_probs
 from ..inference.recommender import StreamRec
-from ..model.backbone import Backbone, history_tokens, shift_right
+from ..model.backbone import Backbone, shift_right
 from ..model.item_vectors import ItemVectors
 from .loop import Task, Trained, train
 from .optim import quicken_dropout
@@ -34,7 +34,7 @@ def pretrain_loss(
     Returns:
         "loss" = direct + similar + answer, and the three terms.
     """
-    states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
+    states, mask = model.encode_history(tokenizer, batch.history)
     answer = tokenizer.tokens[batch.target]  # (B, m)
     hidden = model.decode(shift_right(answer), states, mask, "direct")
     direct = -answer_log_probs(model, tokenizer, hidden, batch.target, config.temperature).mean()

@@ -134,7 +134,7 @@ def update_losses(
 
     ``encoded``: what ``model.encode`` made of the histories, with gradients, where the caller has it.
     """
-    states, mask = encoded or model.encode(history_tokens(tokenizer.tokens, batch.history))
+    states, mask = encoded or model.encode_history(tokenizer, batch.history)
     log_prob, entropy = rollout_log_probs(model, tokenizer, states, mask, found.rollouts, config.temperature)
     rollouts, weights = found.rollouts, weights_of(config)
     l, m = rollouts.thought.shape[1], rollouts.answer.shape[1]
@@ -228,7 +228,7 @@ def reinforce(
 
     def loss(model: Backbone, batch: Prefixes, rows: Tensor) -> dict[str, Tensor]:
         model.eval()
-        encoded = model.encode(history_tokens(tokenizer.tokens, batch.history))  # once for both
+        encoded = model.encode_history(tokenizer, batch.history)  # once for both
         if held.get("rows") is not rows:
             negatives, l = neighbours[batch.target], config.sft.l
             found = collect(model, start, tokenizer, batch, table[rows], negatives, l, settings, encoded)

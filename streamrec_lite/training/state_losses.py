@@ -16,7 +16,7 @@ from ..config.sections import SftConfig
 from ..data.sequences import iterate_batches
 from ..inference.step_decoder import StepDecoder
 from ..inference.thinking import think_ahead
-from ..model.backbone import Backbone, history_tokens
+from ..model.backbone import Backbone
 from ..model.item_representation import item_table, state_scores, targets
 
 
@@ -172,8 +172,7 @@ def warm_up(
     with torch.no_grad():
         t = targets(model, tokenizer, examples.target)
         for rows, batch in iterate_batches(examples):
-            states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
-            stepper = StepDecoder(model, states, mask, "thinking")
+            stepper = StepDecoder.start(model, tokenizer, batch.history)
             d[rows] = think_ahead(stepper, l, "greedy").hidden[:, 0].float()
     heads = [*model.state_head.parameters(), model.state_scale, model.sharpness]
     optimizer = torch.optim.AdamW([p for p in heads if p.requires_grad], lr=3e-3)

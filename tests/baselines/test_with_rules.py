@@ -55,7 +55,7 @@ def test_both_say_what_they_say_alone(world, think, w):
 def test_probabilities_of_the_rules_items_are_those_of_a_teacher_forced_pass(world):
     model, tokenizer, users, rules = world
     found = opinions(StreamRec(model, tokenizer, beams=4), rules, users)
-    states, mask = model.encode(history_tokens(tokenizer.tokens, users.history))
+    states, mask = model.encode_history(tokenizer, users.history)
     for column in range(found.item.shape[1]):
         items = found.item[:, column].clamp_min(0)
         hidden = model.decode(shift_right(tokenizer.tokens[items]), states, mask)

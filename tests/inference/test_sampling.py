@@ -65,8 +65,7 @@ def test_first_thoughts_are_independent_draws(l):
     """n trains a user, all of them read by the stepper, the first thoughts not all alike."""
     torch.manual_seed(0)
     model, tokenizer, users = small_world()
-    states, mask = model.encode(history_tokens(tokenizer.tokens, users.history))
-    stepper = StepDecoder(model, states, mask, "thinking")
+    stepper = StepDecoder.start(model, tokenizer, users.history)
     found = think_ahead(stepper, l, "sample", 8)
     assert found.token.shape == (6, 8, l) and found.hidden.shape == (6, 8, l + 1, 16)
     assert stepper.seats.owner.tolist() == [user for user in range(6) for _ in range(8)]

@@ -7,13 +7,12 @@ import torch
 from tiny_world import small_world
 
 from streamrec_lite.common.schemas import BOS, FIRST_CODE
-from streamrec_lite.model.backbone import history_tokens
 from streamrec_lite.model.branches import branch_bias, decode_branches
 
 
 def setting():
     model, tokenizer, users = small_world()
-    states, mask = model.encode(history_tokens(tokenizer.tokens, users.history))
+    states, mask = model.encode_history(tokenizer, users.history)
     inputs = torch.randint(FIRST_CODE, model.vocab_size, (len(states), 5))
     inputs[:, 0] = BOS
     return model, states, mask, inputs

@@ -60,7 +60,7 @@ def test_at_first_the_model_is_the_same_and_then_t_moves_by_the_vector():
 
 def test_gradients_reach_the_items_read_and_the_target_and_never_the_padding():
     model, tokenizer, users = with_vectors()
-    states, _ = model.encode(history_tokens(tokenizer.tokens, users.history))
+    states, _ = model.encode_history(tokenizer, users.history)
     (states.sum() + targets(model, tokenizer, users.target).sum()).backward()
     touched = model.items.vectors.weight.grad.abs().sum(1) > 0
     read = set(users.history[users.history >= 0].tolist()) | set(users.target.tolist())

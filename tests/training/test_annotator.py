@@ -10,7 +10,7 @@ from tiny_world import small_world
 
 from streamrec_lite.common.errors import BadInput
 from streamrec_lite.common.schemas import BOS, FIRST_CODE
-from streamrec_lite.model.backbone import Head, history_tokens
+from streamrec_lite.model.backbone import Head
 from streamrec_lite.model.item_representation import targets
 from streamrec_lite.tokenizer.semantic_ids import SemanticTokenizer
 from streamrec_lite.training.annotator import STRATEGIES, annotate, informativeness
@@ -24,7 +24,7 @@ def one_by_one(model, tokenizer, users, l):
     thoughts, norms, ranks = [], [], []
     for row in range(users.n_examples):
         history = users.history[row : row + 1, : users.length[row]]
-        states, mask = model.encode(history_tokens(tokenizer.tokens, history))
+        states, mask = model.encode_history(tokenizer, history)
         t = everything[users.target[row]]
         written, moved, place = [], [], []
         for i in range(l + 1):

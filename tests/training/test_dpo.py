@@ -9,7 +9,7 @@ import torch
 from tiny_world import small_world
 
 from streamrec_lite.inference.beam_search import answer_log_probs
-from streamrec_lite.model.backbone import history_tokens, shift_right
+from streamrec_lite.model.backbone import shift_right
 from streamrec_lite.training.dpo import dpo_loss, reference_log_probs
 
 
@@ -46,7 +46,7 @@ def test_reference_is_the_direct_decoders_teacher_forced_log_probability(batch_s
     before = {name: value.clone() for name, value in model.state_dict().items()}
     table = reference_log_probs(model, tokenizer, users, neighbours, batch_size)
     assert table.shape == (6, 6)
-    states, mask = model.encode(history_tokens(tokenizer.tokens, users.history))
+    states, mask = model.encode_history(tokenizer, users.history)
     for column in range(6):
         items = users.target if column == 0 else neighbours[users.target, column - 1]
         hidden = model.decode(shift_right(tokenizer.tokens[items]), states, mask, "direct")

@@ -14,7 +14,7 @@ from streamrec_lite.common.schemas import BOS, FIRST_CODE, Splits
 from streamrec_lite.config.sections import SftConfig
 from streamrec_lite.inference.beam_search import answer_log_probs
 from streamrec_lite.inference.thinking import write_thoughts
-from streamrec_lite.model.backbone import Backbone, history_tokens
+from streamrec_lite.model.backbone import Backbone
 from streamrec_lite.model.item_representation import item_table, targets
 from streamrec_lite.model.item_vectors import ItemVectors
 from streamrec_lite.training import finetune as sft
@@ -79,7 +79,7 @@ def test_the_lesson_after_own_thoughts_by_hand():
             inputs = torch.tensor([[BOS, *own[user].tolist()]])
             one = batch.select(torch.tensor([user]))
             hidden = model.decode(
-                inputs, *model.encode(history_tokens(tokenizer.tokens, one.history)), "thinking"
+                inputs, *model.encode_history(tokenizer, one.history), "thinking"
             )
             s, t = model.states(hidden)[0], targets(model, tokenizer, one.target)[0]
             for j in range(2):
@@ -100,7 +100,7 @@ def test_own_thoughts_are_written_without_the_decoders_dropout():
         if isinstance(each, torch.nn.Dropout):
             each.p = 0.5
     with torch.no_grad():
-        states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
+        states, mask = model.encode_history(tokenizer, batch.history)
     model.train()
     cross = model.cross(states, "thinking", mask)
     asked = write_thoughts(model, tokenizer, batch, 4)
@@ -120,7 +120,7 @@ def test_two_users_one_after_the_other_give_the_batch():
     sums = dict.fromkeys(("answer", "thoughts", "dpo", "state", "align", "quant"), 0.0)
     for u in range(2):
         one = batch.select(torch.tensor([u]))
-        states, mask = model.encode(history_tokens(tokenizer.tokens, one.history))
+        states, mask = model.encode_history(tokenizer, one.history)
         log_prob = []
         for item in (batch.target[u], rejected[u]):
             written = torch.cat([torch.tensor([BOS]), thought[u], tokenizer.tokens[item]])[None]

@@ -104,7 +104,7 @@ def test_what_was_drawn_has_the_probability_of_a_teacher_forced_pass(softmax, ma
     try:
         model.mark, model.repeats = mark, repeats
         torch.manual_seed(3)
-        states, mask = model.encode(history_tokens(tokenizer.tokens, users.history))
+        states, mask = model.encode_history(tokenizer, users.history)
         rollouts, _ = write_rollouts(model, tokenizer, states, mask, l=3, G=5, temperature=1.3)
         again, entropy = rollout_log_probs(model, tokenizer, states, mask, rollouts, temperature=1.3)
     finally:
@@ -121,7 +121,7 @@ def test_what_was_drawn_has_the_probability_of_a_teacher_forced_pass(softmax, ma
 
 def test_groups_are_decoded_as_if_each_sequence_had_its_own_encoder():
     model, tokenizer, users = small_world()
-    states, mask = model.encode(history_tokens(tokenizer.tokens, users.history))
+    states, mask = model.encode_history(tokenizer, users.history)
     inputs = torch.randint(0, model.vocab_size, (18, 5))
     together = model.decode_groups(inputs, model.cross(states, "thinking"), mask)
     apart = model.decode(inputs, states.repeat_interleave(3, 0), mask.repeat_interleave(3, 0), "thinking")

@@ -111,7 +111,7 @@ def test_rollouts_that_name_nothing_are_punished_and_the_update_is_finite(monkey
     model, tokenizer, users, near, reference, found = collected(EVERY)
     lost = found.rollouts._replace(item=torch.full_like(found.rollouts.item, -1))
     after = module.write_rollouts(
-        model, tokenizer, *model.encode(history_tokens(tokenizer.tokens, users.history)), 2, 4
+        model, tokenizer, *model.encode_history(tokenizer, users.history), 2, 4
     )[1]
     parts = judge(model, tokenizer, users, lost, after, reference, near, EVERY)
     assert torch.equal(parts["format"], torch.full((24,), -1.0))

@@ -21,7 +21,7 @@ from ...evaluation.metrics import metric_per_user, paired_bootstrap
 from ...inference.beam_search import answer_log_probs, item_log_probs
 from ...inference.step_decoder import StepDecoder
 from ...inference.thinking import think_ahead, write_thoughts
-from ...model.backbone import Backbone, answer_inputs, history_tokens
+from ...model.backbone import Backbone, answer_inputs
 from ...tokenizer.semantic_ids import SemanticTokenizer
 from ...training.annotator import annotate
 from ...training.dpo import reference_log_probs
@@ -158,7 +158,7 @@ def answer_cost(model: Backbone, tokenizer: SemanticTokenizer, prefixes: Prefixe
     model.eval()
     cost = torch.zeros(prefixes.n_examples)
     for rows, batch in iterate_batches(prefixes):
-        states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
+        states, mask = model.encode_history(tokenizer, batch.history)
         inputs = answer_inputs(model, thought[rows], tokenizer.tokens[batch.target])
         hidden = model.decode(inputs, states, mask, "thinking")[:, -tokenizer.m :]
         cost[rows.cpu()] = -answer_log_probs(model, tokenizer, hidden, batch.target).sum(1).float().cpu()
@@ -216,8 +216,7 @@ def preference_margins(
         model.eval()
         gap = torch.zeros(prefixes.n_examples)
         for rows, batch in iterate_batches(prefixes):
-            states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
-            stepper = StepDecoder(model, states, mask, decoder)
+            stepper = StepDecoder.start(model, tokenizer, batch.history, decoder)
             if decoder == "thinking":
                 hidden = think_ahead(stepper, l, "greedy").answer[:, 0]
             else:

@@ -16,7 +16,7 @@ from ...common.files import read_json
 from ...common.schemas import Prefixes
 from ...config.sections import GrpoConfig
 from ...data.dataset import Dataset
-from ...model.backbone import Backbone, history_tokens
+from ...model.backbone import Backbone
 from ...tokenizer.semantic_ids import SemanticTokenizer, token_name
 from ...training.dpo import reference_log_probs
 from ...training.grpo import rollout_log_probs
@@ -101,7 +101,7 @@ def one_update_table(
     losses["loss"].backward()
     optimizer.step()
     with torch.no_grad():
-        states, mask = model.encode(history_tokens(models.tokenizer.tokens, user.history))
+        states, mask = model.encode_history(models.tokenizer, user.history)
         after, _ = rollout_log_probs(model, models.tokenizer, states, mask, found.rollouts, few.temperature)
     table["log P before"] = found.rollouts.log_prob.sum(1).tolist()
     table["log P after"] = after.sum(1).tolist()

@@ -17,7 +17,7 @@ from ...data.sequences import iterate_batches
 from ...evaluation.metrics import rank_by_score
 from ...inference.step_decoder import StepDecoder
 from ...inference.thinking import think_ahead, write_thoughts
-from ...model.backbone import Backbone, history_tokens
+from ...model.backbone import Backbone
 from ...model.item_representation import item_table
 from ...tokenizer.semantic_ids import SemanticTokenizer
 from ...training.annotator import STRATEGIES, annotate
@@ -71,7 +71,7 @@ def trajectory_of(
         here = rows.cpu()
         start = torch.full((len(here), 1), BOS)
         inputs = torch.cat([start, thought[here].cpu()], dim=1).to(device)
-        states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
+        states, mask = model.encode_history(tokenizer, batch.history)
         batch_s = model.states(model.decode(inputs, states, mask, "thinking"))  # (b, l + 1, d)
         t = table[batch.target.cpu()].to(device)[:, None]
         s[here], r[here] = batch_s.cpu(), model.residual_head(t - batch_s[:, :-1]).cpu()
@@ -162,7 +162,7 @@ def mean_sampled_trajectory(
     thought, s, r = torch.zeros(B, l, dtype=torch.long), torch.zeros(B, l + 1, d), torch.zeros(B, l, d)
     for rows, batch in iterate_batches(prefixes.to(device), batch_size):
         here = rows.cpu()
-        states, mask = model.encode(history_tokens(tokenizer.tokens, batch.history))
+        states, mask = model.encode_history(tokenizer, batch.history)
         found = think_ahead(StepDecoder(model, states, mask, "thinking"), l, "sample", n)
         batch_s = model.states(found.hidden.flatten(0, 1)).view(len(here), n, l + 1, d).mean(dim=1)
         gap = table[batch.target][:, None] - batch_s[:, :-1]

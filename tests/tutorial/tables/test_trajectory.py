@@ -11,7 +11,6 @@ from streamrec_lite.data.sequences import iterate_batches
 from streamrec_lite.inference.recommender import StreamRec
 from streamrec_lite.inference.step_decoder import StepDecoder
 from streamrec_lite.inference.thinking import think_ahead
-from streamrec_lite.model.backbone import history_tokens
 from streamrec_lite.model.item_representation import targets
 from streamrec_lite.training.annotator import STRATEGIES, annotate
 from streamrec_lite.tutorial.tables.trajectory import (
@@ -57,7 +56,7 @@ def test_own_thoughts_are_the_models_greedy_ones():
     trajectory = own_trajectory(model, ids, users, 4, batch_size=4)
     _, thoughts = StreamRec(model, ids, l=4).answer(users.history, think="greedy")
     assert torch.equal(trajectory.thought, thoughts.token[:, 0])
-    states, mask = model.encode(history_tokens(ids.tokens, users.history))
+    states, mask = model.encode_history(ids, users.history)
     thoughts = think_ahead(StepDecoder(model, states, mask, "thinking"), 4, "greedy")
     torch.testing.assert_close(trajectory.s, model.states(thoughts.hidden[:, 0]), atol=1e-5, rtol=0)
 
@@ -84,7 +83,7 @@ def test_sampled_trajectories_are_the_mean_of_their_states():
     assert not torch.allclose(trajectory.s[:, 3], one.s[:, 3], atol=1e-5)
     torch.manual_seed(derive_seed(5, "own together"))
     rows, batch = next(iterate_batches(users, 2))
-    states, mask = model.encode(history_tokens(ids.tokens, batch.history))
+    states, mask = model.encode_history(ids, batch.history)
     drawn = think_ahead(StepDecoder(model, states, mask, "thinking"), 3, "sample", 4)
     mean = torch.stack([model.states(drawn.hidden[:, j]) for j in range(4)]).mean(dim=0)
     torch.testing.assert_close(trajectory.s[rows], mean, atol=1e-5, rtol=0)
