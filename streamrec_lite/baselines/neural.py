@@ -11,8 +11,9 @@ import torch
 from ..common.device import seed_everything
 from ..common.files import read_json, write_json
 from ..common.schemas import Splits
-from ..config.sections import BaselineConfig, Config
-from ..training.loop import Task, Trained, train
+from ..config.settings import Config
+from ..config.training import BaselineConfig
+from ..training.loop import Task, Trained, TrainingJob, train
 from ..training.optim import quicken_dropout
 from .bert4rec import BERT4Rec
 from .caser import Caser
@@ -34,28 +35,18 @@ def build(name: str, splits: Splits, n_items: int, settings: BaselineConfig) -> 
     return MODELS[name](n_items, settings, places=splits.test.history.shape[1])
 
 
-def train_neural(
-    name: str,
-    splits: Splits,
-    n_items: int,
-    config: Config,
-    seed: int,
-    work_dir: str | Path,
-    device="cpu",
-    progress: bool = True,
-) -> Trained:
-    """Train by ``loop.train``, with the learning rate and the dropout of ``config.baselines``."""
-    device, settings = torch.device(device), config.baselines
-    seed_everything(seed, "baselines", name, "weights")
-    model = quicken_dropout(build(name, splits, n_items, settings), device).to(device)
+def train_neural(name: str, job: TrainingJob, n_items: int) -> Trained:
+    """Train by ``loop.train``, with the learning rate and the dropout of ``job.config.baselines``."""
+    device, settings = torch.device(job.device), job.config.baselines
+    seed_everything(job.seed, "baselines", name, "weights")
+    model = quicken_dropout(build(name, job.splits, n_items, settings), device).to(device)
     task = Task(
         name=name,
         section="baselines",
         loss=lambda model, batch, rows: {"loss": model.loss(batch)},
         recommender=lambda model: model,
     )
-    splits = splits.to(device)
-    return train(task, model, splits, settings, seed, work_dir, EVAL_BATCH, progress)
+    return train(task, model, job.on_device(), EVAL_BATCH)
 
 
 def with_values(config: Config, lr: float, dropout: float) -> Config:
@@ -65,15 +56,7 @@ def with_values(config: Config, lr: float, dropout: float) -> Config:
     )
 
 
-def tune(
-    name: str,
-    splits: Splits,
-    n_items: int,
-    config: Config,
-    work_dir: str | Path,
-    device="cpu",
-    progress: bool = True,
-) -> list[dict]:
+def tune(name: str, job: TrainingJob, n_items: int) -> list[dict]:
     """Choose the rate at the first dropout, then the dropout at that rate, on validation, with seed 0.
 
     Keeps the best's ``KEPT`` files. Returns a row for each training: lr, dropout, "valid N@10" and R@10,
@@ -84,9 +67,9 @@ def tune(
     def point(lr: float, dropout: float) -> dict:
         folder = work_dir / f"lr-{lr}-dropout-{dropout}"
         if not (folder / "row.json").exists():
-            values, row = with_values(config, lr, dropout), {"lr": lr, "dropout": dropout}
+            values, row = with_values(job.config, lr, dropout), {"lr": lr, "dropout": dropout}
             try:
-                result = train_neural(name, splits, n_items, values, 0, folder, device, progress)
+                result = train_neural(name, job._replace(config=values, seed=0, work_dir=folder), n_items)
                 row |= {"valid N@10": result.best["N@10"], "valid R@10": result.best["R@10"]}
                 row |= {"best epoch": result.best["epoch"], "epochs": result.epochs}
                 row |= {"train_seconds": result.train_seconds}
@@ -95,7 +78,7 @@ def tune(
             write_json(folder / "row.json", row)
         return read_json(folder / "row.json")
 
-    work_dir = Path(work_dir)
+    work_dir = Path(job.work_dir)
     rows = [point(lr, DROPOUTS[0]) for lr in RATES]
     lr = choose(rows)["lr"]
     rows += [point(lr, dropout) for dropout in DROPOUTS[1:]]

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import torch
 from torch import Tensor
 
 from ..common.device import seed_everything
-from ..common.schemas import Prefixes, Splits
-from ..config.sections import Config, TrainConfig
+from ..common.schemas import Prefixes
+from ..config.training import TrainConfig
 from ..inference.beam_search import answer_log_probs
 from ..inference.recommender import StreamRec
 from ..model.backbone import Backbone, shift_right
 from ..model.item_vectors import ItemVectors
-from ..training.loop import Task, Trained, train
+from ..tokenizer.semantic_ids import SemanticTokenizer
+from ..training.loop import Hooks, Task, Trained, TrainingJob, train
 from ..training.optim import quicken_dropout
 
 
@@ -29,22 +27,14 @@ def tiger_loss(model: Backbone, tokenizer, batch: Prefixes, config: TrainConfig)
     return -answer_log_probs(model, tokenizer, hidden, batch.target, config.temperature).mean()
 
 
-def train_tiger(
-    splits: Splits,
-    tokenizer,
-    config: Config,
-    seed: int,
-    work_dir: str | Path,
-    device="cpu",
-    progress: bool = True,
-    items: bool = False,
-) -> Trained:
+def train_tiger(job: TrainingJob, tokenizer: SemanticTokenizer, items: bool = False) -> Trained:
     """Train TIGER from scratch by ``loop.train``, which says what is written to ``work_dir``.
 
     ``items``: give every item a vector of its own too, which TIGER does not have: a control.
     """
-    device, settings = torch.device(device), config.tiger
-    seed_everything(seed, "tiger", "weights")
+    job = job.on_device()
+    device, config, settings = job.device, job.config, job.config.tiger
+    seed_everything(job.seed, "tiger", "weights")
     model = quicken_dropout(Backbone(config.backbone, tokenizer.vocab_size), device).to(device)
     tokenizer = tokenizer.to(device)
     if items:
@@ -57,7 +47,6 @@ def train_tiger(
         section="tiger",
         loss=lambda model, batch, rows: {"loss": tiger_loss(model, tokenizer, batch, settings)},
         recommender=lambda model: StreamRec(model, tokenizer, beams=config.evaluate.beams),
-        steady=True,
+        hooks=Hooks(cuda_graph_safe=True),
     )
-    splits = splits.to(device)
-    return train(task, model, splits, settings, seed, work_dir, config.evaluate.batch_size, progress)
+    return train(task, model, job)

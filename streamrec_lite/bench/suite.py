@@ -16,13 +16,14 @@ from ..common.device import autocast, matmul_rate, pick_device, resolve_precisio
 from ..common.errors import BadInput, did_you_mean
 from ..common.files import write_json
 from ..common.schemas import PAD, Prefixes
-from ..config.sections import BackboneConfig, EvalConfig, TrainConfig
+from ..config.sections import BackboneConfig, EvalConfig
+from ..config.training import TrainConfig
 from ..data.sequences import length_batches
 from ..inference.beam_search import beam_search
 from ..model.backbone import Backbone, history_tokens
 from ..tokenizer.semantic_ids import SemanticTokenizer
 from ..training.optim import make_optimizer, quicken_dropout
-from ..training.train_step import Step
+from ..training.train_step import TrainStep
 from .neural import bench_sasrec
 from .reference_t5 import as_transformers_t5
 from .reinforcement import bench_sampling, bench_update
@@ -149,7 +150,7 @@ def bench_training(subject: Subject) -> dict:
     def loss(model, batch) -> dict[str, Tensor]:
         return {"loss": tiger_loss(model, tokenizer, batch, config)}
 
-    step = Step(model, loss, config, device, record=True)
+    step = TrainStep(model, loss, None, config, device, capture=True)
     get_to_know(step, train, length_batches(train.length, 256, 0))
 
     def ours() -> float:  # 16 batches: enough that their lengths are those of an epoch

@@ -8,7 +8,8 @@ from torch import Tensor
 from ..baselines.tiger import tiger_loss
 from ..common.device import autocast, resolve_precision, seed_everything
 from ..common.schemas import BOS, FIRST_CODE, Prefixes
-from ..config.sections import BackboneConfig, EvalConfig, SftConfig, TrainConfig
+from ..config.sections import BackboneConfig, EvalConfig
+from ..config.training import SftConfig, TrainConfig
 from ..data.sequences import iterate_batches, length_batches
 from ..evaluation.metrics import rank_by_score
 from ..inference.beam_search import beam_search
@@ -21,7 +22,7 @@ from ..tokenizer.kmeans import nearest
 from ..training.annotator import annotate, rows_at_once
 from ..training.finetune import finetune_loss
 from ..training.optim import make_optimizer, quicken_dropout
-from ..training.train_step import Step
+from ..training.train_step import TrainStep
 from .subject import Subject
 from .timing import clock, get_to_know, take_turns
 
@@ -170,8 +171,8 @@ def bench_finetuning(subject: Subject) -> dict:
         )
         return finetune_loss(model, tokenizer, batch, thought, rejected, reference, nearby, config)
 
-    steps = {tiger: Step(tiger, fast, config, device, record=True)}
-    steps[model] = Step(model, slow, config, device, record=True)
+    steps = {tiger: TrainStep(tiger, fast, None, config, device, capture=True)}
+    steps[model] = TrainStep(model, slow, None, config, device, capture=True)
     for step in steps.values():
         get_to_know(step, train, batches)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..common.schemas import Prefixes
-from ..training.train_step import EAGER, Step
+from ..training.train_step import EAGER_STEPS, TrainStep
 
 
 def take_turns(variants: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
@@ -34,9 +34,9 @@ def clock(work: Callable[[], object], device, times: int = 1) -> float:
     return (time.perf_counter() - start) / times
 
 
-def get_to_know(step: Step, train: Prefixes, batches: list[Tensor]) -> None:
+def get_to_know(step: TrainStep, train: Prefixes, batches: list[Tensor]) -> None:
     """Let a GPU record a step of every shape that comes, so that this is not timed."""
-    if step.record:
+    if step.capture:
         for at in {(len(at), int(train.length[at].max())): at for at in batches}.values():
-            for _ in range(EAGER + 1):
+            for _ in range(EAGER_STEPS + 1):
                 step(train.select(at), ())

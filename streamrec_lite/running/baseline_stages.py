@@ -16,6 +16,7 @@ from ..data.dataset import Dataset
 from ..evaluation.evaluate import Recommender, evaluate
 from ..evaluation.rows import evaluate_splits, save_row
 from ..inference.recommender import StreamRec
+from ..training.loop import TrainingJob
 from .stage_table import ORACLE, TABLE
 from .stages import Work, run_data, run_tuning
 
@@ -53,8 +54,8 @@ def tune_neural(work: Work) -> None:
     """The grid of the baseline "NAME tuning": what each point gave on validation."""
     run, name, _, part = work
     dataset, splits = run_data(run)
-    show, model = sys.stderr.isatty(), name.removesuffix(" tuning")
-    rows = neural.tune(model, splits, dataset.n_items, run.config, part, run.device, show)
+    job = TrainingJob(splits, run.config, 0, part, run.device, sys.stderr.isatty())
+    rows = neural.tune(name.removesuffix(" tuning"), job, dataset.n_items)
     write_json(part / "tuning.json", rows)
 
 
@@ -67,8 +68,8 @@ def train_neural(work: Work) -> None:
         config = neural.with_values(config, tuning[0]["lr"], tuning[0]["dropout"])
         for kept in neural.KEPT if seed == 0 else ():  # the grid was trained with seed 0: this is its best
             shutil.copy2(run.folder(f"{name} tuning") / f"best-{kept}", part / kept)
-    show = sys.stderr.isatty()
-    result = neural.train_neural(name, splits, dataset.n_items, config, seed, part, run.device, show)
+    job = TrainingJob(splits, config, seed, part, run.device, sys.stderr.isatty())
+    result = neural.train_neural(name, job, dataset.n_items)
     write_tensors(part / "model.safetensors", result.model.state_dict())
     row, ranks = evaluate_splits(result.model, splits, run.device, neural.EVAL_BATCH)
     row |= {

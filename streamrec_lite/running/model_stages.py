@@ -6,14 +6,14 @@ from pathlib import Path
 
 from ..baselines.tiger import train_tiger as fit_tiger
 from ..common.schemas import Splits
-from ..config.sections import Config
+from ..config.settings import Config
 from ..evaluation.rows import evaluate_splits, save_row
 from ..inference.recommender import StreamRec
 from ..inference.state_guided import choose_weight
 from ..inference.thinking_study import ask_in_many_ways, control_config
 from ..model.backbone import Backbone
 from ..training.finetune import finetune
-from ..training.loop import Trained
+from ..training.loop import Trained, TrainingJob
 from ..training.optim import quicken_dropout
 from ..training.pretrain import pretrain
 from ..training.reinforce import reinforce
@@ -39,7 +39,7 @@ def train_tiger(work: Work) -> None:
     """TIGER: the encoder with the direct decoder."""
     run, _, seed, part = work
     splits = run_data(run)[1]
-    result = fit_tiger(splits, run_tokenizer(run), run.config, seed, part, run.device)
+    result = fit_tiger(TrainingJob(splits, run.config, seed, part, run.device), run_tokenizer(run))
     _keep(run, result, recommender(run, result), splits, part)
 
 
@@ -47,7 +47,7 @@ def train_pretrain(work: Work) -> None:
     """Stage 1: both decoders on one encoder; the row is the thinking decoder's, "direct" the other's."""
     run, _, seed, part = work
     splits, tokenizer = run_data(run)[1], run_tokenizer(run)
-    result = pretrain(splits, tokenizer, run_neighbours(run), run.config, seed, part, run.device)
+    result = pretrain(TrainingJob(splits, run.config, seed, part, run.device), tokenizer, run_neighbours(run))
     slow = recommender(run, result, l=run.config.pretrain.n_similar * tokenizer.m)
     _keep(run, result, slow, splits, part, direct=recommender(run, result))
 
@@ -67,7 +67,8 @@ def train_grpo(work: Work) -> None:
     splits, tokenizer = run_data(run)[1], run_tokenizer(run)
     model, reference = Backbone.load(run.folder("sft", seed)), Backbone.load(run.folder("pretrain", seed))
     near = run_neighbours(run, run.config.grpo.K)
-    result = reinforce(model, reference, splits, tokenizer, near, run.config, seed, part, device=run.device)
+    job = TrainingJob(splits, run.config, seed, part, run.device)
+    result = reinforce(model, reference, job, tokenizer, near)
     slow = recommender(run, result, l=run.config.sft.l)
     _keep_guided(run, result, slow, splits, part, {"best_block": result.best["epoch"]})
 
@@ -78,7 +79,8 @@ def train_control(work: Work) -> None:
     config = control_config(run.config, name)
     if name in ("deep-tiger", "item-tiger"):
         splits, items = run_data(run)[1], name == "item-tiger"
-        result = fit_tiger(splits, run_tokenizer(run), config, seed, part, run.device, items=items)
+        job = TrainingJob(splits, config, seed, part, run.device)
+        result = fit_tiger(job, run_tokenizer(run), items)
         _keep(run, result, recommender(run, result), splits, part)
         return
     result, splits = _finetuned(run, config, seed, part)
@@ -89,7 +91,8 @@ def _finetuned(run: Run, config: Config, seed: int, part: Path) -> tuple[Trained
     """A fine-tuning by ``config``, which starts at the run's stage 1, and the split."""
     splits, tokenizer, neighbours = run_data(run)[1], run_tokenizer(run), run_neighbours(run)
     model = quicken_dropout(Backbone.load(run.folder("pretrain", seed)), run.device)
-    result = finetune(model, splits, tokenizer, neighbours, config, seed, part, device=run.device)
+    job = TrainingJob(splits, config, seed, part, run.device)
+    result = finetune(model, job, tokenizer, neighbours)
     return result, splits
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from .. import __version__
 from ..common.errors import BadInput, did_you_mean
 from ..common.files import write_text
-from ..config.sections import fingerprint
+from ..config.settings import fingerprint
 
 METADATA = "streamrec_lite"
 START_TIMEOUT = 300  # seconds for a kernel to start: cold disks, shared cores

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..common.device import describe_machine
 from ..common.errors import BadInput
 from ..common.files import read_json, read_tensors, write_json, write_text
-from ..config.sections import fingerprint
+from ..config.settings import fingerprint
 from ..evaluation.results_table import REFERENCE, table2
 from .run import Run
 from .stage_table import CONTROLS, FORMAT, NEURAL, ORACLE, STAGES, TABLE

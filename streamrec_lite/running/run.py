@@ -22,7 +22,7 @@ from ..common.errors import BadInput
 from ..common.files import read_json, write_json
 from ..common.store import BRANCH_REMEDY, adopt, done
 from ..config.presets import preset
-from ..config.sections import Config, config_of, fingerprint
+from ..config.settings import Config, config_of, fingerprint
 from ..data.specs import check_spec, input_files
 from .stage_table import FORMAT, GROUPS, STAGES, TABLE, on_playground, records
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..config.sections import Config
+from ..config.settings import Config
 
 FORMAT = 2  # raise it when a stage writes something else for the same settings
 COUNTING = ("Popularity", "Markov", "SequentialRules")

@@ -16,8 +16,8 @@ from torch import Tensor
 from ..common.device import autocast, seed_everything
 from ..common.errors import BadInput
 from ..common.files import read_tensors, write_tensors
-from ..common.schemas import FIRST_CODE, Prefixes, Splits
-from ..config.sections import Config, SftConfig
+from ..common.schemas import FIRST_CODE, Prefixes
+from ..config.training import SftConfig
 from ..inference.beam_search import answer_log_probs
 from ..inference.recommender import StreamRec
 from ..inference.step_decoder import StepDecoder
@@ -26,9 +26,10 @@ from ..model.backbone import Backbone, answer_inputs
 from ..model.branches import decode_branches
 from ..model.item_representation import targets
 from ..model.item_vectors import ItemVectors
+from ..tokenizer.semantic_ids import SemanticTokenizer
 from .annotator import annotate, corrections, informativeness
 from .dpo import dpo_loss, reference_log_probs
-from .loop import Stop, Task, Trained, train
+from .loop import Hooks, StopTraining, Task, Trained, TrainingJob, train
 from .state_losses import align_loss, quantisation_loss, state_part, warm_up
 
 
@@ -159,7 +160,7 @@ def gradient_norms(model: Backbone, parts: dict[str, Tensor]) -> dict[str, float
 
 
 def check_collapse(report: dict, first: dict, share: float = 0.25) -> None:
-    """``Stop`` where thoughts have lost most of the variety that those of round 0 had at their best step.
+    """``StopTraining`` where thoughts have lost most of the variety that those of round 0 had at their best step.
 
     Both are reports of ``informativeness``. L_Quant can pull table and residuals together until a few
     codes serve everybody; L_SFT then looks ever better, since such thoughts are easy to predict.
@@ -167,7 +168,9 @@ def check_collapse(report: dict, first: dict, share: float = 0.25) -> None:
     now, once = max(report["entropy"]), max(first["entropy"])
     if now < share * once:
         remedy = "lower sft.mu or raise sft.delta"
-        raise Stop(f"thoughts say nothing any more (entropy {now:.2f} bits, {once:.2f} in round 0); {remedy}")
+        raise StopTraining(
+            f"thoughts say nothing any more (entropy {now:.2f} bits, {once:.2f} in round 0); {remedy}"
+        )
 
 
 def check_model(model: Backbone, tokenizer) -> None:
@@ -222,28 +225,19 @@ def _traces(
     return {name: value.to(device) for name, value in found.items()}
 
 
-def finetune(
-    model: Backbone,
-    splits: Splits,
-    tokenizer,
-    neighbours: Tensor,
-    config: Config,
-    seed: int,
-    work_dir: str | Path,
-    device="cpu",
-    progress: bool = True,
-) -> Trained:
+def finetune(model: Backbone, job: TrainingJob, tokenizer: SemanticTokenizer, neighbours: Tensor) -> Trained:
     """Fine-tune the pretrained ``model`` by ``loop.train``; it is changed in place.
 
     Every ``epochs_per_round`` epochs all training prefixes are annotated anew by the model as it is
     then; the traces stay in ``work_dir`` as ``traces-ROUND.safetensors``.
     """
-    work_dir, settings, device = Path(work_dir), config.sft, torch.device(device)
+    job = job.on_device()
+    work_dir, config, settings, device = job.work_dir, job.config, job.config.sft, job.device
     check_model(model, tokenizer)
     model.mark = settings.answer_token == "answer"
     model.repeats = settings.repeated_thoughts == "allowed"
     model, tokenizer = model.to(device), tokenizer.to(device)
-    splits = splits.to(device)
+    splits = job.splits
     neighbours = neighbours[:, : settings.similar_pool].to(device)
     path = work_dir / "reference.safetensors"  # pi_ref is the model as stage 1 left it
     if not path.exists():
@@ -252,7 +246,7 @@ def finetune(
     shape = (splits.train.n_examples, 1 + neighbours.shape[1])
     table = kept_tensors(path, log_probs=shape)["log_probs"].to(device)
     _equip(model, tokenizer, settings)
-    seed_everything(seed, "sft", "warm-up")
+    seed_everything(job.seed, "sft", "warm-up")
     warm_up(model, tokenizer, splits.train, settings.l)
     held: dict[str, Tensor] = {}
 
@@ -283,5 +277,5 @@ def finetune(
     def recommender(model: Backbone) -> StreamRec:
         return StreamRec(model, tokenizer, config.evaluate.beams, l=settings.l, think="greedy")
 
-    task = Task("Fine-tuning", "sft", parts, recommender, prepare, given, steady=True)
-    return train(task, model, splits, settings, seed, work_dir, config.evaluate.batch_size, progress)
+    hooks = Hooks(prepare, given, cuda_graph_safe=True)
+    return train(Task("Fine-tuning", "sft", parts, recommender, hooks), model, job)

@@ -1,8 +1,8 @@
-"""The loop that trains every model: learning rate, batch, loss, clip, step, evaluate, checkpoint.
+"""The loop that trains every model: epochs of training steps, evaluations, checkpoints.
 
-What differs from model to model is a ``Task``: its loss, how it answers, and what it prepares before
-an epoch. A killed run continues from its last epoch and ends with the same weights, because each
-epoch draws its randomness from (seed, section, epoch) alone.
+What differs from model to model is a ``Task``: its loss, how it answers, and what it adds to the plain
+loop. A killed run continues from its last epoch and ends with the same weights, because each epoch draws
+its randomness from (seed, section, epoch) alone. One step is ``train_step.TrainStep``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,161 +18,189 @@ from torch import Tensor, nn
 from ..common.device import resolve_precision, seed_everything
 from ..common.files import RunLog, load_weights, read_tensors, write_tensors
 from ..common.schemas import Prefixes, Splits
-from ..config.sections import TrainConfig
+from ..config.settings import Config
+from ..config.training import TrainConfig
 from ..data.sequences import length_batches
-from ..evaluation.evaluate import Recommender, evaluate
+from ..evaluation.evaluate import Evaluation, Recommender, evaluate
 from ..evaluation.metrics import gain_in_std_errors, ndcg_at
-from .optim import Average, learning_rate, make_optimizer, set_learning_rate
-from .train_step import Step
+from .checkpoint import resume, save_checkpoint
+from .optim import WeightAverage, learning_rate, make_optimizer, set_learning_rate
+from .train_step import TrainStep
+
+
+class TrainingJob(NamedTuple):
+    """What every training is given.
+
+    splits    the data set's examples; they are moved to the device
+    config    all settings; a training reads its own section and what it shares with others
+    seed      of its weights, batches and draws
+    work_dir  the folder for checkpoints, logs and what the training keeps; where these exist it continues
+    device    where to compute
+    progress  show a progress bar
+    """
+
+    splits: Splits
+    config: Config
+    seed: int
+    work_dir: Path
+    device: torch.device | str = "cpu"
+    progress: bool = True
+
+    def on_device(self) -> TrainingJob:
+        """The job with its splits on its device."""
+        device = torch.device(self.device)
+        return self._replace(splits=self.splits.to(device), device=device, work_dir=Path(self.work_dir))
+
+
+class Hooks(NamedTuple):
+    """What a task adds to the plain loop.
+
+    prepare_epoch      (model, epoch from 1) -> entries for the log; called before each epoch, e.g. to
+                       annotate. Its result must not depend on whether the run was killed before. May raise
+                       ``StopTraining``
+    extra_inputs       (batch, its row numbers among the training prefixes) -> tensors passed to the loss
+                       after the batch; None: the row numbers. Draws and look-ups on the CPU belong here
+    epoch_examples     (epoch) -> row numbers of the training prefixes of that epoch; None: all of them
+    updates_per_batch  optimiser steps in a row on each batch; the loss is computed anew for each
+    cuda_graph_safe    the loss has no host synchronisation and no data-dependent control flow, and reads
+                       nothing that changes but weights and arguments, so that it may be captured
+    """
+
+    prepare_epoch: Callable[[Any, int], dict] | None = None
+    extra_inputs: Callable[[Prefixes, Tensor], tuple[Tensor, ...]] | None = None
+    epoch_examples: Callable[[int], Tensor] | None = None
+    updates_per_batch: int = 1
+    cuda_graph_safe: bool = False
+
+
+class Guard(NamedTuple):
+    """The model must not get worse: it is evaluated before the first epoch, and may stay the best.
+
+    max_drop                training ends where validation N@10 has lost this share of its best
+    min_gain_in_std_errors  later weights are better than the first ones only where validation N@10 gains
+                            at least so many standard errors (``gain_in_std_errors``)
+    """
+
+    max_drop: float
+    min_gain_in_std_errors: float
 
 
 class Task(NamedTuple):
     """What is trained.
 
-    loss        (model, batch, *given) -> scalars by name, means over the batch; "loss" is minimised, all
-                are logged
-    recommender (model) -> what the evaluator asks
-    prepare     (model, epoch from 1) -> entries for the log; called before each epoch, e.g. to annotate.
-                It must come to the same whether or not the run was killed in between. May raise ``Stop``
-    given       (batch, its rows among the training prefixes) -> what the loss is given beside the batch,
-                tensors; None: the rows. What is looked up or drawn for a batch on the CPU belongs here
-    rows        (epoch) -> the training prefixes of that epoch (None: all of them)
-    passes      optimiser steps in a row on each batch; ``loss`` is asked anew for each
-    guard       >= 0: the model must not get worse. It is evaluated before the first epoch, so that its
-                first weights may stay the best, and training ends where N@10 has lost that share
-    sure        with a guard: later weights are better than the first ones only where validation N@10
-                gains at least so many standard errors (``gain_in_std_errors``)
-    steady      the loss does the same work on every batch of one shape: it never waits for the device to
-                decide what comes next, and reads nothing that changes but weights and arguments. On a
-                GPU the step is then recorded (``steps``)
+    name         for the person who waits: "TIGER"
+    section      of the settings: "tiger"
+    loss         (model, batch, *extra inputs) -> scalars by name, means over the batch; "loss" is minimised,
+                 all are logged
+    recommender  (model) -> what the evaluator asks
+    hooks        what it adds to the plain loop
+    guard        for a model that must not get worse
     """
 
     name: str
-    section: str  # of the settings, for the advice in errors: "tiger"
+    section: str
     loss: Callable[..., dict[str, Tensor]]
-    recommender: Callable[[nn.Module], Recommender]
-    prepare: Callable[[nn.Module, int], dict] | None = None
-    given: Callable[[Prefixes, Tensor], tuple[Tensor, ...]] | None = None
-    rows: Callable[[int], Tensor] | None = None
-    passes: int = 1
-    guard: float = -1.0
-    sure: float = 0.0
-    steady: bool = False
+    recommender: Callable[[Any], Recommender]
+    hooks: Hooks = Hooks()
+    guard: Guard | None = None
 
 
-class Stop(Exception):
-    """Raised by ``Task.prepare``: training ends here, with the best weights so far, and says why."""
+class StopTraining(Exception):
+    """Raised by ``Hooks.prepare_epoch``: training ends here, with the best weights so far, and says why."""
 
 
 class Trained(NamedTuple):
     """The model with its best validation N@10, and how it came about."""
 
-    model: nn.Module
+    model: Any  # the module that was trained
     best: dict  # {"epoch", "N@10", "R@10", ...} on validation
     train_seconds: float  # without evaluations
     epochs: int  # epochs trained, the ones after the best included
     precision: str
 
 
-def train(
-    task: Task,
-    model: nn.Module,
-    splits: Splits,
-    config: TrainConfig,
-    seed: int,
-    work_dir: str | Path,
-    eval_batch: int = 64,
-    progress: bool = True,
-) -> Trained:
+def train(task: Task, model: nn.Module, job: TrainingJob, eval_batch: int = 0) -> Trained:
     """Train until validation N@10 has not improved for ``patience`` evaluations.
 
-    ``model`` and ``splits`` are on the device to train on. Writes ``checkpoint.safetensors`` (after
-    every epoch), ``best.safetensors`` and ``log.jsonl`` to ``work_dir``; where these exist the run
-    continues. Raises ``FloatingPointError`` if the loss is no longer finite.
+    Writes ``checkpoint.safetensors`` (after every epoch), ``best.safetensors`` and ``log.jsonl`` to the
+    job's folder; where these exist the run continues.
+
+    Args:
+        task: what is trained.
+        model: on the job's device; it is changed in place.
+        job: with its splits on the device (``TrainingJob.on_device``).
+        eval_batch: users evaluated at once; 0: ``evaluate.batch_size``.
+
+    Raises:
+        FloatingPointError: the loss is no longer finite.
     """
-    work_dir, device = Path(work_dir), splits.train.target.device
-    precision = resolve_precision(device, config.precision)
-    optimizer = make_optimizer(model, config)
-    average = Average(model, config.ema_decay)
-    step = Step(model, task.loss, config, device, record=task.steady)
-    log = RunLog(work_dir / "log.jsonl")
-    state = {"epoch": 0, "step": 0, "stale": 0, "best": {}, "train_seconds": 0.0}
-    state |= _resume(work_dir / "checkpoint.safetensors", model, optimizer, average)
+    config: TrainConfig = getattr(job.config, task.section)
+    work_dir, device = Path(job.work_dir), job.splits.train.target.device
+    optimizer, average = make_optimizer(model, config), WeightAverage(model, config.ema_decay)
+    step = TrainStep(model, task.loss, optimizer, config, device, task.hooks.cuda_graph_safe)
+    log, recommender = RunLog(work_dir / "log.jsonl"), task.recommender(average.model)
+    state: dict = {"epoch": 0, "step": 0, "stale": 0, "best": {}, "train_seconds": 0.0}
+    state |= resume(work_dir / "checkpoint.safetensors", model, optimizer, average)
     log.drop_after(state["epoch"])
 
-    recommender = task.recommender(average.model)
+    def evaluate_and_keep_best(epoch: int) -> dict:
+        users = job.splits.valid
+        result = evaluate(recommender, users, batch_size=eval_batch or job.config.evaluate.batch_size)
+        return _keep_if_best(task, result, average, state, work_dir, epoch)
 
-    def look(epoch: int) -> dict:
-        """Evaluate on validation, and keep the weights if they are the best so far."""
-        result = evaluate(recommender, splits.valid, batch_size=eval_batch)
-        row = {f"valid {name}": value for name, value in result.metrics.items()}
-        if task.guard >= 0:
-            row["gain in errors"] = _gain(result.ranks, work_dir / "start-ranks.safetensors", epoch)
-        sure = row.get("gain in errors", 0.0) >= task.sure or epoch == 0
-        if sure and result.metrics["N@10"] > state["best"].get("N@10", -1.0):
-            state["best"], state["stale"] = {"epoch": epoch, **result.metrics}, 0
-            write_tensors(work_dir / "best.safetensors", average.model.state_dict(), state["best"])
-        else:
-            state["stale"] += 1
-        state["last"] = result.metrics["N@10"]
-        return row
-
-    if task.guard >= 0 and not state["best"]:
-        log.write(epoch=0, **look(0))
-        _checkpoint(work_dir / "checkpoint.safetensors", model, optimizer, average, state)
+    if task.guard and not state["best"]:
+        log.write(epoch=0, **evaluate_and_keep_best(0))
+        save_checkpoint(work_dir / "checkpoint.safetensors", model, optimizer, average, state)
     while state["epoch"] < config.max_epochs and state["stale"] < config.patience:
         epoch = state["epoch"] + 1
         try:
             _check_guard(task, state)
-            row = _one_epoch(task, step, optimizer, average, splits.train, config, seed, state, progress)
-        except Stop as reason:
+            row = _one_epoch(task, step, average, job, state)
+        except StopTraining as reason:
             print(f"{task.name} ends before epoch {epoch}: {reason}")
-            log.write(epoch=epoch, stopped=str(reason), **({} if state["best"] else look(epoch - 1)))
+            last = {} if state["best"] else evaluate_and_keep_best(epoch - 1)
+            log.write(epoch=epoch, stopped=str(reason), **last)
             break
         if epoch % config.eval_every == 0 or epoch == config.max_epochs:
-            row |= look(epoch)
+            row |= evaluate_and_keep_best(epoch)
         state["epoch"] = epoch
         log.write(**row)
-        _checkpoint(work_dir / "checkpoint.safetensors", model, optimizer, average, state)
+        save_checkpoint(work_dir / "checkpoint.safetensors", model, optimizer, average, state)
     weights, _ = read_tensors(work_dir / "best.safetensors")
     load_weights(model, weights, work_dir / "best.safetensors")
+    precision = resolve_precision(device, config.precision)
     return Trained(model.eval(), state["best"], state["train_seconds"], state["epoch"], precision)
 
 
-def _one_epoch(
-    task, step: Step, optimizer, average, train: Prefixes, config: TrainConfig, seed, state, progress
-):
+def _one_epoch(task: Task, step: TrainStep, average: WeightAverage, job: TrainingJob, state: dict) -> dict:
     """One pass over the training prefixes; advances ``state`` and returns the log row."""
     from tqdm.auto import tqdm
 
-    epoch, model, device = state["epoch"] + 1, step.model, train.target.device
+    epoch, model, config, hooks = state["epoch"] + 1, step.model, step.config, task.hooks
+    train, optimizer = job.splits.train, step.optimizer
+    assert optimizer is not None
     start, sums, norms = time.perf_counter(), {}, []
-    seed_everything(seed, task.section, "prepare", epoch)
-    prepared = task.prepare(model, epoch) if task.prepare else {}
-    epoch_seed = seed_everything(seed, task.section, "epoch", epoch)
-    chosen = task.rows(epoch) if task.rows else torch.arange(train.n_examples, device=device)
-    batches = length_batches(train.length[chosen], config.batch_size, epoch_seed)
-    batches = [rows for rows in (chosen[rows] for rows in batches) for _ in range(task.passes)]
-    total_steps = config.max_epochs * len(batches)
-    begin = time.perf_counter()
+    seed_everything(job.seed, task.section, "prepare", epoch)
+    prepared = hooks.prepare_epoch(model, epoch) if hooks.prepare_epoch else {}
+    batches, examples = _epoch_batches(task, config, job, epoch)
+    total_steps, begin = config.max_epochs * len(batches), time.perf_counter()
     model.train()
-    bar = tqdm(
-        batches, desc=f"{task.name} epoch {epoch}/{config.max_epochs}", disable=not progress, leave=False
-    )
+    title = f"{task.name} epoch {epoch}/{config.max_epochs}"
+    bar = tqdm(batches, desc=title, disable=not job.progress, leave=False)
     for rows in bar:
         lr = learning_rate(config, state["step"], total_steps)
         set_learning_rate(optimizer, lr)
         batch = train.select(rows)
-        losses = step(batch, task.given(batch, rows) if task.given else (rows,))
-        norms.append(losses.pop("grad_norm"))
-        optimizer.step()
+        extra = hooks.extra_inputs(batch, rows) if hooks.extra_inputs else (rows,)
+        losses = step(batch, extra)  # zero_grad, forward, backward, clip, optimiser step
         state["step"] += 1
         average.update(model, state["step"])
+        norms.append(losses.pop("grad_norm"))
         for name, value in losses.items():
             sums[name] = sums.get(name, 0.0) + value * len(rows)
-        if progress and state["step"] % 20 == 0:
+        if job.progress and state["step"] % 20 == 0:
             bar.set_postfix(loss=f"{float(losses['loss']):.3f}", best=_best_text(state))
-    means = {name: float(value) / (len(chosen) * task.passes) for name, value in sums.items()}
+    means = {name: float(value) / examples for name, value in sums.items()}
     if not torch.isfinite(torch.tensor(means["loss"])):
         what, section = f"the loss of {task.name} is {means['loss']} in epoch {epoch}", task.section
         raise FloatingPointError(f"{what}; lower {section}.lr or {section}.max_grad_norm")
@@ -184,13 +212,43 @@ def _one_epoch(
         **prepared,
         "lr": lr,
         "grad_norm": float(torch.stack(norms).mean()),
-        "samples_per_second": len(chosen) * task.passes / (end - begin),
+        "samples_per_second": examples / (end - begin),
         "seconds": end - start,
         "seconds_left": (config.max_epochs - epoch) * state["train_seconds"] / epoch,
     }
 
 
-def _gain(ranks: Tensor, path: Path, epoch: int) -> float:
+def _epoch_batches(task: Task, config: TrainConfig, job: TrainingJob, epoch: int) -> tuple[list[Tensor], int]:
+    """Row numbers of each step's batch, and how many examples they hold together; seeds the epoch's draws."""
+    train, hooks = job.splits.train, task.hooks
+    epoch_seed = seed_everything(job.seed, task.section, "epoch", epoch)
+    everyone = torch.arange(train.n_examples, device=train.target.device)
+    chosen = hooks.epoch_examples(epoch) if hooks.epoch_examples else everyone
+    batches = length_batches(train.length[chosen], config.batch_size, epoch_seed)
+    repeated = [rows for rows in (chosen[rows] for rows in batches) for _ in range(hooks.updates_per_batch)]
+    return repeated, len(chosen) * hooks.updates_per_batch
+
+
+def _keep_if_best(
+    task: Task, result: Evaluation, average: WeightAverage, state: dict, work_dir: Path, epoch: int
+) -> dict:
+    """Keep the evaluated weights if validation N@10 is the best so far; returns the log's entries."""
+    row = {f"valid {name}": value for name, value in result.metrics.items()}
+    beyond_luck = True
+    if task.guard:
+        gain = _gain_over_start(result.ranks, work_dir / "start-ranks.safetensors", epoch)
+        row["gain in errors"] = gain
+        beyond_luck = epoch == 0 or gain >= task.guard.min_gain_in_std_errors
+    if beyond_luck and result.metrics["N@10"] > state["best"].get("N@10", -1.0):
+        state["best"], state["stale"] = {"epoch": epoch, **result.metrics}, 0
+        write_tensors(work_dir / "best.safetensors", average.model.state_dict(), state["best"])
+    else:
+        state["stale"] += 1
+    state["last"] = result.metrics["N@10"]
+    return row
+
+
+def _gain_over_start(ranks: Tensor, path: Path, epoch: int) -> float:
     """The gain of N@10 over epoch 0, whose ranks are kept at ``path``, in its standard errors."""
     if epoch == 0:
         write_tensors(path, {"ranks": ranks})
@@ -199,43 +257,12 @@ def _gain(ranks: Tensor, path: Path, epoch: int) -> float:
 
 
 def _check_guard(task: Task, state: dict) -> None:
-    """``Stop`` where validation has lost more than the task allows."""
+    """``StopTraining`` where validation has lost more than the task's guard allows."""
     last, best = state.get("last"), state["best"].get("N@10", 0.0)
-    if task.guard >= 0 and last is not None and last < (1 - task.guard) * best:
+    if task.guard and last is not None and last < (1 - task.guard.max_drop) * best:
         remedy = f"the best weights, of epoch {state['best']['epoch']}, are kept; lower {task.section}.lr"
-        raise Stop(f"validation N@10 fell from {best:.4f} to {last:.4f}; {remedy}")
+        raise StopTraining(f"validation N@10 fell from {best:.4f} to {last:.4f}; {remedy}")
 
 
 def _best_text(state: dict) -> str:
     return f"{state['best']['N@10']:.4f}" if state["best"] else "-"
-
-
-def _checkpoint(path: Path, model, optimizer, average, state: dict) -> None:
-    """Everything that the next epoch needs, in one file that is whole or not there."""
-    tensors = {f"model.{name}": t for name, t in model.state_dict().items()}
-    for i, slots in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{i}.{slot}": torch.as_tensor(t) for slot, t in slots.items()}
-    if average.on:
-        tensors |= {f"average.{name}": t for name, t in average.model.state_dict().items()}
-    write_tensors(path, tensors, state)
-
-
-def _resume(path: Path, model, optimizer, average) -> dict:
-    """Load a checkpoint where there is one; returns its state, or nothing."""
-    if not path.exists():
-        return {}
-    tensors, state = read_tensors(path)
-    part = {"model": {}, "average": {}, "optimizer": {}}
-    for name, tensor in tensors.items():
-        kind, _, rest = name.partition(".")
-        part[kind][rest] = tensor
-    load_weights(model, part["model"], path)
-    if average.on:
-        load_weights(average.model, part["average"], path)
-    slots: dict[int, dict] = {}
-    for name, tensor in part["optimizer"].items():
-        index, _, slot = name.partition(".")
-        slots.setdefault(int(index), {})[slot] = tensor
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": slots, "param_groups": groups})
-    return state

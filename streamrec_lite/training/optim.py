@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..config.sections import TrainConfig
+from ..config.training import TrainConfig
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
@@ -49,7 +49,7 @@ def learning_rate(config: TrainConfig, step: int, total_steps: int) -> float:
     return config.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
 
 
-class Average:
+class WeightAverage:
     """An exponential moving average of the weights: what is evaluated and kept, if ``decay`` > 0.
 
     The first steps use a smaller decay, min(decay, (1 + n) / (10 + n)), so that the random start is

@@ -7,19 +7,18 @@ this encoder, frozen, it is the reference policy pi_ref of the stages that follo
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
 from ..common.device import seed_everything
-from ..common.schemas import FIRST_CODE, Prefixes, Splits
-from ..config.sections import Config, PretrainConfig
+from ..common.schemas import FIRST_CODE, Prefixes
+from ..config.training import PretrainConfig
 from ..inference.beam_search import answer_log_probs
 from ..inference.recommender import StreamRec
 from ..model.backbone import Backbone, shift_right
 from ..model.item_vectors import ItemVectors
-from .loop import Task, Trained, train
+from ..tokenizer.semantic_ids import SemanticTokenizer
+from .loop import Hooks, Task, Trained, TrainingJob, train
 from .optim import quicken_dropout
 
 
@@ -55,24 +54,15 @@ def draw_similar(neighbours: Tensor, items: Tensor, count: int) -> Tensor:
     return pool.gather(1, place)
 
 
-def pretrain(
-    splits: Splits,
-    tokenizer,
-    neighbours: Tensor,
-    config: Config,
-    seed: int,
-    work_dir: str | Path,
-    device="cpu",
-    progress: bool = True,
-) -> Trained:
+def pretrain(job: TrainingJob, tokenizer: SemanticTokenizer, neighbours: Tensor) -> Trained:
     """Train both decoders by ``loop.train``; the direct decoder's validation N@10 decides when it ends.
 
-    Args:
-        neighbours: (N, pool) items of similar text (``embeddings.similar_items``); for every example
-            of every epoch ``config.pretrain.n_similar`` of them are drawn anew.
+    ``neighbours`` (N, pool) are the items of similar text (``embeddings.similar_items``); for every example
+    of every epoch ``pretrain.n_similar`` of them are drawn anew.
     """
-    device, settings = torch.device(device), config.pretrain
-    seed_everything(seed, "pretrain", "weights")
+    job = job.on_device()
+    device, config, settings = job.device, job.config, job.config.pretrain
+    seed_everything(job.seed, "pretrain", "weights")
     model = Backbone(config.backbone, tokenizer.vocab_size, ("direct", "thinking"))
     model = quicken_dropout(model, device).to(device)
     tokenizer, neighbours = tokenizer.to(device), neighbours.to(device)
@@ -85,8 +75,9 @@ def pretrain(
         section="pretrain",
         loss=lambda model, batch, similar: pretrain_loss(model, tokenizer, batch, similar, settings),
         recommender=lambda model: StreamRec(model, tokenizer, beams=config.evaluate.beams),
-        given=lambda batch, rows: (draw_similar(neighbours, batch.target, settings.n_similar),),
-        steady=True,
+        hooks=Hooks(
+            extra_inputs=lambda batch, rows: (draw_similar(neighbours, batch.target, settings.n_similar),),
+            cuda_graph_safe=True,
+        ),
     )
-    splits = splits.to(device)
-    return train(task, model, splits, settings, seed, work_dir, config.evaluate.batch_size, progress)
+    return train(task, model, job)

@@ -16,17 +16,18 @@ from torch import Tensor
 from ..common.device import autocast, derive_seed
 from ..common.errors import BadInput
 from ..common.files import read_tensors, write_json, write_tensors
-from ..common.schemas import Prefixes, Splits
-from ..config.sections import Config, GrpoConfig
+from ..common.schemas import Prefixes
+from ..config.training import GrpoConfig
 from ..inference.beam_search import answer_beams, answer_log_probs, item_log_probs
 from ..inference.recommender import StreamRec
 from ..inference.step_decoder import StepDecoder
 from ..model.backbone import Backbone, answer_inputs, history_tokens
 from ..model.item_representation import targets
+from ..tokenizer.semantic_ids import SemanticTokenizer
 from .dpo import reference_log_probs
 from .finetune import check_model
 from .grpo import Rollouts, combine, credit, grpo_loss, rollout_log_probs, write_rollouts
-from .loop import Task, Trained, train
+from .loop import Guard, Hooks, Task, Trained, TrainingJob, train
 from .rewards import (
     NAMES,
     format_reward,
@@ -194,14 +195,9 @@ def describe_rewards(parts: dict[str, Tensor], config: GrpoConfig) -> dict[str, 
 def reinforce(
     model: Backbone,
     reference: Backbone,
-    splits: Splits,
-    tokenizer,
+    job: TrainingJob,
+    tokenizer: SemanticTokenizer,
     neighbours: Tensor,
-    config: Config,
-    seed: int,
-    work_dir: str | Path,
-    device="cpu",
-    progress: bool = True,
 ) -> Trained:
     """Reinforce the fine-tuned ``model`` by ``loop.train``, where a block of updates is an epoch.
 
@@ -214,13 +210,14 @@ def reinforce(
         reference: pi_ref, the pretrained model with its direct decoder.
         neighbours: (N, K or more) items of similar text, nearest first.
     """
-    work_dir, settings, device = Path(work_dir), config.grpo, torch.device(device)
+    job = job.on_device()
+    work_dir, config, settings, device = job.work_dir, job.config, job.config.grpo, job.device
     check_model(model, tokenizer)
     if neighbours.shape[1] < settings.K:
         rule = f"there are only {neighbours.shape[1]} neighbours an item"
         raise BadInput(f"grpo.K={settings.K}", rule, "give a smaller number")
     model, tokenizer = model.to(device), tokenizer.to(device)
-    splits = splits.to(device)
+    splits = job.splits
     neighbours, train_rows = neighbours[:, : settings.K].to(device), splits.train.n_examples
     table = _reference_table(reference.to(device), tokenizer, splits.train, work_dir)
     start = copy.deepcopy(model).eval().requires_grad_(False)  # the KL term's reference
@@ -236,7 +233,7 @@ def reinforce(
         return update_losses(model, tokenizer, batch, held["found"], settings, encoded)
 
     def rows(block: int) -> Tensor:
-        generator = torch.Generator().manual_seed(derive_seed(seed, "grpo", "users", block))
+        generator = torch.Generator().manual_seed(derive_seed(job.seed, "grpo", "users", block))
         count = min(train_rows, settings.batches_per_block * settings.batch_size)
         return torch.randperm(train_rows, generator=generator)[:count].to(device)
 
@@ -253,13 +250,9 @@ def reinforce(
     def recommender(model: Backbone) -> StreamRec:
         return StreamRec(model, tokenizer, config.evaluate.beams, l=config.sft.l, think="greedy")
 
-    habits = {
-        "passes": settings.updates_per_batch,
-        "guard": settings.max_drop,
-        "sure": settings.min_gain_in_std_errors,
-    }
-    task = Task("Reinforcement", "grpo", loss, recommender, prepare, rows=rows, **habits)
-    return train(task, model, splits, settings, seed, work_dir, config.evaluate.batch_size, progress)
+    hooks = Hooks(prepare, epoch_examples=rows, updates_per_batch=settings.updates_per_batch)
+    guard = Guard(settings.max_drop, settings.min_gain_in_std_errors)
+    return train(Task("Reinforcement", "grpo", loss, recommender, hooks, guard), model, job)
 
 
 def _reference_table(reference: Backbone, tokenizer, prefixes: Prefixes, work_dir: Path) -> Tensor:

@@ -17,8 +17,9 @@ from streamrec_lite.baselines.sasrec import SASRec
 from streamrec_lite.baselines.sequence import ItemModel, newest_last
 from streamrec_lite.common.schemas import PAD_ITEM, Prefixes, Splits
 from streamrec_lite.config.presets import preset
-from streamrec_lite.config.sections import BaselineConfig
+from streamrec_lite.config.training import BaselineConfig
 from streamrec_lite.evaluation.evaluate import evaluate
+from streamrec_lite.training.loop import TrainingJob
 
 SMALL = BaselineConfig(d=16, num_layers=1, num_heads=2, dropout=0.0)
 ALL = sorted(neural.MODELS)
@@ -49,7 +50,7 @@ def config_of(**values):
 
 def trained(name, splits, tmp_path, n_items=8, **values):
     config = config_of(**{"max_epochs": 40, **values})
-    return neural.train_neural(name, splits, n_items, config, 0, tmp_path / name, progress=False)
+    return neural.train_neural(name, TrainingJob(splits, config, 0, tmp_path / name, progress=False), n_items)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -232,7 +233,7 @@ def test_the_grid_keeps_its_best_and_the_seed_continues_from_it(tmp_path, monkey
     monkeypatch.setattr(neural, "RATES", (0.00001, 0.005))
     monkeypatch.setattr(neural, "DROPOUTS", (0.2, 0.9))
     config = config_of(max_epochs=8)
-    rows = neural.tune("SASRec", splits, 8, config, tmp_path / "tuning", progress=False)
+    rows = neural.tune("SASRec", TrainingJob(splits, config, 0, tmp_path / "tuning", progress=False), 8)
     points = {(row["lr"], row["dropout"]) for row in rows}
     assert points == {(0.00001, 0.2), (0.005, 0.2), (0.005, 0.9)}
     assert (rows[0]["lr"], rows[0]["dropout"]) == (0.005, 0.2)
@@ -244,8 +245,10 @@ def test_the_grid_keeps_its_best_and_the_seed_continues_from_it(tmp_path, monkey
     for kept in neural.KEPT:
         (tmp_path / "tuning" / f"best-{kept}").rename(again / kept)
     values = neural.with_values(config, 0.005, 0.2)
-    result = neural.train_neural("SASRec", splits, 8, values, 0, again, progress=False)
-    fresh = neural.train_neural("SASRec", splits, 8, values, 0, tmp_path / "fresh", progress=False)
+    result = neural.train_neural("SASRec", TrainingJob(splits, values, 0, again, progress=False), 8)
+    fresh = neural.train_neural(
+        "SASRec", TrainingJob(splits, values, 0, tmp_path / "fresh", progress=False), 8
+    )
     assert result.best == fresh.best and result.epochs == 8
     for one, two in zip(result.model.parameters(), fresh.model.parameters(), strict=True):
         assert torch.equal(one, two)
@@ -263,7 +266,9 @@ def test_a_point_that_diverges_does_not_end_the_grid(tmp_path, monkeypatch):
         return real(name, splits, n_items, config, *more)
 
     monkeypatch.setattr(neural, "train_neural", fails)
-    rows = neural.tune("GRU4Rec", splits, 8, config_of(max_epochs=1), tmp_path / "t", progress=False)
+    rows = neural.tune(
+        "GRU4Rec", TrainingJob(splits, config_of(max_epochs=1), 0, tmp_path / "t", progress=False), 8
+    )
     assert rows[0]["lr"] == 0.005 and rows[1]["failed"] == "the loss is nan"
 
 

@@ -13,9 +13,11 @@ from tiny_world import chain_world
 from streamrec_lite.baselines.tiger import tiger_loss, train_tiger
 from streamrec_lite.common.errors import BadInput
 from streamrec_lite.config.presets import preset
-from streamrec_lite.config.sections import BackboneConfig, TrainConfig
+from streamrec_lite.config.sections import BackboneConfig
+from streamrec_lite.config.training import TrainConfig
 from streamrec_lite.inference.recommender import StreamRec
 from streamrec_lite.model.backbone import Backbone
+from streamrec_lite.training.loop import TrainingJob
 
 
 def tiny(**tiger):
@@ -39,7 +41,7 @@ def test_loss_of_a_uniform_model_by_hand(softmax):
 
 def test_learns_the_rule_by_heart(tmp_path):
     tokenizer, splits = chain_world()
-    result = train_tiger(splits, tokenizer, tiny(max_epochs=25), 0, tmp_path, progress=False)
+    result = train_tiger(TrainingJob(splits, tiny(max_epochs=25), 0, tmp_path, progress=False), tokenizer)
     assert result.best["N@10"] == 1.0
     recommender = StreamRec(result.model, tokenizer)
     assert torch.equal(recommender.topk(splits.test, 1)[:, 0], splits.test.target)
@@ -52,7 +54,7 @@ def test_learns_the_rule_by_heart(tmp_path):
 def test_resumed_equals_uninterrupted(tmp_path, ema, monkeypatch):
     tokenizer, splits = chain_world()
     config = tiny(max_epochs=4, ema_decay=ema)
-    whole = train_tiger(splits, tokenizer, config, 0, tmp_path / "whole", progress=False)
+    whole = train_tiger(TrainingJob(splits, config, 0, tmp_path / "whole", progress=False), tokenizer)
 
     from streamrec_lite.training import loop
 
@@ -66,9 +68,9 @@ def test_resumed_equals_uninterrupted(tmp_path, ema, monkeypatch):
 
     monkeypatch.setattr(loop, "_one_epoch", dies_in_epoch_three)
     with pytest.raises(KeyboardInterrupt):
-        train_tiger(splits, tokenizer, config, 0, tmp_path / "cut", progress=False)
+        train_tiger(TrainingJob(splits, config, 0, tmp_path / "cut", progress=False), tokenizer)
     monkeypatch.setattr(loop, "_one_epoch", real)
-    cut = train_tiger(splits, tokenizer, config, 0, tmp_path / "cut", progress=False)
+    cut = train_tiger(TrainingJob(splits, config, 0, tmp_path / "cut", progress=False), tokenizer)
 
     assert cut.best == whole.best
     for name, weight in whole.model.state_dict().items():
@@ -81,7 +83,7 @@ def test_resumed_equals_uninterrupted(tmp_path, ema, monkeypatch):
 def test_seeds_differ_and_repeat(tmp_path):
     tokenizer, splits = chain_world()
     runs = [
-        train_tiger(splits, tokenizer, tiny(max_epochs=1), seed, tmp_path / name, progress=False)
+        train_tiger(TrainingJob(splits, tiny(max_epochs=1), seed, tmp_path / name, progress=False), tokenizer)
         for seed, name in ((0, "a"), (0, "b"), (1, "c"))
     ]
     a, b, c = (run.model.shared.weight for run in runs)
@@ -92,17 +94,17 @@ def test_seeds_differ_and_repeat(tmp_path):
 def test_patience_stops(tmp_path):
     tokenizer, splits = chain_world()
     config = tiny(max_epochs=50, patience=2, schedule="constant")
-    result = train_tiger(splits, tokenizer, config, 0, tmp_path, progress=False)
+    result = train_tiger(TrainingJob(splits, config, 0, tmp_path, progress=False), tokenizer)
     assert result.epochs == result.best["epoch"] + 2
 
 
 def test_checkpoint_of_another_model_is_bad_input(tmp_path):
     tokenizer, splits = chain_world()
     config = tiny(max_epochs=1)
-    train_tiger(splits, tokenizer, config, 0, tmp_path, progress=False)
+    train_tiger(TrainingJob(splits, config, 0, tmp_path, progress=False), tokenizer)
     wider = dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, d_ff=32))
     with pytest.raises(BadInput, match="shape"):
-        train_tiger(splits, tokenizer, wider, 0, tmp_path, progress=False)
+        train_tiger(TrainingJob(splits, wider, 0, tmp_path, progress=False), tokenizer)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
@@ -112,5 +114,5 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
     real = tiger.tiger_loss
     monkeypatch.setattr(tiger, "tiger_loss", lambda *args: real(*args) * math.nan)
     with pytest.raises(FloatingPointError, match=r"tiger\.lr"):
-        train_tiger(splits, tokenizer, tiny(max_epochs=1), 0, tmp_path, progress=False)
+        train_tiger(TrainingJob(splits, tiny(max_epochs=1), 0, tmp_path, progress=False), tokenizer)
     assert not (tmp_path / "best.safetensors").exists()

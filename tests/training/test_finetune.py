@@ -11,7 +11,7 @@ from finetuning import pretrained, settings, two_users
 from tiny_world import SIZES, chain_world
 
 from streamrec_lite.common.schemas import BOS, FIRST_CODE, Splits
-from streamrec_lite.config.sections import SftConfig
+from streamrec_lite.config.training import SftConfig
 from streamrec_lite.inference.beam_search import answer_log_probs
 from streamrec_lite.inference.thinking import write_thoughts
 from streamrec_lite.model.backbone import Backbone
@@ -20,6 +20,7 @@ from streamrec_lite.model.item_vectors import ItemVectors
 from streamrec_lite.training import finetune as sft
 from streamrec_lite.training import loop
 from streamrec_lite.training.finetune import _write, finetune, finetune_loss
+from streamrec_lite.training.loop import TrainingJob
 
 # every part takes part, and L_State is that of eq. 14
 ALL = {
@@ -78,9 +79,7 @@ def test_the_lesson_after_own_thoughts_by_hand():
         for user in range(2):
             inputs = torch.tensor([[BOS, *own[user].tolist()]])
             one = batch.select(torch.tensor([user]))
-            hidden = model.decode(
-                inputs, *model.encode_history(tokenizer, one.history), "thinking"
-            )
+            hidden = model.decode(inputs, *model.encode_history(tokenizer, one.history), "thinking")
             s, t = model.states(hidden)[0], targets(model, tokenizer, one.target)[0]
             for j in range(2):
                 r = model.residual_head(t - s[j])
@@ -218,7 +217,9 @@ def test_it_learns_and_leaves_pi_ref_alone(tmp_path):
 
     sft.finetune_loss = watched
     try:
-        result = finetune(model, splits, tokenizer, neighbours, config, 0, tmp_path, progress=False)
+        result = finetune(
+            model, TrainingJob(splits, config, 0, tmp_path, progress=False), tokenizer, neighbours
+        )
     finally:
         sft.finetune_loss = real
     assert result.best["N@10"] == 1.0
@@ -243,9 +244,8 @@ def test_no_validation_or_test_target_is_annotated(tmp_path):
         other = [part._replace(target=(part.target + 5 * turn) % 12) for part in splits[1:]]
         folder = tmp_path / str(turn)
         config = settings(max_epochs=2, epochs_per_round=1)
-        finetune(
-            model, Splits(splits.train, *other), tokenizer, neighbours, config, 0, folder, progress=False
-        )
+        job = TrainingJob(Splits(splits.train, *other), config, 0, folder, progress=False)
+        finetune(model, job, tokenizer, neighbours)
         kept.append([(folder / f"traces-{i}.safetensors").read_bytes() for i in range(2)])
         kept[-1].append((folder / "reference.safetensors").read_bytes())
     assert kept[0] == kept[1]
@@ -258,7 +258,7 @@ def test_what_the_thinking_decoder_starts_from(start, tmp_path):
     before = {n: {k: v.clone() for k, v in d.state_dict().items()} for n, d in model.decoders.items()}
     config = settings(max_epochs=1, decoder_init=start)
     config = dataclasses.replace(config, sft=dataclasses.replace(config.sft, lr=1e-8))
-    result = finetune(model, splits, tokenizer, neighbours, config, 0, tmp_path, progress=False)
+    result = finetune(model, TrainingJob(splits, config, 0, tmp_path, progress=False), tokenizer, neighbours)
     for name, weight in result.model.decoders["thinking"].state_dict().items():
         assert torch.allclose(weight, before[start][name], atol=1e-6), name
     assert any(not torch.equal(x, before["direct"][n]) for n, x in before["thinking"].items())
@@ -270,7 +270,9 @@ def test_vectors_of_pretraining_are_dropped_or_learn_on(items, tmp_path):
     model.items = ItemVectors.of(tokenizer, SIZES.d_model)
     torch.nn.init.ones_(model.items.vectors.weight[:12])
     config = settings(max_epochs=1, item_vectors=items, item_vector_dropout=0.2)
-    model = finetune(model, splits, tokenizer, neighbours, config, 0, tmp_path, progress=False).model
+    model = finetune(
+        model, TrainingJob(splits, config, 0, tmp_path, progress=False), tokenizer, neighbours
+    ).model
     if items == "none":
         assert model.items is None
     else:  # not made anew from zero
@@ -282,7 +284,9 @@ def test_resumed_equals_uninterrupted(tmp_path, monkeypatch):
 
     def run(folder):
         model, tokenizer, splits, neighbours = pretrained()
-        return finetune(model, splits, tokenizer, neighbours, config, 0, tmp_path / folder, progress=False)
+        return finetune(
+            model, TrainingJob(splits, config, 0, tmp_path / folder, progress=False), tokenizer, neighbours
+        )
 
     whole = run("whole")
     real, calls = loop._one_epoch, []
@@ -314,7 +318,7 @@ def test_thoughts_that_say_nothing_any_more_end_the_loop(tmp_path, monkeypatch, 
     monkeypatch.setattr(sft, "annotate", annotated)
     model, tokenizer, splits, neighbours = pretrained()
     config = settings(max_epochs=6, epochs_per_round=1, annotator="own-codes")
-    result = finetune(model, splits, tokenizer, neighbours, config, 0, tmp_path, progress=False)
+    result = finetune(model, TrainingJob(splits, config, 0, tmp_path, progress=False), tokenizer, neighbours)
     assert result.epochs == 2
     last = loop.RunLog(tmp_path / "log.jsonl").rows()[-1]
     assert last["epoch"] == 3 and "say nothing" in last["stopped"]

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from streamrec_lite.config.sections import BackboneConfig, TrainConfig
+from streamrec_lite.config.sections import BackboneConfig
+from streamrec_lite.config.training import TrainConfig
 from streamrec_lite.training.optim import (
-    Average,
     ByteDropout,
+    WeightAverage,
     learning_rate,
     make_optimizer,
     quicken_dropout,
@@ -32,13 +33,13 @@ def test_learning_rate_by_hand():
 def test_average_by_hand():
     model = nn.Linear(1, 1, bias=False)
     model.weight.data.fill_(0.0)
-    average = Average(model, 0.5)
+    average = WeightAverage(model, 0.5)
     model.weight.data.fill_(1.0)
     average.update(model, 1)  # decay min(0.5, 2/11)
     assert average.model.weight.item() == pytest.approx(9 / 11)
     average.update(model, 1000)
     assert average.model.weight.item() == pytest.approx(10 / 11)
-    assert Average(model, 0.0).model is model
+    assert WeightAverage(model, 0.0).model is model
 
 
 def test_weight_decay_spares_norms_embeddings_and_position_biases():

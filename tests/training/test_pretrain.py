@@ -14,6 +14,7 @@ from streamrec_lite.config.presets import preset
 from streamrec_lite.inference.beam_search import beam_search
 from streamrec_lite.model.backbone import Backbone
 from streamrec_lite.training import loop
+from streamrec_lite.training.loop import TrainingJob
 from streamrec_lite.training.pretrain import draw_similar, pretrain, pretrain_loss
 
 
@@ -81,7 +82,9 @@ def test_drawn_items_are_different_neighbours():
 def test_both_decoders_learn_and_answer(tmp_path):
     tokenizer, splits = chain_world()
     neighbours = (torch.arange(12)[:, None] + torch.arange(1, 4)) % 12
-    result = pretrain(splits, tokenizer, neighbours, settings(max_epochs=25), 0, tmp_path, progress=False)
+    result = pretrain(
+        TrainingJob(splits, settings(max_epochs=25), 0, tmp_path, progress=False), tokenizer, neighbours
+    )
     assert result.best["N@10"] == 1.0
     rows = [dict(row) for row in loop.RunLog(tmp_path / "log.jsonl").rows()]
     assert rows[-1]["answer"] < 0.5 * rows[0]["answer"]
@@ -98,7 +101,9 @@ def test_items_get_vectors_of_their_own(tmp_path):
     neighbours = (torch.arange(12)[:, None] + torch.arange(1, 4)) % 12
     for items in ("history-and-answer", "none"):
         config = settings(max_epochs=1, item_vectors=items, item_vector_dropout=0.25)
-        model = pretrain(splits, tokenizer, neighbours, config, 0, tmp_path / items, progress=False).model
+        model = pretrain(
+            TrainingJob(splits, config, 0, tmp_path / items, progress=False), tokenizer, neighbours
+        ).model
         if items == "none":
             assert model.items is None
             continue
@@ -115,7 +120,9 @@ def test_resumed_equals_uninterrupted(tmp_path, monkeypatch):
     config = settings(max_epochs=3)
 
     def run(folder):
-        return pretrain(splits, tokenizer, neighbours, config, 0, tmp_path / folder, progress=False)
+        return pretrain(
+            TrainingJob(splits, config, 0, tmp_path / folder, progress=False), tokenizer, neighbours
+        )
 
     whole = run("whole")
     real, calls = loop._one_epoch, []

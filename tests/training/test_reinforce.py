@@ -14,11 +14,12 @@ from tiny_world import SIZES, small_world
 from streamrec_lite.common.errors import BadInput
 from streamrec_lite.common.files import read_json
 from streamrec_lite.config.presets import preset
-from streamrec_lite.config.sections import GrpoConfig
+from streamrec_lite.config.training import GrpoConfig
 from streamrec_lite.inference.thinking import think_and_answer
 from streamrec_lite.model.backbone import history_tokens
 from streamrec_lite.model.item_representation import item_table
 from streamrec_lite.training import loop
+from streamrec_lite.training.loop import TrainingJob
 from streamrec_lite.training.reinforce import collect, judge, reinforce, update_losses
 
 module = sys.modules[judge.__module__]  # the package's `reinforce` is the function
@@ -110,9 +111,7 @@ def test_a_group_without_spread_teaches_nothing(case):
 def test_rollouts_that_name_nothing_are_punished_and_the_update_is_finite(monkeypatch):
     model, tokenizer, users, near, reference, found = collected(EVERY)
     lost = found.rollouts._replace(item=torch.full_like(found.rollouts.item, -1))
-    after = module.write_rollouts(
-        model, tokenizer, *model.encode_history(tokenizer, users.history), 2, 4
-    )[1]
+    after = module.write_rollouts(model, tokenizer, *model.encode_history(tokenizer, users.history), 2, 4)[1]
     parts = judge(model, tokenizer, users, lost, after, reference, near, EVERY)
     assert torch.equal(parts["format"], torch.full((24,), -1.0))
     losses = update_losses(model, tokenizer, users, found._replace(rewards=parts), EVERY)
@@ -147,7 +146,7 @@ def test_what_is_written_in_bfloat16_is_judged_nearly_as_in_float32():
 
 def start(folder, config, **options):
     model, tokenizer, splits, near = pretrained()
-    result = reinforce(model, model, splits, tokenizer, near, config, 0, folder, progress=False, **options)
+    result = reinforce(model, model, TrainingJob(splits, config, 0, folder, progress=False), tokenizer, near)
     return result, splits
 
 

@@ -9,11 +9,12 @@ import torch
 from finetuning import pretrained, settings, two_users
 from torch.nn import functional as F
 
-from streamrec_lite.config.sections import SftConfig
+from streamrec_lite.config.training import SftConfig
 from streamrec_lite.evaluation.metrics import rank_by_score
 from streamrec_lite.model.item_representation import item_table, state_scores, targets
 from streamrec_lite.training.annotator import annotate
 from streamrec_lite.training.finetune import finetune
+from streamrec_lite.training.loop import TrainingJob
 from streamrec_lite.training.state_losses import (
     align_loss,
     batch_places,
@@ -102,7 +103,7 @@ def test_an_items_place_by_hand():
 def test_the_scale_is_learned_unless_it_is_given(tmp_path, given):
     model, tokenizer, splits, neighbours = pretrained()
     config = settings(max_epochs=1, state_score_scale=given)
-    finetune(model, splits, tokenizer, neighbours, config, 0, tmp_path, progress=False)
+    finetune(model, TrainingJob(splits, config, 0, tmp_path, progress=False), tokenizer, neighbours)
     if given:
         assert model.sharpness.item() == given
     else:

@@ -13,13 +13,14 @@ from tiny_world import SIZES, chain_world, small_world
 from streamrec_lite.baselines.tiger import tiger_loss
 from streamrec_lite.common.schemas import Prefixes
 from streamrec_lite.config.presets import preset
-from streamrec_lite.config.sections import SftConfig, TrainConfig
+from streamrec_lite.config.training import SftConfig, TrainConfig
 from streamrec_lite.inference.beam_search import beam_search
 from streamrec_lite.model.backbone import Backbone
 from streamrec_lite.model.item_vectors import ItemVectors
 from streamrec_lite.training.finetune import finetune, finetune_loss
+from streamrec_lite.training.loop import TrainingJob
 from streamrec_lite.training.pretrain import pretrain, pretrain_loss
-from streamrec_lite.training.train_step import EAGER, Step
+from streamrec_lite.training.train_step import EAGER_STEPS, TrainStep
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU to record steps on")
 
@@ -28,14 +29,24 @@ def test_a_step_is_gradient_and_clip():
     model = torch.nn.Linear(2, 1, bias=False)
     model.weight.data = torch.tensor([[1.0, -1.0]])
     batch = Prefixes(*(torch.zeros(1, dtype=torch.long) for _ in range(4)))
-    step = Step(
-        model, lambda m, batch, x: {"loss": m(x).sum()}, TrainConfig(max_grad_norm=1.0), "cpu", record=True
-    )
+    config = TrainConfig(max_grad_norm=1.0)
+    step = TrainStep(model, lambda m, batch, x: {"loss": m(x).sum()}, None, config, "cpu", capture=True)
     for _ in range(2):  # the second step does not add to the first one
         found = step(batch, (torch.tensor([[3.0, 4.0]]),))
         assert found["loss"].item() == -1.0 and not found["loss"].requires_grad
         assert found["grad_norm"].item() == pytest.approx(5.0)
         assert torch.allclose(model.weight.grad, torch.tensor([[0.6, 0.8]]), atol=1e-5)  # of length 1
+
+
+def test_a_step_moves_the_weights_along_the_clipped_gradient():
+    model = torch.nn.Linear(2, 1, bias=False)
+    model.weight.data = torch.tensor([[1.0, -1.0]])
+    batch = Prefixes(*(torch.zeros(1, dtype=torch.long) for _ in range(4)))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    config = TrainConfig(max_grad_norm=1.0)
+    step = TrainStep(model, lambda m, batch, x: {"loss": m(x).sum()}, optimizer, config, "cpu")
+    step(batch, (torch.tensor([[3.0, 4.0]]),))
+    assert torch.allclose(model.weight.data, torch.tensor([[1.0 - 0.5 * 0.6, -1.0 - 0.5 * 0.8]]), atol=1e-5)
 
 
 def without_values():
@@ -100,16 +111,16 @@ def test_recorded_steps_learn_what_eager_ones_learn(stage, tmp_path, monkeypatch
         sft=dataclasses.replace(config.sft, **small, l=2, similar_pool=3),
     )
     near = (torch.arange(12)[:, None] + torch.arange(1, 4)) % 12
-    for most in (EAGER, 10**9):  # recorded after a few, or never
-        monkeypatch.setattr("streamrec_lite.training.train_step.EAGER", most)
+    for most in (EAGER_STEPS, 10**9):  # recorded after a few, or never
+        monkeypatch.setattr("streamrec_lite.training.train_step.EAGER_STEPS", most)
         folder = tmp_path / str(most)
         folder.mkdir()
         if stage == "pretrain":
-            found = pretrain(splits, tokenizer, near, config, 0, folder, "cuda", progress=False)
+            found = pretrain(TrainingJob(splits, config, 0, folder, "cuda", False), tokenizer, near)
         else:
             torch.manual_seed(0)
             model = Backbone(sizes, tokenizer.vocab_size, ("direct", "thinking"))
-            found = finetune(model, splits, tokenizer, near, config, 0, folder, "cuda", progress=False)
+            found = finetune(model, TrainingJob(splits, config, 0, folder, "cuda", False), tokenizer, near)
         ends.append({name: x.clone() for name, x in found.model.state_dict().items()})
     assert largest_gap(*ends) < 1e-3
 
@@ -119,8 +130,8 @@ def test_a_shape_is_recorded_after_some_steps():
     model = torch.nn.Linear(2, 1, bias=False).cuda()
     batch = Prefixes(*(torch.zeros(1, dtype=torch.long, device="cuda") for _ in range(4)))
     config = TrainConfig(max_grad_norm=100.0, precision="float32")
-    step = Step(model, lambda m, batch, x: {"loss": m(x).sum()}, config, "cuda", record=True)
-    for i in range(EAGER + 3):
+    step = TrainStep(model, lambda m, batch, x: {"loss": m(x).sum()}, None, config, "cuda", capture=True)
+    for i in range(EAGER_STEPS + 3):
         x = torch.tensor([[float(i), 1.0]], device="cuda")
         found = step(batch, (x,))
         assert torch.allclose(model.weight.grad, x)
