@@ -260,10 +260,10 @@ def test_a_point_that_diverges_does_not_end_the_grid(tmp_path, monkeypatch):
     monkeypatch.setattr(neural, "DROPOUTS", (0.2,))
     real = neural.train_neural
 
-    def fails(name, splits, n_items, config, *more):
-        if config.baselines.lr == 0.003:
+    def fails(name, job, n_items):
+        if job.config.baselines.lr == 0.003:
             raise FloatingPointError("the loss is nan")
-        return real(name, splits, n_items, config, *more)
+        return real(name, job, n_items)
 
     monkeypatch.setattr(neural, "train_neural", fails)
     rows = neural.tune(
