@@ -13,7 +13,7 @@ import typer
 
 from streamrec_lite.cli.app import app
 from streamrec_lite.config.presets import preset
-from streamrec_lite.config.sections import describe
+from streamrec_lite.config.table import describe
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "streamrec_lite"

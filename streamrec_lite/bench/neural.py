@@ -6,7 +6,7 @@ import torch
 
 from ..baselines.neural import build
 from ..common.device import autocast, resolve_precision, seed_everything
-from ..config.sections import BaselineConfig
+from ..config.training import BaselineConfig
 from ..data.sequences import length_batches
 from ..training.optim import make_optimizer, quicken_dropout
 from .subject import Subject

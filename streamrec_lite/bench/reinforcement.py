@@ -9,7 +9,8 @@ import torch
 
 from ..common.device import autocast, resolve_precision, seed_everything
 from ..common.schemas import PAD, Prefixes
-from ..config.sections import BackboneConfig, GrpoConfig
+from ..config.sections import BackboneConfig
+from ..config.training import GrpoConfig
 from ..model.backbone import Backbone, history_tokens
 from ..tokenizer.semantic_ids import SemanticTokenizer
 from ..training.grpo import rollout_log_probs, write_rollouts

@@ -12,7 +12,8 @@ from ..common.errors import BadInput
 from ..common.files import read_json
 from ..common.schemas import Splits
 from ..common.store import DONE
-from ..config.sections import Config, DataConfig, EmbeddingConfig, config_of
+from ..config.sections import DataConfig, EmbeddingConfig
+from ..config.settings import Config, config_of
 from ..data.saved import read_dataset
 from ..data.sequences import leave_one_out
 from ..data.sources import load_dataset

@@ -1,0 +1,1 @@
+"""All settings of a run: what they are called, what they may be, and what each of them does."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 
 from ..common.errors import BadInput, did_you_mean
-from .sections import PRESETS, BackboneConfig, Config
+from .sections import BackboneConfig
+from .settings import PRESETS, Config
 
 
 def preset(name: str = "lite", dataset: str = "playground") -> Config:
     """The settings of a preset: ``smoke`` (seconds, for tests), ``lite`` (two CPU cores), ``paper``."""
     if name not in PRESETS:
         raise BadInput(f"preset {name!r}", "unknown preset", did_you_mean(name, PRESETS))
-    config = Config(preset=name, dataset=dataset)
+    config = Config.from_dict({"preset": name, "dataset": dataset})
     replace = dataclasses.replace
     if name == "smoke":
         config = replace(

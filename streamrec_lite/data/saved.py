@@ -10,7 +10,7 @@ import torch
 
 from ..common.errors import BadInput
 from ..common.files import atomic_path, read_json, read_tensors, write_json, write_tensors
-from ..config.sections import Config
+from ..config.settings import Config
 from .dataset import Dataset
 from .sources import load_dataset
 

@@ -12,7 +12,7 @@ from ..common.device import pick_device
 from ..common.errors import BadInput, did_you_mean
 from ..common.files import read_json
 from ..common.schemas import PAD_ITEM, Beams, Prefixes
-from ..config.sections import Config, config_of
+from ..config.settings import Config, config_of
 from ..model.backbone import Backbone, history_tokens
 from ..model.item_representation import item_table
 from ..tokenizer.semantic_ids import SemanticTokenizer

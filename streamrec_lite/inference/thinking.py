@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from ..common.errors import BadInput, did_you_mean
 from ..common.schemas import ANSWER, BOS, FIRST_CODE, Beams, Prefixes
-from ..config.sections import LONGEST
+from ..config.sections import MAX_THOUGHTS
 from ..data.sequences import iterate_batches
 from ..model.backbone import Backbone
 from .beam_search import answer_beams
@@ -52,8 +52,9 @@ def think_ahead(
     """
     if mode not in THINK[1:]:
         raise BadInput(f"think={mode!r}", "unknown way of thinking", did_you_mean(mode, THINK[1:]))
-    if not 0 <= l <= LONGEST:
-        raise BadInput(f"l={l}", f"the number of thoughts must lie between 0 and {LONGEST}", "correct it")
+    if not 0 <= l <= MAX_THOUGHTS:
+        rule = f"the number of thoughts must lie between 0 and {MAX_THOUGHTS}"
+        raise BadInput(f"l={l}", rule, "correct it")
     if n < 1 or (mode == "greedy" and n > 1):
         rule = "greedy thinking has one train of thought" if n > 1 else "at least one is needed"
         raise BadInput(f"n_thoughts={n}", rule, "use think=sample or think=beam for several")

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 
 from ..common.schemas import Prefixes
-from ..config.sections import Config
+from ..config.settings import Config
 from ..data.sequences import sample_examples
 from ..evaluation.evaluate import evaluate
 from ..evaluation.metrics import ndcg_at, paired_bootstrap

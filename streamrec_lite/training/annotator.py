@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..common.errors import BadInput, did_you_mean
 from ..common.schemas import BOS, FIRST_CODE, Prefixes
-from ..config.sections import LONGEST
+from ..config.sections import MAX_THOUGHTS
 from ..data.sequences import iterate_batches
 from ..evaluation.metrics import rank_by_score
 from ..inference.step_decoder import StepDecoder
@@ -57,8 +57,9 @@ def annotate(
     """
     if strategy not in STRATEGIES:
         raise BadInput(f"annotator {strategy!r}", "unknown strategy", did_you_mean(strategy, STRATEGIES))
-    if not 0 <= l <= LONGEST:
-        raise BadInput(f"l={l}", f"the number of thoughts must lie between 0 and {LONGEST}", "correct it")
+    if not 0 <= l <= MAX_THOUGHTS:
+        rule = f"the number of thoughts must lie between 0 and {MAX_THOUGHTS}"
+        raise BadInput(f"l={l}", rule, "correct it")
     model.eval()
     device = prefixes.target.device
     table = item_table(model, tokenizer)  # (N, d)

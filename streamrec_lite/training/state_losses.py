@@ -1,8 +1,8 @@
-"""States and residuals: how estimates of the target learn (eqs 14, 15).
+"""States and residuals: how the estimates of the target are trained (eqs 14, 15).
 
-s_i is what the model takes the target for after i thoughts, r_i what is left of it. L_State makes s_i
-tell the target from other items, an alignment term of ours gives it the target's scale, and L_Quant
-keeps residuals and codes together.
+The state s_i is the model's estimate of the target's representation t after i thoughts; the residual r_i
+is what is left of the gap t - s_{i-1}. L_State makes s_i tell the target from other items. An alignment
+term of ours gives s_i the scale of t. L_Quant keeps residuals and code embeddings together.
 """
 
 from __future__ import annotations
@@ -12,73 +12,76 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..common.schemas import Prefixes
-from ..config.sections import SftConfig
+from ..config.training import SftConfig
 from ..data.sequences import iterate_batches
 from ..inference.step_decoder import StepDecoder
 from ..inference.thinking import think_ahead
 from ..model.backbone import Backbone
 from ..model.item_representation import item_table, state_scores, targets
+from ..tokenizer.semantic_ids import SemanticTokenizer
+
+HEAD_LR = 3e-3  # learning rate of the state head's warm-up
+HEAD_BATCH = 256  # examples in each of its steps
 
 
-def state_loss(scores: Tensor, positive: Tensor, twin: Tensor | None = None) -> Tensor:
+def state_loss(scores: Tensor, labels: Tensor, same_target: Tensor | None = None) -> Tensor:
     """L_State of eq. 14, a mean over users.
 
-    The sum starts with s_1, the state after the first thought, and the weights w_j = j / sum rise with the
-    step: what s_0 takes for the target is a first guess, and nobody answers with it.
+    The weights w_j = j / sum rise with the step, so the sum starts with s_1: no answer follows s_0.
 
     Args:
         scores: (B, l + 1, C) of s_0..s_l against C candidates (``state_scores``).
-        positive: (B,) each user's target among the candidates.
-        twin: (B, C) candidates that are neither positive nor negative, or None.
+        labels: (B,) each user's target, as a column of the candidates.
+        same_target: (B, C) candidates that are neither positive nor negative, or None.
     """
-    if twin is not None:
-        scores = scores.masked_fill(twin[:, None], -torch.inf)
+    if same_target is not None:
+        scores = scores.masked_fill(same_target[:, None], -torch.inf)
     steps = scores.shape[1]
-    labels = positive[:, None].expand(-1, steps)
-    losses = F.cross_entropy(scores.flatten(0, 1), labels.flatten(), reduction="none").view(-1, steps)
+    repeated = labels[:, None].expand(-1, steps)
+    losses = F.cross_entropy(scores.flatten(0, 1), repeated.flatten(), reduction="none").view(-1, steps)
     return (losses * step_weights(losses)).sum(dim=1).mean()
 
 
-def first_guess(scores: Tensor, nearby: Tensor | None, share: float) -> Tensor:
-    """What s_0 takes for the target, some of it spread on items of similar text (not in the paper).
+def soft_labels(scores: Tensor, neighbours: Tensor | None, share: float) -> Tensor:
+    """The prediction of s_0, partly smoothed over items of similar text (not in the paper).
 
-    Where the history says little, what s_0 likes is little more than chance, but items that are like many
-    of those that it likes are a better bet than others. An item's part in what is spread is the mean of
-    what s_0 gives to the items nearest to it.
+    With a short history the top items of s_0 are little better than chance. An item that resembles many
+    of them is a better guess than one that resembles none. Smoothing gives each item the mean probability
+    of its nearest items.
 
     Args:
-        scores: (B, 1, N) of s_0 against all items; gradients are not followed.
-        nearby: (N, k) the items nearest by text to each, or None.
-        share: of the guess that is spread.
+        scores: (B, 1, N) of s_0 against all items; no gradient flows back through them.
+        neighbours: (N, k) the items of most similar text to each, or None: no smoothing.
+        share: how much of the probability is smoothed, from 0 to 1.
 
     Returns:
         (B, 1, N) probabilities.
     """
-    guess = scores.detach().float().softmax(dim=-1)
-    if nearby is None or share == 0:
-        return guess
-    spread = F.embedding_bag(nearby, guess.squeeze(1).T.contiguous(), mode="mean").T[:, None]
-    return (1 - share) * guess + share * spread / spread.sum(dim=-1, keepdim=True)
+    prediction = scores.detach().float().softmax(dim=-1)
+    if neighbours is None or share == 0:
+        return prediction
+    smooth = F.embedding_bag(neighbours, prediction.squeeze(1).T.contiguous(), mode="mean").T[:, None]
+    return (1 - share) * prediction + share * smooth / smooth.sum(dim=-1, keepdim=True)
 
 
-def guess_loss(scores: Tensor, guess: Tensor, twin: Tensor | None = None) -> Tensor:
-    """How far later states are from the first guess, a mean over users (not in the paper).
+def distillation_loss(scores: Tensor, labels: Tensor, same_target: Tensor | None = None) -> Tensor:
+    """Cross-entropy of later states to s_0's prediction, a mean over users (not in the paper).
 
-    The cross-entropy to ``guess``, which does not move, with eq. 14's weights: a thought may correct it,
-    but shall not forget what it knew. It is distillation (Hinton et al., 2015) from the model's own faster
-    half.
+    This is distillation (Hinton et al., 2015) inside one model: s_0 is the teacher, the states after it
+    are the students. A thought may correct the first prediction, but should keep what it knew. The steps
+    have the weights of eq. 14.
 
     Args:
         scores: (B, l + 1, C) of s_0..s_l, or of some of them, against C candidates.
-        guess: (B, 1, C) probabilities.
-        twin: (B, C) candidates that do not count, for which ``guess`` is 0, or None.
+        labels: (B, 1, C) probabilities (``soft_labels``), constants.
+        same_target: (B, C) candidates that do not count, where ``labels`` are 0, or None.
     """
-    if twin is not None:
-        scores = scores.masked_fill(twin[:, None], -torch.inf)
+    if same_target is not None:
+        scores = scores.masked_fill(same_target[:, None], -torch.inf)
     log_probs = scores.log_softmax(-1)
-    if twin is not None:
-        log_probs = log_probs.masked_fill(twin[:, None], 0.0)  # nothing times infinity
-    losses = -(guess * log_probs).sum(dim=-1)
+    if same_target is not None:
+        log_probs = log_probs.masked_fill(same_target[:, None], 0.0)  # 0 * -inf would be NaN
+    losses = -(labels * log_probs).sum(dim=-1)
     return (losses * step_weights(losses)).sum(dim=1).mean()
 
 
@@ -89,9 +92,9 @@ def step_weights(losses: Tensor) -> Tensor:
 
 
 def align_loss(states: Tensor, t: Tensor) -> Tensor:
-    """|s_j - sg[t]|^2 a component, a mean over users, weights (j + 1) / sum: (B, l + 1, d) and (B, d).
+    """Mean squared component of s_j - sg[t], weights (j + 1) / sum: states (B, l + 1, d), t (B, d).
 
-    s_0 is among them, other than in eq. 14: the first residual is what it leaves of t.
+    Unlike eq. 14 it includes s_0, because the first residual is computed from t - s_0. A mean over users.
     """
     gaps = (states - t.detach()[:, None]).square().mean(dim=-1)
     weight = torch.arange(1, gaps.shape[1] + 1, device=gaps.device, dtype=gaps.dtype)
@@ -99,88 +102,122 @@ def align_loss(states: Tensor, t: Tensor) -> Tensor:
 
 
 def quantisation_loss(residual: Tensor, thought: Tensor, beta: float) -> Tensor:
-    """L_Quant of eq. 15, a mean over users and steps: r_i and the embeddings o_i, both (B, l, d).
+    """L_Quant of eq. 15, a mean over users and steps: r_i and the code embeddings o_i, both (B, l, d).
 
-    The minus in front of eq. 15 is a misprint: it is a distance, to be made small.
+    The minus in front of eq. 15 is a misprint: the loss is a distance, and is minimised.
     """
-    table = (residual.detach() - thought).square().sum(-1)
-    state = (residual - thought.detach()).square().sum(-1)
-    return (table + beta * state).mean()
+    codebook = (residual.detach() - thought).square().sum(-1)
+    commitment = (residual - thought.detach()).square().sum(-1)
+    return (codebook + beta * commitment).mean()
 
 
-def state_part(
-    model, tokenizer, batch: Prefixes, s: Tensor, t: Tensor, nearby: Tensor, config: SftConfig
+def distilled_state_loss(
+    model: Backbone,
+    tokenizer: SemanticTokenizer,
+    batch: Prefixes,
+    states: Tensor,
+    t: Tensor,
+    neighbours: Tensor,
+    config: SftConfig,
 ) -> Tensor:
-    """L_State against all items, or as in eq. 14 against the batch's targets.
+    """L_State as it is trained: against all items, or as in eq. 14 against the batch's targets.
 
-    All items are many. So each user learns one of the states s_0..s_l, drawn by the weights of eq. 14:
-    the mean is the same.
+    Scoring all items for every state is slow. So each user trains one of s_0..s_l, drawn by the weights
+    of eq. 14; the expected loss is the same.
 
-    We depart from eq. 14 in what states learn. The label of a state after a thought is the target by
-    1 - ``config.first_guess_share`` and the first guess by the rest (``first_guess``, ``guess_loss``). s_0
-    learns from the target alone, with the weight ``config.first_state_weight``: a guess that only its
-    students move fades, and they with it. Without thoughts s_0 is guess and last state in one.
+    We depart from eq. 14 in the labels. After a thought the label is the target with the share
+    1 - ``config.first_guess_share`` and the prediction of s_0 with the rest (``distillation_loss``). s_0
+    itself is trained on the target alone, weighted by ``config.first_state_weight``: without a loss for
+    itself s_0 drifts towards a uniform prediction, and s_1..s_l, which imitate it, follow. With l = 0 the
+    only state s_0 is teacher and student at once.
 
     Args:
-        s: (B, l + 1, d) states; t: (B, d) what stands for the targets.
-        nearby: (N, k) the items nearest by text to each.
+        model: gives items and scores their scale.
+        tokenizer: gives the items' codes.
+        batch: B users with their targets.
+        states: (B, l + 1, d) s_0..s_l.
+        t: (B, d) representations of the targets.
+        neighbours: (N, k) the items of most similar text to each.
+        config: the weights and shares of the terms.
     """
-    first, place, twin = s[:, :1], batch.target, None
+    first, later = states[:, :1], states
+    labels, same_target, smoothing = batch.target, None, None
     if config.negatives == "batch":
-        candidates, nearby = t, None
-        place, twin = batch_places(batch.target)
+        candidates = t
+        labels, same_target = in_batch_labels(batch.target)
     else:
-        candidates, weight = item_table(model, tokenizer), step_weights(s[..., 0])
-        wait = torch.empty_like(s[..., 0]).exponential_()  # a draw that nobody has to wait for
-        j = (weight / wait).argmax(dim=1)
-        s = s.gather(1, j[:, None, None].expand(-1, 1, s.shape[2]))
-    scores = state_scores(model, s, candidates)
-    loss = state_loss(scores, place, twin)
+        candidates, smoothing = item_table(model, tokenizer), neighbours
+        later = states.gather(1, _draw_step(states)[:, None, None].expand(-1, 1, states.shape[2]))
+    scores = state_scores(model, later, candidates)
+    hard = state_loss(scores, labels, same_target)
     if config.first_guess_share == 0 and config.first_state_weight == 0:
-        return loss
-    guess = state_scores(model, first, candidates)
-    own = state_loss(guess, place, twin)
-    if twin is not None:
-        guess = guess.masked_fill(twin[:, None], -torch.inf)
-    kept = guess_loss(scores, first_guess(guess, nearby, config.similar_items_share), twin)
+        return hard
+    first_scores = state_scores(model, first, candidates)
+    first_loss = state_loss(first_scores, labels, same_target)
+    if same_target is not None:
+        first_scores = first_scores.masked_fill(same_target[:, None], -torch.inf)
+    teacher = soft_labels(first_scores, smoothing, config.similar_items_share)
+    soft = distillation_loss(scores, teacher, same_target)
     return (
-        config.first_state_weight * own
-        + (1 - config.first_guess_share) * loss
-        + config.first_guess_share * kept
+        config.first_state_weight * first_loss
+        + (1 - config.first_guess_share) * hard
+        + config.first_guess_share * soft
     )
 
 
-def batch_places(items: Tensor) -> tuple[Tensor, Tensor]:
-    """Each user's place among the batch's targets (B,), and other users with the same one (B, B)."""
-    place = torch.arange(len(items), device=items.device)
-    return place, (items[:, None] == items) & (place[:, None] != place)
+def _draw_step(states: Tensor) -> Tensor:
+    """One step j of 0..l for each user, drawn by the weights of eq. 14: states (B, l + 1, d) -> (B,)."""
+    weight = step_weights(states[..., 0])
+    # An exponential race: argmax(weight / Exp(1)) draws j in proportion to its weight. Unlike
+    # torch.multinomial it needs no host synchronisation, so a CUDA graph can capture it.
+    race = torch.empty_like(states[..., 0]).exponential_()
+    return (weight / race).argmax(dim=1)
 
 
-def warm_up(
-    model: Backbone, tokenizer, examples: Prefixes, l: int, most: int = 8192, steps: int = 300
+def in_batch_labels(items: Tensor) -> tuple[Tensor, Tensor]:
+    """Labels for in-batch negatives: each user's column (B,), and other users with the same target (B, B)."""
+    column = torch.arange(len(items), device=items.device)
+    return column, (items[:, None] == items) & (column[:, None] != column)
+
+
+def warm_up_state_head(
+    model: Backbone,
+    tokenizer: SemanticTokenizer,
+    examples: Prefixes,
+    l: int,
+    max_examples: int = 8192,
+    steps: int = 300,
 ) -> None:
-    """Teach MLP_s alone to turn d_0 + ... + d_i into an estimate of t, before the first annotation.
+    """Train MLP_s alone to turn d_0 + ... + d_i into an estimate of t, before the first annotation.
 
-    Without it the first thoughts correct the difference of two spaces, not a wrong guess. Everything
-    but the head stays as it is, so the d_i, after greedy thoughts of the pretrained model, are
-    computed once, for up to ``most`` examples.
+    Without it the first thoughts would correct the difference between two vector spaces, not a wrong
+    estimate. All other weights stay as they are, so the d_i are computed once, after greedy thoughts of
+    the pretrained model.
+
+    Args:
+        model: changed in place: ``state_head``, ``state_scale`` and ``sharpness``.
+        tokenizer: gives the items' codes.
+        examples: training prefixes; a random subset is used.
+        l: the number of thoughts.
+        max_examples: the size of that subset.
+        steps: the optimiser's steps.
     """
     device = examples.target.device
-    examples = examples.select(torch.randperm(examples.n_examples)[:most].to(device))
+    examples = examples.select(torch.randperm(examples.n_examples)[:max_examples].to(device))
     d = torch.empty(examples.n_examples, l + 1, model.config.d_model, device=device)
     model.eval()
     with torch.no_grad():
         t = targets(model, tokenizer, examples.target)
         for rows, batch in iterate_batches(examples):
-            stepper = StepDecoder.start(model, tokenizer, batch.history)
-            d[rows] = think_ahead(stepper, l, "greedy").hidden[:, 0].float()
-    heads = [*model.state_head.parameters(), model.state_scale, model.sharpness]
-    optimizer = torch.optim.AdamW([p for p in heads if p.requires_grad], lr=3e-3)
+            decoder = StepDecoder.start(model, tokenizer, batch.history)
+            d[rows] = think_ahead(decoder, l, "greedy").hidden[:, 0].float()
+    head = [*model.state_head.parameters(), model.state_scale, model.sharpness]
+    optimizer = torch.optim.AdamW([p for p in head if p.requires_grad], lr=HEAD_LR)
     for _ in range(steps):
-        rows = torch.randint(0, examples.n_examples, (256,)).to(device)
-        items, s = examples.target[rows], model.states(d[rows])
-        scores = state_scores(model, s, t[rows])
-        loss = state_loss(scores, *batch_places(items)) + (s - t[rows][:, None]).square().mean()
+        rows = torch.randint(0, examples.n_examples, (HEAD_BATCH,)).to(device)
+        items, states = examples.target[rows], model.states(d[rows])
+        scores = state_scores(model, states, t[rows])
+        loss = state_loss(scores, *in_batch_labels(items)) + (states - t[rows][:, None]).square().mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

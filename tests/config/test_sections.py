@@ -9,7 +9,8 @@ import pytest
 
 from streamrec_lite.common.errors import BadInput
 from streamrec_lite.config.presets import preset
-from streamrec_lite.config.sections import PRESETS, Config, describe, fingerprint
+from streamrec_lite.config.settings import PRESETS, Config, fingerprint
+from streamrec_lite.config.table import describe
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -9,7 +9,8 @@ from tiny_world import small_world
 from streamrec_lite.common.errors import BadInput
 from streamrec_lite.common.files import read_json, write_json
 from streamrec_lite.common.schemas import FIRST_CODE, PAD
-from streamrec_lite.config.sections import BackboneConfig, TrainConfig
+from streamrec_lite.config.sections import BackboneConfig
+from streamrec_lite.config.training import TrainConfig
 from streamrec_lite.inference.beam_search import answer_log_probs, beam_search
 from streamrec_lite.model.backbone import Backbone, history_tokens, shift_right
 from streamrec_lite.model.item_representation import item_table, targets

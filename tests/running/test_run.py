@@ -15,7 +15,7 @@ from streamrec_lite.cli import app as cli
 from streamrec_lite.common.errors import BadInput
 from streamrec_lite.common.files import read_json, write_json
 from streamrec_lite.common.store import done
-from streamrec_lite.config.sections import Config, config_of
+from streamrec_lite.config.settings import Config, config_of
 from streamrec_lite.running import reproduce
 
 MODELS = ("tiger", "pretrain", "sft", "grpo")

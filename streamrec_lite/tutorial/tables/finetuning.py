@@ -15,7 +15,7 @@ from torch import Tensor
 from ...common.device import derive_seed
 from ...common.files import read_tensors
 from ...common.schemas import BOS, FIRST_CODE, Prefixes
-from ...config.sections import SftConfig
+from ...config.training import SftConfig
 from ...data.sequences import iterate_batches
 from ...evaluation.metrics import metric_per_user, paired_bootstrap
 from ...inference.beam_search import answer_log_probs, item_log_probs

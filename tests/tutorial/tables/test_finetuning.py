@@ -12,7 +12,8 @@ from tiny_world import small_world
 
 from streamrec_lite.common.files import write_tensors
 from streamrec_lite.common.schemas import BOS
-from streamrec_lite.config.sections import Config, SftConfig
+from streamrec_lite.config.settings import Config
+from streamrec_lite.config.training import SftConfig
 from streamrec_lite.evaluation.rows import versus
 from streamrec_lite.inference.beam_search import beam_search
 from streamrec_lite.inference.thinking import think_and_answer, write_thoughts

@@ -1,0 +1,291 @@
+"""Settings of everything that trains by gradient: TIGER, the three stages of STREAM-Rec, the baselines.
+
+``TrainConfig`` holds what all of them share (and is TIGER's own section); a stage redefines a default by
+naming the setting again.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from .sections import MAX_THOUGHTS, RULES
+
+LearningRate = Annotated[float, Field(ge=1e-9, le=1, description="largest AdamW learning rate")]
+EmbeddingFactor = Annotated[
+    float,
+    Field(ge=0, le=1e4, description="the embedding table's learning rate is lr times this"),
+]
+Schedule = Annotated[
+    Literal["cosine", "constant"], Field(description="after the warm-up lr falls by a cosine, or stays")
+]
+WarmupSteps = Annotated[int, Field(ge=0, le=1_000_000, description="steps in which lr rises from 0")]
+WeightDecay = Annotated[float, Field(ge=0, le=10, description="AdamW weight decay")]
+BatchSize = Annotated[int, Field(ge=1, le=1_000_000, description="training examples in a step")]
+Epochs = Annotated[
+    int, Field(ge=1, le=100_000, description="at most so many passes over the training examples")
+]
+EvalEvery = Annotated[
+    int, Field(ge=1, le=100_000, description="epochs between two evaluations on validation")
+]
+Patience = Annotated[
+    int,
+    Field(ge=1, le=100_000, description="stop after so many evaluations without a better validation N@10"),
+]
+EmaDecay = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=0.99999,
+        description="evaluate a moving average of the weights with this decay a step (0: no average)",
+    ),
+]
+Dtype = Literal["auto", "float32", "bfloat16"]
+Precision = Annotated[
+    Dtype, Field(description="number format in training; auto: bfloat16 on devices where it is faster")
+]
+ItemVectors = Literal["history-and-answer", "history", "none"]
+VectorDropout = Annotated[
+    float,
+    Field(ge=0, le=0.99, description="probability that a history item goes without its vector in training"),
+]
+Weight = Annotated[float, Field(ge=0, le=1e4)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True, config=RULES)
+class TrainConfig:
+    """Settings of one training; the section ``tiger``."""
+
+    lr: LearningRate = 1.5e-3
+    embedding_lr_factor: EmbeddingFactor = 20.0
+    schedule: Schedule = "cosine"
+    warmup_steps: WarmupSteps = 400
+    weight_decay: WeightDecay = 0.05
+    max_grad_norm: float = Field(
+        default=1.0, ge=1e-6, le=1e6, description="gradients with a larger norm are scaled down"
+    )
+    batch_size: BatchSize = 64
+    max_epochs: Epochs = 24
+    patience: Patience = 10
+    eval_every: EvalEvery = 3
+    temperature: float = Field(
+        default=1.0, ge=1e-3, le=1e3, description="tau of eq. 11 in training; recommendations use tau = 1"
+    )
+    ema_decay: EmaDecay = 0.0
+    precision: Precision = "auto"
+
+
+@dataclass(frozen=True, config=RULES)
+class PretrainConfig(TrainConfig):
+    """Stage 1: pretraining (section 3.1.2)."""
+
+    schedule: Schedule = "constant"
+    max_epochs: Epochs = 12
+    ema_decay: EmaDecay = 0.998
+    n_similar: int = Field(
+        default=2, ge=1, le=16, description="similar items written before the target (eq. 9)"
+    )
+    similar_pool: int = Field(
+        default=10,
+        ge=1,
+        le=10_000,
+        description="they are drawn, anew every epoch, from so many nearest items by text",
+    )
+    item_vectors: ItemVectors = Field(
+        default="none",
+        description="as sft.item_vectors, but from pretraining on, so that the reference has them, too",
+    )
+    item_vector_dropout: VectorDropout = 0.3
+
+
+@dataclass(frozen=True, config=RULES)
+class SftConfig(TrainConfig):
+    """Stage 2: supervised fine-tuning (section 3.1.3)."""
+
+    max_epochs: Epochs = 12
+    l: int = Field(default=4, ge=0, le=MAX_THOUGHTS, description="l: thoughts before the answer")
+    annotator: Literal["residual", "nearest-items", "own-codes", "random"] = Field(
+        default="residual",
+        description="thoughts to learn: the codes nearest to the gap t - s_i (eq. 12), codes of similar "
+        "items, codes of the target, or random codes",
+    )
+    decoder_init: Literal["thinking", "direct"] = Field(
+        default="thinking",
+        description="the thinking decoder starts from its own pretrained weights, or the direct one's",
+    )
+    epochs_per_round: int = Field(
+        default=6,
+        ge=1,
+        le=100_000,
+        description="the training thoughts are annotated anew after so many epochs",
+    )
+    condition_on: Literal["own", "annotated"] = Field(
+        default="own",
+        description="in training, answer and states follow the model's own thoughts, or the annotator's",
+    )
+    thought_decoding: Literal["sample", "greedy"] = Field(
+        default="sample",
+        description="in training, the model's own thoughts are sampled, or the likeliest codes",
+    )
+    learn_thoughts_after: Literal["annotated", "own"] = Field(
+        default="annotated",
+        description="in training, a thought is learned after the annotator's thoughts, or the model's own",
+    )
+    answer_token: Literal["answer", "none"] = Field(
+        default="answer",
+        description="the token ANSWER, or nothing, stands between the thoughts and the answer",
+    )
+    repeated_thoughts: Literal["never", "allowed"] = Field(
+        default="allowed", description="whether a code may be thought more than once"
+    )
+    item_vectors: ItemVectors = Field(
+        default="history-and-answer",
+        description="where each item has a learned vector beside its codes: in histories and answers, in "
+        "histories, or nowhere",
+    )
+    item_vector_dropout: VectorDropout = 0.3
+    lam: Weight = Field(default=0.1, description="lambda of eq. 19: weight of L_DPO")
+    mu: Weight = Field(default=0.0, description="mu of eq. 19: weight of L_Quant")
+    delta: Weight = Field(default=0.5, description="delta of eq. 19: weight of L_State")
+    negatives: Literal["catalogue", "batch"] = Field(
+        default="catalogue",
+        description="L_State compares the target with all other items, or with the batch's (eq. 14)",
+    )
+    first_guess_share: Share = Field(
+        default=0.9,
+        description="how much of the soft label of s_1..s_l is s_0's own prediction (0: only the target, "
+        "eq. 14)",
+    )
+    similar_items_share: Share = Field(
+        default=0.1, description="how much of that prediction is spread over items with similar text"
+    )
+    first_state_weight: Weight = Field(
+        default=0.5, description="L_State: weight of the loss of s_0, which learns from the target alone"
+    )
+    thought_weight: Weight = Field(
+        default=0.03, description="L_SFT: weight of the thoughts; the answer's weight is 1"
+    )
+    state_score_scale: float = Field(
+        default=0.0,
+        ge=0,
+        le=1e3,
+        description="L_State: factor of the scores s . t (1: eq. 14 as printed; 0: it is learned)",
+    )
+    align_weight: Weight = Field(
+        default=0.01, description="weight of |s - t|^2, which pulls states to t (not in the paper)"
+    )
+    dpo_beta: float = Field(default=0.1, ge=0, le=1e3, description="beta of eq. 18")
+    quant_beta: float = Field(default=0.25, ge=0, le=1e3, description="beta of eq. 15")
+    controls: Literal["none", "all"] = Field(
+        default="none", description="train the control models of notebook 07, too (twice the time)"
+    )
+    similar_pool: int = Field(
+        default=10,
+        ge=1,
+        le=10_000,
+        description="L_DPO's dispreferred item is drawn from so many nearest items by text (at most "
+        "pretrain.similar_pool)",
+    )
+
+
+@dataclass(frozen=True, config=RULES)
+class GrpoConfig(TrainConfig):
+    """Stage 3: reinforcement learning by GRPO (section 3.1.4)."""
+
+    lr: LearningRate = 3e-5
+    embedding_lr_factor: EmbeddingFactor = 1.0
+    schedule: Schedule = "constant"
+    warmup_steps: WarmupSteps = 20
+    weight_decay: WeightDecay = 0.0
+    batch_size: int = Field(default=32, ge=1, le=100_000, description="B: users in a rollout batch")
+    max_epochs: int = Field(
+        default=5, ge=1, le=100_000, description="blocks of updates; the model is evaluated after each block"
+    )
+    patience: Patience = 4
+    eval_every: int = Field(
+        default=1, ge=1, le=100_000, description="blocks between two evaluations on validation"
+    )
+    precision: Dtype = Field(
+        default="float32",
+        description="number format of the updates; ratios of probabilities are too fine for bfloat16",
+    )
+    rollout_precision: Dtype = Field(
+        default="auto", description="number format in which rollouts are written and judged"
+    )
+    batches_per_block: int = Field(default=60, ge=1, le=1_000_000, description="rollout batches in a block")
+    updates_per_batch: int = Field(default=1, ge=1, le=100, description="updates on each rollout batch")
+    G: int = Field(default=16, ge=1, le=1024, description="G: rollouts of a user")
+    epsilon: Share = Field(
+        default=0.2, description="epsilon of eq. 20: ratios are clipped to 1 - epsilon and 1 + epsilon"
+    )
+    beta: float = Field(default=0.04, ge=0, le=100, description="beta of eq. 20: weight of the KL term")
+    K: int = Field(default=50, ge=1, le=10_000, description="K of eq. 27: items of similar text as negatives")
+    likelihood_bound: float = Field(
+        default=0.0,
+        ge=0,
+        description="the likelihood reward is cut to this many nats either way (0: it is not cut)",
+    )
+    reward_order: Literal["sum-first", "normalise-first"] = Field(
+        default="sum-first",
+        description="rewards are summed, then normalised in the group (the paper), or the reverse",
+    )
+    credit_assignment: Literal["rollout", "later-rewards"] = Field(
+        default="later-rewards",
+        description="each token has its rollout's advantage (the paper), or that of rewards it can change",
+    )
+    format_weight: Weight = Field(default=1.0, description="weight of the format reward (eq. 21)")
+    match_weight: Weight = Field(default=1.0, description="weight of the exact match reward (eqs 22, 23)")
+    similarity_weight: Weight = Field(default=1.0, description="weight of the similarity reward (eqs 24, 25)")
+    likelihood_weight: Weight = Field(
+        default=1.0, description="weight of the thinking likelihood reward (eq. 26)"
+    )
+    ranking_weight: Weight = Field(default=1.0, description="weight of the thinking ranking reward (eq. 27)")
+    reciprocal_weight: Weight = Field(
+        default=0.0,
+        description="weight of a reward 1 / (the target's rank in the model's beam), not in the paper",
+    )
+    target_likelihood_weight: Weight = Field(
+        default=0.0,
+        description="weight of -log P(target | history, thoughts) beside the loss of GRPO (not in the paper)",
+    )
+    max_drop: Share = Field(
+        default=0.05,
+        description="training ends if validation N@10 falls by more than this share below its best",
+    )
+    min_gain_in_std_errors: float = Field(
+        default=2.0,
+        ge=0,
+        description="keep new weights only if validation N@10 improves by at least so many standard errors",
+    )
+
+
+@dataclass(frozen=True, config=RULES)
+class BaselineConfig(TrainConfig):
+    """The neural baselines, each trained with the same settings but for what its grid chooses."""
+
+    lr: LearningRate = 1e-3
+    embedding_lr_factor: EmbeddingFactor = 1.0
+    schedule: Schedule = "constant"
+    warmup_steps: WarmupSteps = 0
+    weight_decay: WeightDecay = 0.0
+    batch_size: BatchSize = 256
+    max_epochs: Epochs = 200
+    eval_every: EvalEvery = 1
+    ema_decay: EmaDecay = 0.998
+    d: int = Field(
+        default=64, ge=1, le=65536, description="d: width of the item embeddings and of the states"
+    )
+    num_layers: int = Field(default=2, ge=1, le=64, description="layers of the transformers")
+    num_heads: int = Field(default=2, ge=1, le=256, description="attention heads of the transformers")
+    dropout: float = Field(default=0.5, ge=0, le=0.99, description="dropout")
+    tune: Literal["grid", "none"] = Field(
+        default="grid",
+        description="choose lr and dropout of each model on validation by a small grid, or take those here",
+    )
+    reasoning_steps: int = Field(default=2, ge=1, le=64, description="ReaRec: K, steps of latent reasoning")
+    reasoning_method: Literal["ERL", "PRL"] = Field(
+        default="ERL", description="ReaRec: ensemble (ERL) or progressive (PRL) reasoning learning"
+    )
