@@ -4,28 +4,13 @@ from __future__ import annotations
 
 import importlib
 
-_HOME = {
-    "Run": "run",
-    "open_run": "run",
-    "run_data": "stages",
-    "run_embeddings": "stages",
-    "run_tokenizer": "stages",
-    "run_neighbours": "stages",
-    "run_baselines": "stages",
-    "run_neural": "stages",
-    "run_mixture": "stages",
-    "run_tuning": "stages",
-    "run_tiger": "stages",
-    "run_pretrain": "stages",
-    "run_sft": "stages",
-    "run_grpo": "stages",
-    "run_controls": "stages",
-    "run_results": "stages",
-}
+_LOADED = ("data", "embeddings", "tokenizer", "neighbours", "baselines", "neural", "tuning", "mixture")
+_TRAINED = ("tiger", "pretrain", "sft", "grpo", "controls", "results")
+_HOME = {"Run": "run", "open_run": "run"} | {f"run_{name}": "stages" for name in (*_LOADED, *_TRAINED)}
 __all__ = list(_HOME)
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)

@@ -21,7 +21,7 @@ from .run import Run
 from .stages import Work, run_data, run_neighbours, run_tokenizer
 
 
-def recommender(run: Run, result: Trained, l: int | None = None, w: float = 0.0) -> StreamRec:
+def _recommender(run: Run, result: Trained, l: int | None = None, w: float = 0.0) -> StreamRec:
     """The trained model as it is asked: with ``l`` greedy thoughts, or directly (None)."""
     think = "none" if l is None else "greedy"
     return StreamRec(
@@ -40,7 +40,7 @@ def train_tiger(work: Work) -> None:
     run, _, seed, part = work
     splits = run_data(run)[1]
     result = fit_tiger(TrainingJob(splits, run.config, seed, part, run.device), run_tokenizer(run))
-    _keep(run, result, recommender(run, result), splits, part)
+    _keep(run, result, _recommender(run, result), splits, part)
 
 
 def train_pretrain(work: Work) -> None:
@@ -48,15 +48,15 @@ def train_pretrain(work: Work) -> None:
     run, _, seed, part = work
     splits, tokenizer = run_data(run)[1], run_tokenizer(run)
     result = pretrain(TrainingJob(splits, run.config, seed, part, run.device), tokenizer, run_neighbours(run))
-    slow = recommender(run, result, l=run.config.pretrain.n_similar * tokenizer.m)
-    _keep(run, result, slow, splits, part, direct=recommender(run, result))
+    slow = _recommender(run, result, l=run.config.pretrain.n_similar * tokenizer.m)
+    _keep(run, result, slow, splits, part, direct=_recommender(run, result))
 
 
 def train_sft(work: Work) -> None:
     """Stage 2: annotation and fine-tuning, and the study of how much thinking helps."""
     run, _, seed, part = work
     result, splits = _finetuned(run, run.config, seed, part)
-    slow = recommender(run, result, l=run.config.sft.l)
+    slow = _recommender(run, result, l=run.config.sft.l)
     question = ask_in_many_ways(slow, splits.test.to(run.device), bootstrap=run.config.evaluate.bootstrap)
     _keep_guided(run, result, slow, splits, part, {"question": question})
 
@@ -69,7 +69,7 @@ def train_grpo(work: Work) -> None:
     near = run_neighbours(run, run.config.grpo.K)
     job = TrainingJob(splits, run.config, seed, part, run.device)
     result = reinforce(model, reference, job, tokenizer, near)
-    slow = recommender(run, result, l=run.config.sft.l)
+    slow = _recommender(run, result, l=run.config.sft.l)
     _keep_guided(run, result, slow, splits, part, {"best_block": result.best["epoch"]})
 
 
@@ -81,16 +81,17 @@ def train_control(work: Work) -> None:
         splits, items = run_data(run)[1], name == "item-tiger"
         job = TrainingJob(splits, config, seed, part, run.device)
         result = fit_tiger(job, run_tokenizer(run), items)
-        _keep(run, result, recommender(run, result), splits, part)
+        _keep(run, result, _recommender(run, result), splits, part)
         return
     result, splits = _finetuned(run, config, seed, part)
-    _keep_guided(run, result, recommender(run, result, l=config.sft.l), splits, part)
+    _keep_guided(run, result, _recommender(run, result, l=config.sft.l), splits, part)
 
 
 def _finetuned(run: Run, config: Config, seed: int, part: Path) -> tuple[Trained, Splits]:
     """A fine-tuning by ``config``, which starts at the run's stage 1, and the split."""
     splits, tokenizer, neighbours = run_data(run)[1], run_tokenizer(run), run_neighbours(run)
-    model = quicken_dropout(Backbone.load(run.folder("pretrain", seed)), run.device)
+    model = Backbone.load(run.folder("pretrain", seed))
+    quicken_dropout(model, run.device)
     job = TrainingJob(splits, config, seed, part, run.device)
     result = finetune(model, job, tokenizer, neighbours)
     return result, splits
@@ -102,7 +103,7 @@ def _keep_guided(
     """Choose the last state's weight on validation, and keep the row of both ways to answer."""
     users = splits.valid.to(run.device)
     w, weights = choose_weight(slow.model, slow.tokenizer, users, slow.l, slow.beams)
-    guided = recommender(run, result, l=slow.l, w=w)
+    guided = _recommender(run, result, l=slow.l, w=w)
     more = {"l": slow.l, "w": w, "weights": weights, **(more or {})}
     _keep(run, result, slow, splits, part, more, guided=guided)
 

@@ -17,6 +17,7 @@ from typing import Any
 from .. import __version__
 from ..common.errors import BadInput, did_you_mean
 from ..common.files import write_text
+from ..common.kernels import kernel_manager_class, socket_folder
 from ..config.settings import fingerprint
 
 METADATA = "streamrec_lite"
@@ -40,8 +41,8 @@ def notebooks_folder() -> Path:
     raise BadInput(given or str(places[0]), rule, remedy)
 
 
-def notebook_hash(source: Path, stage_hashes: list, seed: int | None, preset: str) -> str:
-    """Hash of what decides a notebook's output: its cells, the stages it shows, its seed, this version.
+def notebook_hash(source: Path, *shown: object) -> str:
+    """Hash of what decides a notebook's output: its cells, what it has ``shown``, this version.
 
     Opening and saving a notebook changes its outputs and IDs, which do not count.
     """
@@ -50,7 +51,7 @@ def notebook_hash(source: Path, stage_hashes: list, seed: int | None, preset: st
         text = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(str(source), f"not a notebook ({error})", "restore it from the repository") from None
-    return fingerprint(text, stage_hashes, seed, preset, __version__)
+    return fingerprint(text, *shown, __version__)
 
 
 def notebook_done(target: Path, hash_: str) -> bool:
@@ -95,36 +96,6 @@ def check_parameters(notebook: Path, parameters: dict) -> None:
             value = f"notebook {notebook.name}: parameter {name!r}"
             rule = "its parameters cell has no such name" if known else "it has no cell tagged 'parameters'"
             raise BadInput(value, rule, did_you_mean(name, known) if known else "add one")
-
-
-def kernel_manager_class(folder: Path) -> type:
-    """A kernel manager whose kernel runs this interpreter and talks over IPC sockets in ``folder``.
-
-    TCP ports are drawn at random, and kernels that start together collide; kernels with a folder each do
-    not. No installed kernelspec is asked: "python3" may belong to another environment.
-    """
-    from jupyter_client.kernelspec import KernelSpec
-    from jupyter_client.manager import AsyncKernelManager
-
-    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    spec = KernelSpec(argv=argv, display_name="Python 3", language="python")
-
-    class IpcKernelManager(AsyncKernelManager):
-        def __init__(self, **options: Any):
-            super().__init__(**options)
-            self.transport, self.ip = "ipc", str(folder / "k")
-            self.connection_file = str(folder / "kernel.json")
-
-        @property
-        def kernel_spec(self) -> KernelSpec:
-            return spec
-
-    return IpcKernelManager
-
-
-def socket_folder() -> str | None:
-    """Where sockets go: their path may have 107 bytes, so that a long TMPDIR will not do."""
-    return None if len(tempfile.gettempdir()) < 60 or not Path("/tmp").is_dir() else "/tmp"
 
 
 def execute(source: Path, target: Path, parameters: dict, hash_: str) -> dict:

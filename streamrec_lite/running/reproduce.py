@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace as changed
 from pathlib import Path
@@ -11,9 +12,10 @@ from ..common.errors import BadInput, did_you_mean
 from ..common.store import discard, done, lock_file, locked
 from ..data.specs import default_out
 from .notebooks import notebooks_folder
-from .run import Run, kept_seeds, make_run, recorded, write_config
+from .run import Run, kept_seeds, open_run, recorded, write_config
 from .scheduler import Scheduler, is_done
 from .stage_table import GROUPS, STAGES
+from .stages import ensure
 
 # What --fresh discards: results first, so that none outlive what they were made from.
 DELIVERED: tuple[str, ...] = (
@@ -74,7 +76,8 @@ def reproduce(
         BadInput: anything that was given cannot be used; nothing has been changed.
         StageFailed: in the end, for what failed, when the rest is done.
     """
-    run = make_run(out or default_out(dataset, preset), dataset, preset, overrides, seeds, branch)
+    out = out or default_out(dataset, preset)
+    run = open_run(out, dataset, preset, overrides, seeds, branch, only_check=True)
     groups, source = choose_stages(only), notebooks_folder()
     if engine != "local":
         rule = "not available yet" if engine == "ray" else "no such engine"
@@ -82,30 +85,32 @@ def reproduce(
     check_machine(gpus, jobs)
     if not fresh:
         check_same_data(run)
-        if not replace:
-            run.check_settings()
-    if branch and not fresh:
-        with locked(lock_file(run.dir, "run"), wait=False):
-            run.adopt()
-    run = changed(run, seeds=tuple(sorted({*run.seeds, *([] if fresh else _finished_seeds(run))})))
+        run = changed(run, seeds=tuple(sorted({*run.seeds, *_finished_seeds(run)})))
+    if not (fresh or replace):
+        run.check_settings()
+    with locked(lock_file(run.dir, "run"), wait=False) if branch else contextlib.nullcontext():
+        run.adopt()
     if fresh or not is_done(run, "data"):
         tell(f"data: reading {dataset}")
         fingerprint = run.source.fingerprint()  # bad data end here, before anything is written
         before = done(run.folder("data")).get("fingerprint", fingerprint)
         fresh = fresh or (replace and before != fingerprint)  # other data: nothing of the run stays
     with locked(lock_file(run.dir, "run"), wait=False):
-        clean(run, fresh)
-        write_config(run, sorted({*run.seeds, *kept_seeds(run.dir)}))
-        if not is_done(run, "data"):
-            from .stages import ensure
-
-            ensure(run, "data")
-        for _, path in run.conflicts() if replace else ():
-            discard(path)
-        run.check_settings()
+        _make_ready(run, fresh, replace)
         with Scheduler(run, source, gpus, tell, jobs or min(2, cores())) as scheduler:
             scheduler.work(groups)
     return run.dir / "results.json"
+
+
+def _make_ready(run: Run, fresh: bool, replace: bool) -> None:
+    """Discard what is to be done anew, write the run's settings, read its data."""
+    clean(run, fresh)
+    write_config(run, sorted({*run.seeds, *kept_seeds(run.dir)}))
+    if not is_done(run, "data"):
+        ensure(run, "data")
+    for _, path in run.conflicts() if replace else ():
+        discard(path)
+    run.check_settings()
 
 
 def check_same_data(run: Run) -> None:

@@ -21,7 +21,7 @@ from .. import __version__
 from ..common.errors import BadInput
 from ..common.files import read_json, write_json
 from ..common.store import BRANCH_REMEDY, adopt, done
-from ..config.presets import preset
+from ..config.presets import preset as make_preset
 from ..config.settings import Config, config_of, fingerprint
 from ..data.specs import check_spec, input_files
 from .stage_table import FORMAT, GROUPS, STAGES, TABLE, on_playground, records
@@ -189,6 +189,7 @@ def open_run(
     overrides: Sequence[str] = (),
     seeds: Sequence[int] = (0,),
     branch: str = "",
+    only_check: bool = False,
 ) -> Run:
     """The run in the folder ``out``, made if it is new; its config.json says what it is.
 
@@ -200,26 +201,12 @@ def open_run(
         seeds: added to the seeds that the run has.
         branch: a name. The run is then "OUT@NAME", whose finished stages are copied from ``out`` where they
             are the same: so other settings are tried without touching what is finished.
+        only_check: write nothing, and leave finished stages of other settings to the caller.
 
     Raises:
         BadInput: the folder holds something else, or a finished stage that these settings would replace.
     """
-    run = make_run(out, dataset, preset, overrides, seeds, branch)
-    run.check_settings()
-    write_config(run, sorted({*kept_seeds(run.dir), *run.seeds}))
-    return run
-
-
-def make_run(
-    out: str | Path,
-    dataset: str,
-    preset_name: str,
-    overrides: Sequence[str],
-    seeds: Sequence[int],
-    branch: str = "",
-) -> Run:
-    """``open_run`` without writing anything: checks what can be checked without reading the data."""
-    config = preset(preset_name, dataset).override(list(overrides))
+    config = make_preset(preset, dataset).override(list(overrides))
     for seed in seeds:
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
             rule = "a seed is an integer from 0 to 2147483647"
@@ -230,7 +217,11 @@ def make_run(
     check_spec(dataset)
     folder = branch_folder(Path(out), branch) if branch else Path(out)
     check_folder(folder)
-    return Run(folder, config, tuple(seeds), tuple(overrides))
+    run = Run(folder, config, tuple(seeds), tuple(overrides))
+    if not only_check:
+        run.check_settings()
+        write_config(run, sorted({*kept_seeds(run.dir), *run.seeds}))
+    return run
 
 
 def branch_folder(parent: Path, name: str) -> Path:
