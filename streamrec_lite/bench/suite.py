@@ -7,6 +7,7 @@ of two within minutes, so single times say little and ratios of neighbours say a
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from ..data.sequences import length_batches
 from ..inference.beam_search import beam_search
 from ..model.backbone import Backbone, history_tokens
 from ..tokenizer.semantic_ids import SemanticTokenizer
-from ..training.optim import make_optimizer, quicken_dropout
+from ..training.optim import make_optimizer, use_byte_dropout
 from ..training.train_step import TrainStep
 from .neural import bench_sasrec
 from .reference_t5 import as_transformers_t5
@@ -75,7 +76,7 @@ def bench_beam(subject: Subject) -> dict:
     return trie | {f"{key}, softmax over the vocabulary": value for key, value in vocabulary.items()}
 
 
-def _beam_against_generate(softmax: str, subject: Subject) -> dict:
+def _beam_against_generate(softmax: Literal["trie", "vocabulary"], subject: Subject) -> dict:
     """generate's ``renormalize_logits`` is the softmax over the trie, so both score alike either way."""
     splits, tokenizer, device = subject.splits, subject.tokenizer, subject.device
     seed_everything(0, "bench")
@@ -138,7 +139,7 @@ def bench_training(subject: Subject) -> dict:
     seed_everything(0, "bench")
     tokenizer, device = subject.tokenizer, subject.device
     config, train = TrainConfig(), subject.splits.train
-    model = quicken_dropout(Backbone(LARGE, tokenizer.vocab_size), device).to(device).train()
+    model = use_byte_dropout(Backbone(LARGE, tokenizer.vocab_size), device).to(device).train()
     t5 = as_transformers_t5(Backbone(LARGE, tokenizer.vocab_size)).to(device).train()
     table, optimizer = tokenizer.tokens, make_optimizer(model, config)
     plain = torch.optim.AdamW(t5.parameters(), lr=1e-3)
@@ -200,7 +201,7 @@ def bench_precision(subject: Subject) -> dict:
 
     def variant(precision: str, quick: bool):
         model = Backbone(BackboneConfig(), tokenizer.vocab_size).to(device).train()
-        model = quicken_dropout(model) if quick else model
+        model = use_byte_dropout(model) if quick else model
 
         def step():
             with autocast(device, precision):

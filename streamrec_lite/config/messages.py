@@ -49,23 +49,20 @@ def bad_input(error: ValidationError, section: type, prefix: str = "") -> BadInp
     broken = found.get("ctx", {}).get("error")
     if isinstance(broken, BadInput):  # a rule of Config.__post_init__
         return broken
-    path = [str(part) for part in found["loc"]]
+    path = [part for part in found["loc"] if isinstance(part, str)]  # without the place in a tuple
     name, value, kind = prefix + ".".join(path), found["input"], found["type"]
-    if kind == "dataclass_type":
-        return BadInput(
-            f"{name or 'config'}={quoted(value)}", "a section must be a mapping", "compare config.json"
-        )
-    parent, field = section, None
+    owner, field = section, None
     for part in path:
-        if field is not None:
-            parent = field.annotation or parent
-        if part in (known := getattr(parent, "__pydantic_fields__", {})):
-            field = known[part]
-        elif kind in ("unexpected_keyword_argument", "extra_forbidden"):
-            return unknown(name, part, list(known))
+        owner = owner if field is None else field.annotation or owner
+        field = getattr(owner, "__pydantic_fields__", {}).get(part)
+    if kind == "dataclass_type":
+        rule = "a section must be a mapping"
+        return BadInput(f"{name or 'config'}={quoted(value)}", rule, "compare config.json")
+    if kind == "unexpected_keyword_argument":
+        return unknown(name, path[-1], list(fields_of(owner)))
     if field is None:
         return BadInput(name or "config", found["msg"], "correct the value")
-    return broken_rule(name.removesuffix(f".{path[-1]}") if path[-1].isdigit() else name, value, kind, field)
+    return broken_rule(name, value, kind, field)
 
 
 def unknown(name: str, key: str, known: list[str]) -> BadInput:

@@ -23,7 +23,7 @@ class DataConfig:
     """Which interactions are kept, and how large the playground is."""
 
     k_core: int = Field(
-        default=5, ge=0, le=1000, description="keep users and items with at least so many interactions"
+        default=5, ge=0, le=1000, description="keep users and items with at least this many interactions"
     )
     max_history: int = Field(
         default=20, ge=1, le=1000, description="L: the model sees the L newest items of a history"
@@ -49,13 +49,13 @@ class EmbeddingConfig:
     dim: int = Field(default=64, ge=2, le=4096, description="tfidf: dimensions that the truncated SVD keeps")
     batch_size: int = Field(default=64, ge=1, le=65536, description="items encoded at once")
     max_tokens: int = Field(
-        default=128, ge=8, le=8192, description="the model reads so many tokens of an item's text"
+        default=128, ge=8, le=8192, description="tokens of an item's text that the model reads"
     )
 
 
 @dataclass(frozen=True, config=RULES)
 class TokenizerConfig:
-    """How semantic IDs are learned (section 3.1.1)."""
+    """How semantic IDs are learned (section 2.2.1)."""
 
     method: Literal["rqvae", "rqkmeans"] = Field(
         default="rqvae", description="semantic IDs by an RQ-VAE (the paper) or by residual k-means"
@@ -83,7 +83,7 @@ class TokenizerConfig:
 
 @dataclass(frozen=True, config=RULES)
 class BackboneConfig:
-    """Sizes of the T5 encoder and decoders (section 3.1.2)."""
+    """Sizes of the T5 encoder and decoders (section 2.2.2)."""
 
     d_model: int = Field(default=128, ge=2, le=65536, description="d: width of the token states")
     d_ff: int = Field(default=512, ge=1, le=262144, description="width of the feed-forward layers")
@@ -98,8 +98,8 @@ class BackboneConfig:
         default=80,
         ge=0,
         le=8192,
-        description="so many of the newest history tokens get a learned embedding of their distance from "
-        "the end (0: none, as in T5)",
+        description="number of newest history tokens that get a learned embedding of their distance "
+        "from the end (0: none, as in T5)",
     )
     softmax: Literal["trie", "vocabulary"] = Field(
         default="trie",

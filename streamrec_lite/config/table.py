@@ -43,7 +43,7 @@ def allowed(field: FieldInfo) -> str:
     if get_origin(field.annotation) is Literal:
         return ", ".join(f"`{choice}`" for choice in get_args(field.annotation))
     if field.annotation in (int, float):
-        low, high = (None if bound is None else f"{bound:,}".replace(",", " ") for bound in bounds(field))
+        low, high = (None if bound is None else f"{bound:,.10g}" for bound in bounds(field))
         kind = "integer" if field.annotation is int else "number"
         return f"{kind}, {low} to {high}" if high else f"{kind}, {low} or more"
     return "text" if field.annotation is str else "integers with commas"
@@ -85,10 +85,10 @@ def settings_page() -> str:
     """The page docs/settings.md."""
     return f"""# Settings
 
-Every setting is changed by its name: `streamrec reproduce --set tiger.lr=0.002` on the command line,
-`overrides = ["tiger.lr=0.002"]` in a notebook. Numbers of equations and sections are those of the paper.
-The defaults are those of the preset `lite` on real data; [the last table](#presets) shows what other presets
-change.
+Every setting is changed by its name: `streamrec reproduce --set tiger.lr=0.002` on the command line, the
+text `tiger.lr=0.002` in the list `overrides` of a notebook. Equations and sections are numbered as in the
+paper. The defaults are those of the preset `lite` on real data; [the last table](#presets) shows what other
+presets change.
 
 This page is made by `{COMMAND}`.
 

@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from .sections import MAX_THOUGHTS, RULES
 
-LearningRate = Annotated[float, Field(ge=1e-9, le=1, description="largest AdamW learning rate")]
+LearningRate = Annotated[float, Field(ge=1e-9, le=1, description="AdamW learning rate after the warm-up")]
 EmbeddingFactor = Annotated[
     float,
     Field(ge=0, le=1e4, description="the embedding table's learning rate is lr times this"),
@@ -25,14 +25,14 @@ WarmupSteps = Annotated[int, Field(ge=0, le=1_000_000, description="steps in whi
 WeightDecay = Annotated[float, Field(ge=0, le=10, description="AdamW weight decay")]
 BatchSize = Annotated[int, Field(ge=1, le=1_000_000, description="training examples in a step")]
 Epochs = Annotated[
-    int, Field(ge=1, le=100_000, description="at most so many passes over the training examples")
+    int, Field(ge=1, le=100_000, description="largest number of passes over the training examples")
 ]
 EvalEvery = Annotated[
     int, Field(ge=1, le=100_000, description="epochs between two evaluations on validation")
 ]
 Patience = Annotated[
     int,
-    Field(ge=1, le=100_000, description="stop after so many evaluations without a better validation N@10"),
+    Field(ge=1, le=100_000, description="stop after this many evaluations without a better validation N@10"),
 ]
 EmaDecay = Annotated[
     float,
@@ -57,7 +57,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 @dataclass(frozen=True, config=RULES)
 class TrainConfig:
-    """Settings of one training; the section ``tiger``."""
+    """TIGER, and what every training has."""
 
     lr: LearningRate = 1.5e-3
     embedding_lr_factor: EmbeddingFactor = 20.0
@@ -80,7 +80,7 @@ class TrainConfig:
 
 @dataclass(frozen=True, config=RULES)
 class PretrainConfig(TrainConfig):
-    """Stage 1: pretraining (section 3.1.2)."""
+    """Stage 1: pretraining (section 2.2)."""
 
     schedule: Schedule = "constant"
     max_epochs: Epochs = 12
@@ -92,7 +92,7 @@ class PretrainConfig(TrainConfig):
         default=10,
         ge=1,
         le=10_000,
-        description="they are drawn, anew every epoch, from so many nearest items by text",
+        description="similar items are drawn, anew every epoch, from this many nearest items by text",
     )
     item_vectors: ItemVectors = Field(
         default="none",
@@ -103,7 +103,7 @@ class PretrainConfig(TrainConfig):
 
 @dataclass(frozen=True, config=RULES)
 class SftConfig(TrainConfig):
-    """Stage 2: supervised fine-tuning (section 3.1.3)."""
+    """Stage 2: supervised fine-tuning (section 2.3)."""
 
     max_epochs: Epochs = 12
     l: int = Field(default=4, ge=0, le=MAX_THOUGHTS, description="l: thoughts before the answer")
@@ -120,7 +120,7 @@ class SftConfig(TrainConfig):
         default=6,
         ge=1,
         le=100_000,
-        description="the training thoughts are annotated anew after so many epochs",
+        description="epochs after which the training thoughts are annotated anew",
     )
     condition_on: Literal["own", "annotated"] = Field(
         default="own",
@@ -186,14 +186,14 @@ class SftConfig(TrainConfig):
         default=10,
         ge=1,
         le=10_000,
-        description="L_DPO's dispreferred item is drawn from so many nearest items by text (at most "
+        description="L_DPO's dispreferred item is drawn from this many nearest items by text (at most "
         "pretrain.similar_pool)",
     )
 
 
 @dataclass(frozen=True, config=RULES)
 class GrpoConfig(TrainConfig):
-    """Stage 3: reinforcement learning by GRPO (section 3.1.4)."""
+    """Stage 3: reinforcement learning by GRPO (section 2.4)."""
 
     lr: LearningRate = 3e-5
     embedding_lr_factor: EmbeddingFactor = 1.0
@@ -258,7 +258,7 @@ class GrpoConfig(TrainConfig):
     min_gain_in_std_errors: float = Field(
         default=2.0,
         ge=0,
-        description="keep new weights only if validation N@10 improves by at least so many standard errors",
+        description="keep new weights only if validation N@10 improves by at least this many standard errors",
     )
 
 
@@ -280,10 +280,10 @@ class BaselineConfig(TrainConfig):
     )
     num_layers: int = Field(default=2, ge=1, le=64, description="layers of the transformers")
     num_heads: int = Field(default=2, ge=1, le=256, description="attention heads of the transformers")
-    dropout: float = Field(default=0.5, ge=0, le=0.99, description="dropout")
+    dropout: float = Field(default=0.5, ge=0, le=0.99, description="dropout, where no grid chooses it")
     tune: Literal["grid", "none"] = Field(
         default="grid",
-        description="choose lr and dropout of each model on validation by a small grid, or take those here",
+        description="choose lr and dropout of each model by a small grid on validation, or take those here",
     )
     reasoning_steps: int = Field(default=2, ge=1, le=64, description="ReaRec: K, steps of latent reasoning")
     reasoning_method: Literal["ERL", "PRL"] = Field(

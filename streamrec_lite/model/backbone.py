@@ -19,6 +19,7 @@ from ..common.errors import BadInput, did_you_mean
 from ..common.files import load_weights, read_json, read_tensors, write_json, write_tensors
 from ..common.schemas import ANSWER, BOS, FIRST_CODE, PAD, check_shape
 from ..config.sections import BackboneConfig
+from ..config.settings import read_section
 from ..tokenizer.semantic_ids import SemanticTokenizer
 from ..tokenizer.trie import PaddedChildren, Trie
 from .item_vectors import ItemVectors
@@ -252,7 +253,8 @@ class Backbone(nn.Module):
         folder = Path(folder)
         sizes = read_json(folder / "model.json")
         try:
-            backbone, decoders = BackboneConfig(**sizes["backbone"]), tuple(sizes["decoders"])
+            backbone = read_section(BackboneConfig, sizes["backbone"], f"{folder / 'model.json'}: backbone.")
+            decoders = tuple(sizes["decoders"])
             habits = {"mark": sizes.get("mark", False), "repeats": sizes.get("repeats", True)}
             if sizes.get("items"):
                 n_items, m, *naming = sizes["items"]  # models from before naming have two numbers
