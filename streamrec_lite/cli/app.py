@@ -138,6 +138,17 @@ def tensorboard(run: Annotated[str, typer.Option(help="Folder of a run.")]) -> N
 
 
 @app.command()
+def site(
+    run: Annotated[str, typer.Option(help="Folder of a run.")],
+    out: Annotated[str | None, typer.Option(help="Folder of the website. Default: RUN/site.")] = None,
+) -> None:
+    """Build a website of a run's executed notebooks; it needs no network."""
+    from .site import build_site
+
+    print(f"open {build_site(run, out) / 'index.html'}")
+
+
+@app.command()
 def datasets() -> None:
     """List what --dataset takes."""
     from .commands import datasets as show
