@@ -12,6 +12,7 @@ from typing import Any
 
 from ..common.errors import BadInput, StageFailed
 from ..common.files import write_text
+from ..common.pages import STYLE as PAGE_STYLE
 from ..common.pages import static_notebook
 
 NAVIGATION = """site_name: {name}
@@ -39,6 +40,8 @@ nav:
 """
 STYLE = """.md-grid { max-width: 76rem; }
 .md-typeset img { display: block; }
+.md-typeset table:not([class]) { font-size: .55rem; }
+.md-typeset table:not([class]) th, .md-typeset table:not([class]) td { padding: .35em .6em; min-width: 0; }
 .md-typeset table.dataframe { display: block; overflow-x: auto; font-size: .64rem; white-space: nowrap; }
 .md-typeset table.dataframe th, .md-typeset table.dataframe td { padding: .3em .7em; min-width: 0; }
 .widget-note { border-left: .2rem solid #0072b2; padding: .3rem .8rem; }
@@ -112,7 +115,7 @@ def _write_frame(run: Path, work: Path, titles: dict[str, str]) -> None:
     text = table.read_text(encoding="utf-8") if table.is_file() else "# A run that has no results yet\n"
     listed = "".join(f"- [{title}]({stem}.md)\n" for stem, title in titles.items())
     write_text(docs / "index.md", f"{text}\n## Notebooks\n\n{listed}")
-    write_text(docs / "site.css", STYLE)
+    write_text(docs / "site.css", STYLE + PAGE_STYLE)
     write_text(docs / "plotly.min.js", plotly.offline.get_plotlyjs())
 
 
