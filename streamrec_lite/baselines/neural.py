@@ -14,7 +14,7 @@ from ..common.schemas import Splits
 from ..config.settings import Config
 from ..config.training import BaselineConfig
 from ..training.loop import Task, Trained, TrainingJob, train
-from ..training.optim import quicken_dropout
+from ..training.optim import use_byte_dropout
 from .bert4rec import BERT4Rec
 from .caser import Caser
 from .gru4rec import GRU4Rec
@@ -39,7 +39,7 @@ def train_neural(name: str, job: TrainingJob, n_items: int) -> Trained:
     """Train by ``loop.train``, with the learning rate and the dropout of ``job.config.baselines``."""
     device, settings = torch.device(job.device), job.config.baselines
     seed_everything(job.seed, "baselines", name, "weights")
-    model = quicken_dropout(build(name, job.splits, n_items, settings), device).to(device)
+    model = use_byte_dropout(build(name, job.splits, n_items, settings), device).to(device)
     task = Task(
         name=name,
         section="baselines",

@@ -13,7 +13,7 @@ from ..model.backbone import Backbone, shift_right
 from ..model.item_vectors import ItemVectors
 from ..tokenizer.semantic_ids import SemanticTokenizer
 from ..training.loop import Hooks, Task, Trained, TrainingJob, train
-from ..training.optim import quicken_dropout
+from ..training.optim import use_byte_dropout
 
 
 def tiger_loss(model: Backbone, tokenizer, batch: Prefixes, config: TrainConfig) -> Tensor:
@@ -35,7 +35,7 @@ def train_tiger(job: TrainingJob, tokenizer: SemanticTokenizer, items: bool = Fa
     job = job.on_device()
     device, config, settings = job.device, job.config, job.config.tiger
     seed_everything(job.seed, "tiger", "weights")
-    model = quicken_dropout(Backbone(config.backbone, tokenizer.vocab_size), device).to(device)
+    model = use_byte_dropout(Backbone(config.backbone, tokenizer.vocab_size), device).to(device)
     tokenizer = tokenizer.to(device)
     if items:
         naming = config.sft.item_vectors == "history-and-answer"

@@ -8,7 +8,7 @@ from ..baselines.neural import build
 from ..common.device import autocast, resolve_precision, seed_everything
 from ..config.training import BaselineConfig
 from ..data.sequences import length_batches
-from ..training.optim import make_optimizer, quicken_dropout
+from ..training.optim import make_optimizer, use_byte_dropout
 from .subject import Subject
 from .timing import clock, take_turns
 
@@ -26,7 +26,7 @@ def bench_sasrec(subject: Subject) -> dict:
     def trainer(batches, precision: str, quick: bool):
         seed_everything(0, "bench")
         model = build("SASRec", splits, n_items, settings).to(device).train()
-        model = quicken_dropout(model) if quick else model
+        model = use_byte_dropout(model) if quick else model
         optimizer, queue = make_optimizer(model, settings), iter(batches)
 
         def speed() -> float:

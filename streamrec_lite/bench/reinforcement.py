@@ -13,9 +13,9 @@ from ..config.sections import BackboneConfig
 from ..config.training import GrpoConfig
 from ..model.backbone import Backbone, history_tokens
 from ..tokenizer.semantic_ids import SemanticTokenizer
-from ..training.grpo import rollout_log_probs, write_rollouts
+from ..training.grpo import rollout_log_probs, sample_rollouts
 from ..training.optim import make_optimizer
-from ..training.reinforce import collect, update_losses
+from ..training.rollout_batch import collect_rollouts, update_losses
 from .reference_t5 import as_transformers_t5
 from .subject import Subject
 from .timing import clock, take_turns
@@ -61,7 +61,7 @@ def _sampling_speed(subject: Subject, users: int) -> dict[str, float]:
     tokens = history_tokens(tokenizer.tokens, some.history)
 
     def ours():
-        write_rollouts(model, tokenizer, *model.encode(tokens), L, G)
+        sample_rollouts(model, tokenizer, *model.encode(tokens), L, G)
 
     def theirs():
         t5.generate(
@@ -117,12 +117,12 @@ def _update_seconds(model: Backbone, tokenizer, users: Prefixes, device: torch.d
     reference = torch.zeros(users.n_examples, device=device)
     near = _alike(tokenizer, users.target, config.K)
     histories = history_tokens(tokenizer.tokens, users.history)
-    found = collect(model, start, tokenizer, users, reference, near, L, config)
+    found = collect_rollouts(model, start, tokenizer, users, reference, near, L, config)
 
     def update():
         with autocast(device, config.precision):
             encoded = model.encode(histories)
-            found = collect(model, start, tokenizer, users, reference, near, L, config, encoded)
+            found = collect_rollouts(model, start, tokenizer, users, reference, near, L, config, encoded)
             loss = update_losses(model, tokenizer, users, found, config, encoded)["loss"]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -132,7 +132,7 @@ def _update_seconds(model: Backbone, tokenizer, users: Prefixes, device: torch.d
     def passes():
         with autocast(device, config.precision):
             states, mask = model.encode(histories)
-            log_prob, _ = rollout_log_probs(model, tokenizer, states, mask, found.rollouts, entropy=False)
+            log_prob = rollout_log_probs(model, tokenizer, states, mask, found.rollouts)
         optimizer.zero_grad(set_to_none=True)
         log_prob.mean().backward()
 

@@ -19,9 +19,9 @@ from ..model.backbone import Backbone, history_tokens
 from ..model.item_representation import item_table
 from ..model.item_vectors import ItemVectors
 from ..tokenizer.kmeans import nearest
-from ..training.annotator import annotate, rows_at_once
-from ..training.finetune import finetune_loss
-from ..training.optim import make_optimizer, quicken_dropout
+from ..training.annotator import annotate, annotation_batch_size
+from ..training.finetune_loss import finetune_loss
+from ..training.optim import make_optimizer, use_byte_dropout
 from ..training.train_step import TrainStep
 from .subject import Subject
 from .timing import clock, get_to_know, take_turns
@@ -46,7 +46,7 @@ def annotate_from_the_start(model: Backbone, tokenizer, prefixes: Prefixes, l: i
     """The thoughts of ``annotate``, the plain way: the decoder runs from BOS at every step."""
     codes, table = model.shared.weight[FIRST_CODE:], item_table(model, tokenizer)
     thoughts = torch.empty(prefixes.n_examples, l, dtype=torch.long, device=prefixes.target.device)
-    for rows, batch in iterate_batches(prefixes, rows_at_once(prefixes.target.device)):
+    for rows, batch in iterate_batches(prefixes, annotation_batch_size(prefixes.target.device)):
         written = torch.full((batch.n_examples, 1), BOS, device=batch.target.device)
         states, mask = model.encode_history(tokenizer, batch.history)
         for _ in range(l + 1):
@@ -64,7 +64,7 @@ def _decoder_alone(model: Backbone, tokenizer, prefixes: Prefixes, thought: Tens
     read = torch.cat([torch.full_like(thought[:, :1], BOS), thought], dim=1)
     encoded = [
         (read[rows], *model.encode_history(tokenizer, batch.history))
-        for rows, batch in iterate_batches(prefixes, rows_at_once(prefixes.target.device))
+        for rows, batch in iterate_batches(prefixes, annotation_batch_size(prefixes.target.device))
     ]
 
     def cached():
@@ -153,7 +153,7 @@ def bench_finetuning(subject: Subject) -> dict:
     model.items = ItemVectors.of(tokenizer, model.config.d_model, naming=True)  # as fine-tuning does
     config, train = SftConfig(), subject.splits.train
     for each in (tiger, model):
-        quicken_dropout(each, device).train()
+        use_byte_dropout(each, device).train()
     optimizers = {each: make_optimizer(each, config) for each in (tiger, model)}
     batches = length_batches(train.length, config.batch_size, 0)[:24]
     users = _some(train, 1024)

@@ -14,7 +14,7 @@ from ..inference.thinking_study import ask_in_many_ways, control_config
 from ..model.backbone import Backbone
 from ..training.finetune import finetune
 from ..training.loop import Trained, TrainingJob
-from ..training.optim import quicken_dropout
+from ..training.optim import use_byte_dropout
 from ..training.pretrain import pretrain
 from ..training.reinforce import reinforce
 from .run import Run
@@ -91,7 +91,7 @@ def _finetuned(run: Run, config: Config, seed: int, part: Path) -> tuple[Trained
     """A fine-tuning by ``config``, which starts at the run's stage 1, and the split."""
     splits, tokenizer, neighbours = run_data(run)[1], run_tokenizer(run), run_neighbours(run)
     model = Backbone.load(run.folder("pretrain", seed))
-    quicken_dropout(model, run.device)
+    use_byte_dropout(model, run.device)
     job = TrainingJob(splits, config, seed, part, run.device)
     result = finetune(model, job, tokenizer, neighbours)
     return result, splits

@@ -1,8 +1,8 @@
-"""Stage 2, annotation (section 2.3.1): what should have been thought, given the target.
+"""Stage 2, annotation (section 2.3.1): thoughts that correct the model's estimate, given the target.
 
-From the history alone the decoder has a first estimate s_0 of what the user wants. The target's
-representation t is known in training, so the gap can be measured, quantised to a code and written
-down as a thought; the decoder reads it and estimates again. Step by step the residual shrinks.
+From the history alone the decoder has a first estimate s_0 of what the user wants. In training the target
+is known, so its representation t is, too. The gap t - s_0 is quantised to a code, the first thought; the
+decoder reads it and estimates again. Step by step the gap shrinks.
 """
 
 from __future__ import annotations
@@ -21,27 +21,28 @@ from ..inference.step_decoder import StepDecoder
 from ..model.backbone import Backbone
 from ..model.item_representation import item_table
 from ..tokenizer.kmeans import nearest
+from ..tokenizer.semantic_ids import SemanticTokenizer
 
 STRATEGIES = ("residual", "nearest-items", "own-codes", "random")
 
 
 class Traces(NamedTuple):
-    """The annotated thoughts of B examples, and how the estimate moved."""
+    """The annotated thoughts of B examples, and how the estimate changed with them."""
 
     thought: Tensor  # (B, l) int64, code tokens o_1..o_l
     norm: Tensor  # (B, l + 1) float32, |t - s_i| for i = 0..l
-    rank: Tensor  # (B, l + 1) int64, the target's place among all items by s_i . t(item); 1 is best
+    rank: Tensor  # (B, l + 1) int64, the target's rank among all items by s_i . t(item); 1 is best
 
 
-def rows_at_once(device: torch.device) -> int | None:
-    """On a CPU 128: for fewer a decoder step is mostly overhead, for more the caches are small."""
+def annotation_batch_size(device: torch.device) -> int | None:
+    """128 examples on a CPU: fewer are mostly overhead, more exceed its caches. None: the default."""
     return 128 if device.type == "cpu" else None
 
 
 @torch.inference_mode()
 def annotate(
     model: Backbone,
-    tokenizer,
+    tokenizer: SemanticTokenizer,
     prefixes: Prefixes,
     l: int,
     strategy: str = "residual",
@@ -49,17 +50,28 @@ def annotate(
     batch_size: int | None = None,
     seed: int = 0,
 ) -> Traces:
-    """Traces of all ``prefixes``, batched, with the key-value cache, without gradients.
+    """Traces of all ``prefixes``, in batches, with the key-value cache and without gradients.
 
-    ``strategy``: "residual" is the paper's (eqs 12, 13). For comparison: "nearest-items" (the codes
-    of the items of most similar text, ``neighbours`` (N, pool)), "own-codes" (the target's, again and
-    again) and "random" (any codes).
+    Args:
+        model: with a thinking decoder; it is set to ``eval``.
+        tokenizer: gives the items' codes.
+        prefixes: the examples to annotate.
+        l: thoughts of each example.
+        strategy: "residual" is the paper's (eqs 12, 13). For comparison: "nearest-items" (the codes of
+            the items of most similar text), "own-codes" (the target's codes, repeated) and "random".
+        neighbours: (N, pool) items of most similar text to each; needed by "nearest-items" alone.
+        batch_size: examples at once; None: ``annotation_batch_size``.
+        seed: of the strategy "random".
+
+    Raises:
+        BadInput: an unknown strategy, or too many thoughts.
     """
     if strategy not in STRATEGIES:
         raise BadInput(f"annotator {strategy!r}", "unknown strategy", did_you_mean(strategy, STRATEGIES))
     if not 0 <= l <= MAX_THOUGHTS:
-        rule = f"the number of thoughts must lie between 0 and {MAX_THOUGHTS}"
-        raise BadInput(f"l={l}", rule, "correct it")
+        raise BadInput(
+            f"l={l}", f"the number of thoughts must lie between 0 and {MAX_THOUGHTS}", "correct it"
+        )
     model.eval()
     device = prefixes.target.device
     table = item_table(model, tokenizer)  # (N, d)
@@ -67,65 +79,96 @@ def annotate(
     thought = torch.zeros(prefixes.n_examples, l, dtype=torch.long, device=device)
     norm = torch.zeros(prefixes.n_examples, l + 1, device=device)
     rank = torch.zeros(prefixes.n_examples, l + 1, dtype=torch.long, device=device)
-    for rows, batch in iterate_batches(prefixes, batch_size or rows_at_once(device)):
-        given = _given(tokenizer, batch.target, l, strategy, neighbours, generator)
-        thought[rows], norm[rows], rank[rows] = _annotate(model, tokenizer, batch, table, l, given)
+    for rows, batch in iterate_batches(prefixes, batch_size or annotation_batch_size(device)):
+        fixed = _fixed_thoughts(tokenizer, batch.target, l, strategy, neighbours, generator)
+        thought[rows], norm[rows], rank[rows] = annotate_batch(model, tokenizer, batch, table, l, fixed)
     return Traces(thought, norm, rank)
 
 
-def _annotate(model: Backbone, tokenizer, batch: Prefixes, table: Tensor, l: int, given: Tensor | None):
-    """The iteration: d_0 at BOS; then l times residual, thought, next state."""
-    stepper = StepDecoder.start(model, tokenizer, batch.history)
-    codes = model.shared.weight[FIRST_CODE:]
+def annotate_batch(
+    model: Backbone,
+    tokenizer: SemanticTokenizer,
+    batch: Prefixes,
+    table: Tensor,
+    l: int,
+    fixed: Tensor | None = None,
+) -> Traces:
+    """Traces of one batch: l times residual, thought, next state (eqs 12, 13).
+
+    Args:
+        model: in ``eval`` mode.
+        tokenizer: gives the items' codes.
+        batch: B examples.
+        table: (N, d) t of every item.
+        l: thoughts of each example.
+        fixed: (B, l) code tokens to read in place of those of eq. 12, or None.
+    """
+    decoder = StepDecoder.start(model, tokenizer, batch.history)
+    codes = model.shared.weight[FIRST_CODE:]  # (m*K, d)
     t = table[batch.target]
     token = torch.full((batch.n_examples,), BOS, device=t.device)
     thoughts = torch.empty(batch.n_examples, 0, dtype=torch.long, device=t.device)
-    norms, ranks, total = [], [], 0.0
+    total = torch.zeros((), device=t.device)
+    norms, ranks = [], []
     for i in range(l + 1):
-        total = total + stepper.step(token).float()  # d_0 + ... + d_i
+        total = total + decoder.step(token).float()  # d_0 + ... + d_i
         s = model.state(total)  # s_i
         norms.append((t - s).norm(dim=-1))
-        with torch.autocast(t.device.type, enabled=False):  # too close to each other for bfloat16
+        with torch.autocast(t.device.type, enabled=False):  # the scores are too close for bfloat16
             ranks.append(rank_by_score(batch.target, s.float() @ table.T))
-        if i < l:
-            r = model.residual_head(t - s)  # r_{i+1}
-            if given is not None:
-                token = given[:, i]
-            else:
-                said = None
-                if i and not model.repeats:
-                    said = torch.zeros(len(t), len(codes), dtype=torch.bool, device=t.device)
-                    said.scatter_(1, thoughts - FIRST_CODE, True)
-                token = _closest(r, codes, said)
-            thoughts = torch.cat([thoughts, token[:, None]], dim=1)
-    return thoughts, torch.stack(norms, dim=1), torch.stack(ranks, dim=1)
+        if i == l:
+            break
+        r = model.residual_head(t - s)  # r_{i+1}
+        if fixed is None:
+            excluded = _used(thoughts, len(codes)) if i and not model.repeats else None
+            token = _nearest_code(r, codes, excluded)
+        else:
+            token = fixed[:, i]
+        thoughts = torch.cat([thoughts, token[:, None]], dim=1)
+    return Traces(thoughts, torch.stack(norms, dim=1), torch.stack(ranks, dim=1))
+
+
+def _used(thoughts: Tensor, n_codes: int) -> Tensor:
+    """Which codes are among the thoughts (B, i) already: (B, m*K) bool."""
+    used = torch.zeros(len(thoughts), n_codes, dtype=torch.bool, device=thoughts.device)
+    return used.scatter_(1, thoughts - FIRST_CODE, True)
 
 
 @torch.no_grad()
-def corrections(model: Backbone, gap: Tensor, said: Tensor | None = None) -> Tensor:
-    """Eq. 12 after every state of a train of thought, whoever wrote it: the thought that should come next.
+def corrective_thoughts(model: Backbone, gap: Tensor, excluded: Tensor | None = None) -> Tensor:
+    """Eq. 12 after each of the given states: the thought that the annotator would write next.
+
+    The states may follow any thoughts, such as the model's own.
 
     Args:
+        model: gives the residual head and the code embeddings.
         gap: (B, l, d) t - s_0..s_{l-1}.
-        said: (B, l, m*K) codes that may not come any more, or None.
+        excluded: (B, l, m*K) True for codes that may not be written, or None.
 
     Returns:
         (B, l) code tokens.
     """
     with torch.autocast(gap.device.type, enabled=False):
         r, codes = model.residual_head(gap.float()), model.shared.weight[FIRST_CODE:].float()
-        return _closest(r, codes, said)
+        return _nearest_code(r, codes, excluded)
 
 
-def _closest(r: Tensor, codes: Tensor, said: Tensor | None) -> Tensor:
-    """Eq. 12: residuals (..., d) and codes (m*K, d) -> tokens (...); ``said`` (..., m*K) may not come."""
-    if said is None:
+def _nearest_code(r: Tensor, codes: Tensor, excluded: Tensor | None) -> Tensor:
+    """Eq. 12: residuals (..., d), codes (m*K, d) and ``excluded`` (..., m*K) or None -> code tokens (...)."""
+    if excluded is None:
         return FIRST_CODE + nearest(r.flatten(0, -2), codes).view(r.shape[:-1])
-    return FIRST_CODE + torch.cdist(r, codes).masked_fill(said, torch.inf).argmin(dim=-1)
+    return FIRST_CODE + torch.cdist(r, codes).masked_fill(excluded, torch.inf).argmin(dim=-1)
 
 
-def _given(tokenizer, target: Tensor, l: int, strategy: str, neighbours, generator) -> Tensor | None:
-    """The thoughts (B, l) of a strategy that looks at no residual."""
+def _fixed_thoughts(
+    tokenizer: SemanticTokenizer,
+    target: Tensor,
+    l: int,
+    strategy: str,
+    neighbours: Tensor | None,
+    generator: torch.Generator,
+) -> Tensor | None:
+    """The thoughts (B, l) of a strategy that uses no residual; None: the strategy is "residual"."""
     if strategy == "residual":
         return None
     if strategy == "random":
@@ -133,15 +176,17 @@ def _given(tokenizer, target: Tensor, l: int, strategy: str, neighbours, generat
         return (FIRST_CODE + codes).to(target.device)
     if strategy == "own-codes":
         return tokenizer.tokens[target].repeat(1, -(-l // tokenizer.m))[:, :l]
+    assert neighbours is not None, "the strategy nearest-items needs neighbours"
     items = neighbours[target, : -(-l // tokenizer.m)]
     return tokenizer.tokens[items].flatten(1)[:, :l]
 
 
-def informativeness(thought: Tensor, tokenizer, target: Tensor) -> dict[str, list[float]]:
-    """Do thoughts say something? Per step: codes used, entropy, and information on the target, in bits.
+def informativeness(thought: Tensor, tokenizer: SemanticTokenizer, target: Tensor) -> dict[str, list[float]]:
+    """How much thoughts (B, l) tell about targets (B,), for each step: a list of l numbers a key.
 
-    thought (B, l), target (B,). Mutual information with the target's first code is the plug-in
-    estimate, which is too high for few examples: "chance" is what it gives for shuffled targets.
+    "used" counts different codes, "entropy" is theirs in bits. "information" is the mutual information
+    with the target's first code, in bits. Its plug-in estimate is too high for few examples, so "chance"
+    gives the same estimate for shuffled targets.
     """
     first = tokenizer.codes[target, 0].cpu()
     shuffled = first[torch.randperm(len(first), generator=torch.Generator().manual_seed(0))]
@@ -155,6 +200,7 @@ def informativeness(thought: Tensor, tokenizer, target: Tensor) -> dict[str, lis
 
 
 def _entropy(x: Tensor) -> float:
+    """H(x) in bits."""
     p = torch.unique(x, return_counts=True)[1].double() / len(x)
     return float(-(p * p.log2()).sum())
 

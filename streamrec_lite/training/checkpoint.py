@@ -1,4 +1,4 @@
-"""Checkpoints of a training: everything that the next epoch needs, in one file."""
+"""Checkpoints of a training: all that the next epoch needs in one file, and files of tensors beside it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..common.errors import BadInput
 from ..common.files import load_weights, read_tensors, write_tensors
 from .optim import WeightAverage
 
@@ -57,3 +58,18 @@ def resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, avera
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": slots, "param_groups": groups})
     return state
+
+
+def read_checked_tensors(path: Path, **shapes: tuple[int, ...]) -> dict[str, Tensor]:
+    """The tensors at ``path``, which an earlier round or an interrupted run wrote.
+
+    Raises:
+        BadInput: a tensor named in ``shapes`` is missing or has another shape: the file is of other data.
+    """
+    found, _ = read_tensors(path)
+    for name, shape in shapes.items():
+        if name not in found or found[name].shape != shape:
+            actual = tuple(found[name].shape) if name in found else "nothing"
+            rule = f"{name} must have the shape {shape}, one row a training prefix, and has {actual}"
+            raise BadInput(str(path), rule, "delete the file, or start again with --fresh")
+    return found

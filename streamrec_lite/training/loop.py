@@ -29,14 +29,14 @@ from .train_step import TrainStep
 
 
 class TrainingJob(NamedTuple):
-    """What every training is given.
+    """The arguments that all trainings share.
 
-    splits    the data set's examples; they are moved to the device
-    config    all settings; a training reads its own section and what it shares with others
-    seed      of its weights, batches and draws
-    work_dir  the folder for checkpoints, logs and what the training keeps; where these exist it continues
+    splits    the data set's examples
+    config    all settings; each training reads its own section and the shared ones
+    seed      of the initial weights, the batches and all random draws
+    work_dir  the folder for checkpoints, logs and the best weights; a training found there is continued
     device    where to compute
-    progress  show a progress bar
+    progress  whether to show a progress bar
     """
 
     splits: Splits
@@ -55,15 +55,15 @@ class TrainingJob(NamedTuple):
 class Hooks(NamedTuple):
     """What a task adds to the plain loop.
 
-    prepare_epoch      (model, epoch from 1) -> entries for the log; called before each epoch, e.g. to
-                       annotate. Its result must not depend on whether the run was killed before. May raise
+    prepare_epoch      (model, epoch from 1) -> entries for the log; called before each epoch, for example
+                       to annotate. Its result must be the same in a resumed run. May raise
                        ``StopTraining``
-    extra_inputs       (batch, its row numbers among the training prefixes) -> tensors passed to the loss
-                       after the batch; None: the row numbers. Draws and look-ups on the CPU belong here
+    extra_inputs       (batch, row numbers of its examples) -> tensors passed to the loss after the batch;
+                       None: the row numbers. Random draws and look-ups on the CPU belong here
     epoch_examples     (epoch) -> row numbers of the training prefixes of that epoch; None: all of them
     updates_per_batch  optimiser steps in a row on each batch; the loss is computed anew for each
-    cuda_graph_safe    the loss has no host synchronisation and no data-dependent control flow, and reads
-                       nothing that changes but weights and arguments, so that it may be captured
+    cuda_graph_safe    the loss has no host synchronisation and no data-dependent control flow, and only
+                       weights and arguments change between calls: it may be captured as a CUDA graph
     """
 
     prepare_epoch: Callable[[Any, int], dict] | None = None
@@ -74,11 +74,11 @@ class Hooks(NamedTuple):
 
 
 class Guard(NamedTuple):
-    """The model must not get worse: it is evaluated before the first epoch, and may stay the best.
+    """Limits for a model that must not get worse: its initial weights are evaluated, and may stay the best.
 
-    max_drop                training ends where validation N@10 has lost this share of its best
-    min_gain_in_std_errors  later weights are better than the first ones only where validation N@10 gains
-                            at least so many standard errors (``gain_in_std_errors``)
+    max_drop                training ends if validation N@10 falls by more than this share below its best
+    min_gain_in_std_errors  later weights are kept only if validation N@10 improves on the initial weights
+                            by at least so many standard errors (``gain_in_std_errors``)
     """
 
     max_drop: float
@@ -88,13 +88,13 @@ class Guard(NamedTuple):
 class Task(NamedTuple):
     """What is trained.
 
-    name         for the person who waits: "TIGER"
-    section      of the settings: "tiger"
+    name         shown in the progress bar and in messages: "TIGER"
+    section      the settings' section: "tiger"
     loss         (model, batch, *extra inputs) -> scalars by name, means over the batch; "loss" is minimised,
                  all are logged
-    recommender  (model) -> what the evaluator asks
-    hooks        what it adds to the plain loop
-    guard        for a model that must not get worse
+    recommender  (model) -> the recommender that is evaluated on validation
+    hooks        what the task adds to the plain loop
+    guard        limits for a model that must not get worse, or None
     """
 
     name: str
@@ -106,11 +106,11 @@ class Task(NamedTuple):
 
 
 class StopTraining(Exception):
-    """Raised by ``Hooks.prepare_epoch``: training ends here, with the best weights so far, and says why."""
+    """Raised by ``Hooks.prepare_epoch`` to end the training; the best weights so far are kept."""
 
 
 class Trained(NamedTuple):
-    """The model with its best validation N@10, and how it came about."""
+    """The model with the weights of the best validation N@10, and the record of its training."""
 
     model: Any  # the module that was trained
     best: dict  # {"epoch", "N@10", "R@10", ...} on validation
@@ -126,7 +126,7 @@ def train(task: Task, model: nn.Module, job: TrainingJob, eval_batch: int = 0) -
     job's folder; where these exist the run continues.
 
     Args:
-        task: what is trained.
+        task: the loss, the recommender, and additions to the plain loop.
         model: on the job's device; it is changed in place.
         job: with its splits on the device (``TrainingJob.on_device``).
         eval_batch: users evaluated at once; 0: ``evaluate.batch_size``.
@@ -179,7 +179,9 @@ def _one_epoch(task: Task, step: TrainStep, average: WeightAverage, job: Trainin
     epoch, model, config, hooks = state["epoch"] + 1, step.model, step.config, task.hooks
     train, optimizer = job.splits.train, step.optimizer
     assert optimizer is not None
-    start, sums, norms = time.perf_counter(), {}, []
+    start = time.perf_counter()
+    sums: dict[str, Tensor] = {}
+    norms: list[Tensor] = []
     seed_everything(job.seed, task.section, "prepare", epoch)
     prepared = hooks.prepare_epoch(model, epoch) if hooks.prepare_epoch else {}
     batches, examples = _epoch_batches(task, config, job, epoch)
@@ -219,7 +221,7 @@ def _one_epoch(task: Task, step: TrainStep, average: WeightAverage, job: Trainin
 
 
 def _epoch_batches(task: Task, config: TrainConfig, job: TrainingJob, epoch: int) -> tuple[list[Tensor], int]:
-    """Row numbers of each step's batch, and how many examples they hold together; seeds the epoch's draws."""
+    """Row numbers of each step's batch, and the number of examples in all; seeds the epoch's draws."""
     train, hooks = job.splits.train, task.hooks
     epoch_seed = seed_everything(job.seed, task.section, "epoch", epoch)
     everyone = torch.arange(train.n_examples, device=train.target.device)
@@ -234,12 +236,12 @@ def _keep_if_best(
 ) -> dict:
     """Keep the evaluated weights if validation N@10 is the best so far; returns the log's entries."""
     row = {f"valid {name}": value for name, value in result.metrics.items()}
-    beyond_luck = True
+    is_significant = True
     if task.guard:
         gain = _gain_over_start(result.ranks, work_dir / "start-ranks.safetensors", epoch)
         row["gain in errors"] = gain
-        beyond_luck = epoch == 0 or gain >= task.guard.min_gain_in_std_errors
-    if beyond_luck and result.metrics["N@10"] > state["best"].get("N@10", -1.0):
+        is_significant = epoch == 0 or gain >= task.guard.min_gain_in_std_errors
+    if is_significant and result.metrics["N@10"] > state["best"].get("N@10", -1.0):
         state["best"], state["stale"] = {"epoch": epoch, **result.metrics}, 0
         write_tensors(work_dir / "best.safetensors", average.model.state_dict(), state["best"])
     else:
@@ -249,7 +251,7 @@ def _keep_if_best(
 
 
 def _gain_over_start(ranks: Tensor, path: Path, epoch: int) -> float:
-    """The gain of N@10 over epoch 0, whose ranks are kept at ``path``, in its standard errors."""
+    """The gain of N@10 over epoch 0, in standard errors; the ranks of epoch 0 are stored at ``path``."""
     if epoch == 0:
         write_tensors(path, {"ranks": ranks})
         return 0.0
@@ -257,7 +259,7 @@ def _gain_over_start(ranks: Tensor, path: Path, epoch: int) -> float:
 
 
 def _check_guard(task: Task, state: dict) -> None:
-    """``StopTraining`` where validation has lost more than the task's guard allows."""
+    """``StopTraining`` if validation N@10 has fallen by more than the task's guard allows."""
     last, best = state.get("last"), state["best"].get("N@10", 0.0)
     if task.guard and last is not None and last < (1 - task.guard.max_drop) * best:
         remedy = f"the best weights, of epoch {state['best']['epoch']}, are kept; lower {task.section}.lr"
@@ -265,4 +267,5 @@ def _check_guard(task: Task, state: dict) -> None:
 
 
 def _best_text(state: dict) -> str:
+    """The best validation N@10 so far, for the progress bar."""
     return f"{state['best']['N@10']:.4f}" if state["best"] else "-"

@@ -1,30 +1,33 @@
-"""What every training loop shares: AdamW, the learning rate, the weights' average, quick dropout."""
+"""The optimiser, its learning rate, the moving average of the weights, and a fast dropout for CPUs."""
 
 from __future__ import annotations
 
 import copy
 import math
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ..config.training import TrainConfig
 
+Model = TypeVar("Model", bound=nn.Module)
+
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW; weight decay on matrices only, not on norms, embeddings or attention biases.
 
-    Embedding tables learn ``embedding_lr_factor`` times as fast. T5 starts it with deviation 1 and its
-    matrices with about d**-0.5; Adam's steps have one size for all, so that without a factor the
-    table hardly moves, and codes keep the meaning of noise. (T5's own Adafactor scales its steps by
-    each matrix's root mean square, which comes to the same.)
+    Embedding tables have ``embedding_lr_factor`` times the learning rate. T5 initialises them with a
+    standard deviation of 1, and its matrices with about d**-0.5. AdamW's steps have the same size for both,
+    so without the factor the tables would hardly change. (Adafactor, T5's own optimiser, scales its steps
+    by each matrix's root mean square, which has the same effect.)
     """
     kinds: dict[str, list] = {"matrices": [], "table": [], "others": []}
     tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     for name, parameter in model.named_parameters():
-        plain = parameter.ndim < 2 or "relative_attention_bias" in name
-        table = id(parameter) in tables and not plain
-        kinds["table" if table else "others" if plain else "matrices"].append(parameter)
+        is_other = parameter.ndim < 2 or "relative_attention_bias" in name
+        is_table = id(parameter) in tables and not is_other
+        kinds["table" if is_table else "others" if is_other else "matrices"].append(parameter)
     groups = [
         {"params": kinds["matrices"], "weight_decay": config.weight_decay, "lr_factor": 1.0},
         {"params": kinds["table"], "weight_decay": 0.0, "lr_factor": config.embedding_lr_factor},
@@ -34,7 +37,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Give every group of ``make_optimizer`` its share of ``lr``."""
+    """Set each parameter group of ``make_optimizer`` to ``lr`` times its factor."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_factor"]
 
@@ -50,10 +53,10 @@ def learning_rate(config: TrainConfig, step: int, total_steps: int) -> float:
 
 
 class WeightAverage:
-    """An exponential moving average of the weights: what is evaluated and kept, if ``decay`` > 0.
+    """An exponential moving average of the weights; it is evaluated and kept in the model's place.
 
-    The first steps use a smaller decay, min(decay, (1 + n) / (10 + n)), so that the random start is
-    forgotten quickly. With decay 0 the average is the model itself.
+    Step n uses the decay min(decay, (1 + n) / (10 + n)), so that the random initial weights soon lose
+    their influence. With decay 0 the average is the model itself.
     """
 
     def __init__(self, model: nn.Module, decay: float):
@@ -62,38 +65,39 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Move towards ``model``, whose optimiser has done ``step`` steps (from 1)."""
+        """Move the average towards ``model`` after its optimiser's step number ``step`` (from 1)."""
         if not self.on:
             return
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
-        averages = list(self.model.parameters())
+        averages: list[Tensor] = list(self.model.parameters())
         torch._foreach_lerp_(averages, [p.detach() for p in model.parameters()], weight)
 
 
 class ByteDropout(nn.Module):
-    """Dropout whose mask is drawn a byte an element: eight masks from one 64-bit random number.
+    """Dropout that draws one random byte an element: eight of them from one 64-bit random number.
 
-    torch's own CPU dropout spends 9 ns an element on its Bernoulli draws, which is a sixth of T5's
-    training time here; this one spends 0.5 ns. The share dropped is p rounded to 1/256, and the
-    scale uses that rounded share, so the expectation is exact.
+    On a CPU torch's own dropout takes 9 ns an element, a sixth of T5's training time here; this one takes
+    0.5 ns. The probability p is rounded to a multiple of 1/256. The scale uses the rounded value, so the
+    expectation is exact.
     """
 
     def __init__(self, p: float):
         super().__init__()
-        self.cut = round(p * 256)
+        self.threshold = round(p * 256)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.cut == 0:
+        """``x`` of any shape; in training with elements dropped and the others scaled."""
+        if not self.training or self.threshold == 0:
             return x
         draws = torch.empty((x.numel() + 7) // 8, dtype=torch.int64, device=x.device)
         noise = draws.random_(-(2**63), None).view(torch.uint8)[: x.numel()].view(x.shape)
-        return x * (noise >= self.cut).to(x.dtype).mul_(256 / (256 - self.cut))
+        return x * (noise >= self.threshold).to(x.dtype).mul_(256 / (256 - self.threshold))
 
 
-def quicken_dropout(model: nn.Module, device="cpu") -> nn.Module:
-    """Replace every ``nn.Dropout`` inside ``model`` by ``ByteDropout``, on a CPU; returns the model.
+def use_byte_dropout(model: Model, device: torch.device | str = "cpu") -> Model:
+    """Replace every ``nn.Dropout`` of ``model`` by ``ByteDropout`` if ``device`` is a CPU; returns the model.
 
-    A GPU has one kernel for torch's own dropout, and would need five for this.
+    On a GPU torch's own dropout is one kernel, and ``ByteDropout`` would be five.
     """
     if torch.device(device).type != "cpu":
         return model

@@ -19,7 +19,7 @@ from ..model.backbone import Backbone, shift_right
 from ..model.item_vectors import ItemVectors
 from ..tokenizer.semantic_ids import SemanticTokenizer
 from .loop import Hooks, Task, Trained, TrainingJob, train
-from .optim import quicken_dropout
+from .optim import use_byte_dropout
 
 
 def pretrain_loss(
@@ -64,7 +64,7 @@ def pretrain(job: TrainingJob, tokenizer: SemanticTokenizer, neighbours: Tensor)
     device, config, settings = job.device, job.config, job.config.pretrain
     seed_everything(job.seed, "pretrain", "weights")
     model = Backbone(config.backbone, tokenizer.vocab_size, ("direct", "thinking"))
-    model = quicken_dropout(model, device).to(device)
+    model = use_byte_dropout(model, device).to(device)
     tokenizer, neighbours = tokenizer.to(device), neighbours.to(device)
     if settings.item_vectors != "none":
         naming = settings.item_vectors == "history-and-answer"

@@ -1,7 +1,7 @@
-"""Stage 3, what a rollout earns (section 2.4.2, eqs 21-27): pure functions of batched tensors.
+"""Stage 3, the rewards of a rollout (section 2.4.2, eqs 21-27): pure functions of batched tensors.
 
-A rollout is l thoughts and an answer; R of them are judged at once. Rewards are float32 and come one a
-rollout. The constants are the paper's.
+A rollout is l thoughts and an answer; R rollouts are judged at once. Rewards are (R,) float32. The constants
+are the paper's.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from torch import Tensor
 
 from ..common.schemas import check_shape
 
-NAMES = ("format", "match", "similarity", "likelihood", "ranking", "reciprocal")
-ANSWERS = ("format", "match")  # what the drawn answer earns; the others are settled by the thoughts
+REWARD_NAMES = ("format", "match", "similarity", "likelihood", "ranking", "reciprocal")
+ANSWER_REWARDS = ("format", "match")  # depend on the sampled answer; the others on the thoughts alone
 
 
 def format_reward(item: Tensor) -> Tensor:
-    """Eq. 21: 0 where the answer names an item, -1 where it names none (``item`` (R,) is -1)."""
+    """Eq. 21: 0 if the answer names an item, -1 if it names none (``item`` (R,) is -1)."""
     return torch.where(item < 0, -1.0, 0.0)
 
 
 def match_reward(codes: Tensor, target: Tensor) -> Tensor:
-    """Eqs 22, 23: how many codes are right, counted from the first one up to the first wrong one.
+    """Eqs 22, 23: the number of correct codes before the first wrong one.
 
     ``codes`` and ``target`` are (R, m); the result lies in 0..m.
     """
@@ -30,45 +30,45 @@ def match_reward(codes: Tensor, target: Tensor) -> Tensor:
 
 
 def similarity_reward(states: Tensor, t: Tensor, user: Tensor) -> Tensor:
-    """Eqs 24, 25: does the state resemble its own user's target more than other users' targets?
+    """Eqs 24, 25: is the state more similar to its own user's target than to other users' targets?
 
     The similarity is the scalar product that L_State (eq. 14) trains. ``g`` is the share of the batch's
-    users j with S_ij <= S_ii, the own one included. The users of a batch are distinct: G rollouts of
-    one user are compared with B targets, not with B*G.
+    users j with S_ij <= S_ii, the user i included. A batch has B different users: all G rollouts of a user
+    are compared with the same B targets.
 
     Args:
-        states: (R, d), one a rollout.
+        states: (R, d), s_l of each rollout.
         t: (B, d), the targets of the batch's users.
-        user: (R,), whose rollout it is: a row of ``t``.
+        user: (R,), each rollout's user, a row of ``t``.
     """
     scores = states @ t.T  # (R, B)
     own = scores.gather(1, user[:, None])
     g = (scores <= own).float().mean(dim=1)
     reward = torch.full_like(g, -0.1)
-    for least, value in ((0.50, 0.05), (0.95, 0.1), (0.99, 0.5)):
-        reward = torch.where(g >= least - 1e-6, torch.full_like(g, value), reward)
+    for threshold, value in ((0.50, 0.05), (0.95, 0.1), (0.99, 0.5)):
+        reward = torch.where(g >= threshold - 1e-6, torch.full_like(g, value), reward)
     return reward
 
 
 def likelihood_reward(log_prob: Tensor, reference: Tensor, bound: float = 0.0) -> Tensor:
-    """Eq. 26, in nats: how much likelier the target is after the thoughts than to pi_ref without any.
+    """Eq. 26: the target's log-probability after the thoughts, minus pi_ref's without thoughts, in nats.
 
-    ``log_prob`` and ``reference`` are (R,). With ``bound`` > 0 the result is kept within +-bound: the
-    paper's has no limits, and one unlikely target can outweigh all else.
+    ``log_prob`` and ``reference`` are (R,). With ``bound`` > 0 the result is clamped to +-bound (ours):
+    without a bound one unlikely target can outweigh all other rewards.
     """
     gain = log_prob - reference
     return gain.clamp(-bound, bound) if bound > 0 else gain
 
 
 def ranking_reward(log_prob: Tensor, negatives: Tensor) -> Tensor:
-    """Eq. 27: the target's place p among itself and K items of similar text; 1 is the best.
+    """Eq. 27: by the target's rank p among itself and K items of similar text; 1 is the best.
 
-    The equation says nothing of 0.2 K <= p < 0.5 K; there the reward is 0. A negative that is as
-    likely as the target does not push it down.
+    The equation leaves out 0.2 K <= p < 0.5 K; there the reward is 0. A negative as likely as the target
+    does not lower its rank.
 
     Args:
         log_prob: (R,) of the target after the thoughts.
-        negatives: (R, K); -inf where a user has fewer.
+        negatives: (R, K) of the negatives; -inf where a user has fewer.
     """
     K = negatives.shape[1]
     p = 1 + (negatives > log_prob[:, None]).sum(dim=1)
@@ -80,9 +80,9 @@ def ranking_reward(log_prob: Tensor, negatives: Tensor) -> Tensor:
 
 
 def reciprocal_reward(items: Tensor, target: Tensor) -> Tensor:
-    """Ours: 1 / rank of the target (R,) in the answers (R, k) that follow the thoughts, 0 if not there.
+    """Ours: 1 / rank of the target (R,) in the beam's answers (R, k) after the thoughts, 0 if not there.
 
-    It is what N@10 looks at, in place of the likelihood of one sampled answer.
+    It follows the metric N@10 more closely than the likelihood of one sampled answer.
     """
     hit = items == target[:, None]
     rank = 1 + hit.float().argmax(dim=1)

@@ -1,8 +1,8 @@
 """One training step: zero_grad, forward, backward, clip, optimiser step.
 
-On a GPU a step of models as small as these is a few thousand kernels of microseconds each, and the time
-goes into launching them one by one from Python. Where the loss allows it, everything up to the clipped
-gradients is therefore captured as a CUDA graph, once for each shape of batch, and then launched as one.
+On a GPU a step of these small models is a few thousand kernels of microseconds each, and launching them one
+by one from Python takes most of the time. If the loss allows it, everything up to the clipped gradients is
+captured as a CUDA graph, once for each shape of batch, and then launched at once.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class TrainStep:
     """Updates the model's weights by one batch.
 
     Args:
-        model: what is trained.
+        model: its trainable weights are updated.
         loss: (model, batch, *extra inputs) -> scalars by name; "loss" is minimised.
         optimizer: moves the weights; None: only compute the gradients, which stay in ``p.grad``.
         config: the precision and the largest gradient norm.
-        device: where the model is.
+        device: the model's device.
         capture: capture CUDA graphs on a GPU. The loss must then be safe for that (``loop.Hooks``).
     """
 
@@ -85,7 +85,7 @@ class TrainStep:
                 p.grad = None
 
     def captured_gradients(self, batch: Prefixes, extra: tuple[Tensor, ...]) -> dict[str, Tensor]:
-        """``gradients`` by a CUDA graph of the batch's shape, captured once the shape has come twice."""
+        """``gradients`` by a CUDA graph, captured after ``EAGER_STEPS`` ordinary steps of a batch's shape."""
         inputs = [*batch, *extra]
         shape = tuple((tuple(x.shape), x.dtype) for x in inputs)
         known = self.seen.get(shape, 0)

@@ -10,6 +10,7 @@ import torch
 from finetuning import pretrained, settings, two_users
 from tiny_world import SIZES, chain_world
 
+from streamrec_lite.common.files import RunLog
 from streamrec_lite.common.schemas import BOS, FIRST_CODE, Splits
 from streamrec_lite.config.training import SftConfig
 from streamrec_lite.inference.beam_search import answer_log_probs
@@ -17,9 +18,10 @@ from streamrec_lite.inference.thinking import write_thoughts
 from streamrec_lite.model.backbone import Backbone
 from streamrec_lite.model.item_representation import item_table, targets
 from streamrec_lite.model.item_vectors import ItemVectors
-from streamrec_lite.training import finetune as sft
-from streamrec_lite.training import loop
-from streamrec_lite.training.finetune import _write, finetune, finetune_loss
+from streamrec_lite.training import finetune as finetune_module
+from streamrec_lite.training import loop as training_loop
+from streamrec_lite.training.finetune import finetune
+from streamrec_lite.training.finetune_loss import _own_thoughts, finetune_loss
 from streamrec_lite.training.loop import TrainingJob
 
 # every part takes part, and L_State is that of eq. 14
@@ -105,7 +107,7 @@ def test_own_thoughts_are_written_without_the_decoders_dropout():
     asked = write_thoughts(model, tokenizer, batch, 4)
     model.train()
     for _ in range(5):
-        assert torch.equal(_write(model, states, mask, cross, 4, "greedy"), asked)
+        assert torch.equal(_own_thoughts(model, states, mask, cross, 4, "greedy"), asked)
     assert model.decoders["thinking"].training  # and it goes on learning
 
 
@@ -209,24 +211,24 @@ def test_it_learns_and_leaves_pi_ref_alone(tmp_path):
     direct = {n: v.clone() for n, v in model.decoders["direct"].state_dict().items()}
     config = settings(max_epochs=40, epochs_per_round=10, eval_every=10)
     path, seen = tmp_path / "reference.safetensors", []
-    real = sft.finetune_loss
+    real = finetune_module.finetune_loss
 
     def watched(*args):
         seen.append(path.read_bytes())
         return real(*args)
 
-    sft.finetune_loss = watched
+    finetune_module.finetune_loss = watched
     try:
         result = finetune(
             model, TrainingJob(splits, config, 0, tmp_path, progress=False), tokenizer, neighbours
         )
     finally:
-        sft.finetune_loss = real
+        finetune_module.finetune_loss = real
     assert result.best["N@10"] == 1.0
     assert len(set(seen)) == 1 and path.read_bytes() == seen[0]  # computed once, bitwise the same
     for name, value in result.model.decoders["direct"].state_dict().items():
         assert torch.equal(value, direct[name]), name
-    rows = loop.RunLog(tmp_path / "log.jsonl").rows()
+    rows = RunLog(tmp_path / "log.jsonl").rows()
     rounds = [row for row in rows if "round" in row]
     assert [row["round"] for row in rounds] == [0, 1, 2, 3]
     assert len(rounds[0]["norm"]) == 3 and len(rounds[0]["information"]) == 2
@@ -289,7 +291,7 @@ def test_resumed_equals_uninterrupted(tmp_path, monkeypatch):
         )
 
     whole = run("whole")
-    real, calls = loop._one_epoch, []
+    real, calls = training_loop._one_epoch, []
 
     def dies(*args):
         calls.append(1)
@@ -297,29 +299,29 @@ def test_resumed_equals_uninterrupted(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(loop, "_one_epoch", dies)
+    monkeypatch.setattr(training_loop, "_one_epoch", dies)
     for _ in range(2):  # once within a round, once at the start of the next one
         with pytest.raises(KeyboardInterrupt):
             run("cut")
-    monkeypatch.setattr(loop, "_one_epoch", real)
+    monkeypatch.setattr(training_loop, "_one_epoch", real)
     cut = run("cut")
     for name, weight in whole.model.state_dict().items():
         assert torch.equal(weight, cut.model.state_dict()[name]), name
 
 
 def test_thoughts_that_say_nothing_any_more_end_the_loop(tmp_path, monkeypatch, capsys):
-    real = sft.annotate
+    real = finetune_module.annotate
 
     def annotated(*args, **options):
         traces = real(*args, **options)
         collapsed = len(list(tmp_path.glob("traces-*"))) == 2
         return traces._replace(thought=torch.full_like(traces.thought, 5)) if collapsed else traces
 
-    monkeypatch.setattr(sft, "annotate", annotated)
+    monkeypatch.setattr(finetune_module, "annotate", annotated)
     model, tokenizer, splits, neighbours = pretrained()
     config = settings(max_epochs=6, epochs_per_round=1, annotator="own-codes")
     result = finetune(model, TrainingJob(splits, config, 0, tmp_path, progress=False), tokenizer, neighbours)
     assert result.epochs == 2
-    last = loop.RunLog(tmp_path / "log.jsonl").rows()[-1]
+    last = RunLog(tmp_path / "log.jsonl").rows()[-1]
     assert last["epoch"] == 3 and "say nothing" in last["stopped"]
     assert "say nothing" in capsys.readouterr().out

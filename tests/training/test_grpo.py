@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -9,59 +10,65 @@ import torch
 from tiny_world import small_world
 
 from streamrec_lite.common.schemas import FIRST_CODE
+from streamrec_lite.config.training import GrpoConfig
 from streamrec_lite.model.backbone import history_tokens
 from streamrec_lite.training.grpo import (
-    advantages,
-    combine,
-    credit,
+    group_advantages,
     grpo_loss,
-    k3,
+    kl_k3,
+    rollout_advantages,
     rollout_log_probs,
-    write_rollouts,
+    rollout_log_probs_and_entropy,
+    sample_rollouts,
+    token_advantages,
 )
 from streamrec_lite.training.rewards import match_reward
 
 
 def test_advantages_by_hand():
-    found = advantages(torch.tensor([[1.0, 3.0, 5.0, 7.0], [2.0, 2.0, 2.0, 2.0]]))
+    found = group_advantages(torch.tensor([[1.0, 3.0, 5.0, 7.0], [2.0, 2.0, 2.0, 2.0]]))
     deviation = math.sqrt(5)  # of 1, 3, 5, 7
     assert found[0].tolist() == pytest.approx([-3 / deviation, -1 / deviation, 1 / deviation, 3 / deviation])
     assert found[1].tolist() == [0, 0, 0, 0]
 
 
 def test_advantages_of_one_rollout_of_tiny_and_of_large_equal_rewards():
-    assert advantages(torch.tensor([[5.0]])).tolist() == [[0]]
-    assert advantages(torch.full((1, 3), 0.1)).tolist() == [[0, 0, 0]]  # 0.1 is no exact float
-    small = advantages(torch.tensor([[0.0, 2e-5]]), floor=1e-3)
+    assert group_advantages(torch.tensor([[5.0]])).tolist() == [[0]]
+    assert group_advantages(torch.full((1, 3), 0.1)).tolist() == [[0, 0, 0]]  # 0.1 is no exact float
+    small = group_advantages(torch.tensor([[0.0, 2e-5]]), min_deviation=1e-3)
     assert small[0].tolist() == pytest.approx([-0.01, 0.01])  # 1e-5 / 1e-3: not blown up to 1
 
 
 def test_sum_then_normalise_and_normalise_then_sum():
-    parts = {"match": torch.tensor([0.0, 4.0]), "ranking": torch.tensor([0.2, -0.1])}
-    weights = {"match": 1.0, "ranking": 1.0}
-    assert combine(parts, weights, G=2).tolist() == pytest.approx([-1, 1])  # 0.2 and 3.9: match decides
-    assert combine(parts, weights, G=2, order="normalise-first").tolist() == pytest.approx([0, 0])
-    weights["ranking"] = 0.0
-    assert combine(parts, weights, G=2, order="normalise-first").tolist() == pytest.approx([-1, 1])
+    rewards = {"match": torch.tensor([0.0, 4.0]), "ranking": torch.tensor([0.2, -0.1])}
+
+    def found(**changes) -> list[float]:
+        return rollout_advantages(rewards, GrpoConfig(G=2, match_weight=1.0, **changes)).tolist()
+
+    assert found(ranking_weight=1.0) == pytest.approx([-1, 1])  # 0.2 and 3.9: match decides
+    assert found(ranking_weight=1.0, reward_order="normalise-first") == pytest.approx([0, 0])
+    assert found(ranking_weight=0.0, reward_order="normalise-first") == pytest.approx([-1, 1])
 
 
-def test_later_credit_gives_answers_only_what_answers_earn():
-    parts = {
+def test_with_later_rewards_answers_have_the_advantage_of_the_answers_rewards_alone():
+    rewards = {
         "format": torch.zeros(4),
         "match": torch.tensor([0.0, 2.0, 1.0, 1.0]),
         "likelihood": torch.tensor([3.0, -3.0, 0.0, 4.0]),
     }
-    weights = dict.fromkeys(parts, 1.0)
-    every = credit(parts, weights, l=2, m=1, G=2, order="sum-first", who="rollout")
+    ones = {f"{name}_weight": 1.0 for name in rewards}
+    config = GrpoConfig(G=2, reward_order="sum-first", credit_assignment="rollout", **ones)
+    every = token_advantages(rewards, 2, 1, config)
     assert every.tolist() == [[1, 1, 1], [-1, -1, -1], [-1, -1, -1], [1, 1, 1]]
-    later = credit(parts, weights, l=2, m=1, G=2, order="sum-first", who="later-rewards")
+    config = dataclasses.replace(config, credit_assignment="later-rewards")
+    later = token_advantages(rewards, 2, 1, config)
     assert later.tolist() == [[1, 1, -1], [-1, -1, 1], [-1, -1, 0], [1, 1, 0]]
 
 
 def test_k3_by_hand():
-    found = k3(torch.tensor([-1.0, -1.0, -2.0]), torch.tensor([-1.0, -2.0, -1.0]))
+    found = kl_k3(torch.tensor([-1.0, -1.0, -2.0]), torch.tensor([-1.0, -2.0, -1.0]))
     assert found.tolist() == pytest.approx([0, math.exp(-1) + 1 - 1, math.e - 1 - 1])
-    assert (k3(torch.randn(100), torch.randn(100)) >= 0).all()
+    assert (kl_k3(torch.randn(100), torch.randn(100)) >= 0).all()
 
 
 @pytest.mark.parametrize(
@@ -105,8 +112,10 @@ def test_what_was_drawn_has_the_probability_of_a_teacher_forced_pass(softmax, ma
         model.mark, model.repeats = mark, repeats
         torch.manual_seed(3)
         states, mask = model.encode_history(tokenizer, users.history)
-        rollouts, _ = write_rollouts(model, tokenizer, states, mask, l=3, G=5, temperature=1.3)
-        again, entropy = rollout_log_probs(model, tokenizer, states, mask, rollouts, temperature=1.3)
+        rollouts, _ = sample_rollouts(model, tokenizer, states, mask, l=3, G=5, temperature=1.3)
+        again, entropy = rollout_log_probs_and_entropy(
+            model, tokenizer, states, mask, rollouts, temperature=1.3
+        )
     finally:
         model.config.__dict__["softmax"] = "trie"
     assert torch.allclose(again, rollouts.log_prob, atol=1e-5)
@@ -140,18 +149,18 @@ def test_the_one_good_answer_is_found_from_a_uniform_policy(seed: int):
 
     def chance() -> float:
         states, mask = model.encode(tokens)
-        rollouts, _ = write_rollouts(model, tokenizer, states, mask, l=1, G=256)
+        rollouts, _ = sample_rollouts(model, tokenizer, states, mask, l=1, G=256)
         return float((rollouts.item == seed % 8).float().mean())
 
     torch.manual_seed(seed)
     assert chance() == pytest.approx(1 / 8, abs=0.1)
     for _ in range(40):
         states, mask = model.encode(tokens)
-        rollouts, _ = write_rollouts(model, tokenizer, states.detach(), mask, l=1, G=16)
-        advantage = advantages(match_reward(rollouts.answer, best)[None]).flatten()
+        rollouts, _ = sample_rollouts(model, tokenizer, states.detach(), mask, l=1, G=16)
+        advantage = group_advantages(match_reward(rollouts.answer, best)[None]).flatten()
         for _ in range(2):
             states, mask = model.encode(tokens)
-            log_prob, _ = rollout_log_probs(model, tokenizer, states, mask, rollouts)
+            log_prob = rollout_log_probs(model, tokenizer, states, mask, rollouts)
             loss = grpo_loss(log_prob, rollouts.log_prob, rollouts.log_prob, advantage[:, None], 0.2, 0.0)[
                 "loss"
             ]

@@ -15,8 +15,8 @@ from streamrec_lite.training.optim import (
     WeightAverage,
     learning_rate,
     make_optimizer,
-    quicken_dropout,
     set_learning_rate,
+    use_byte_dropout,
 )
 
 
@@ -92,10 +92,10 @@ def test_byte_dropout_gradient_is_its_mask():
     assert torch.equal(x.grad, torch.where(y == 0, 0.0, 2.0))
 
 
-def test_quicken_dropout_reaches_every_layer():
+def test_use_byte_dropout_reaches_every_layer():
     from streamrec_lite.model.backbone import Backbone
 
-    model = quicken_dropout(
+    model = use_byte_dropout(
         Backbone(BackboneConfig(d_model=8, d_ff=8, num_layers=2, num_heads=1, d_kv=8), 11)
     )
     kinds = [type(m) for m in model.modules()]
@@ -104,5 +104,5 @@ def test_quicken_dropout_reaches_every_layer():
 
 
 def test_a_gpu_keeps_torchs_own_dropout():
-    model = quicken_dropout(nn.Sequential(nn.Dropout(0.3)), "cuda")
+    model = use_byte_dropout(nn.Sequential(nn.Dropout(0.3)), "cuda")
     assert type(model[0]) is nn.Dropout

@@ -9,11 +9,12 @@ import pytest
 import torch
 from tiny_world import SIZES, chain_world, small_world
 
+from streamrec_lite.common.files import RunLog
 from streamrec_lite.common.schemas import Prefixes
 from streamrec_lite.config.presets import preset
 from streamrec_lite.inference.beam_search import beam_search
 from streamrec_lite.model.backbone import Backbone
-from streamrec_lite.training import loop
+from streamrec_lite.training import loop as training_loop
 from streamrec_lite.training.loop import TrainingJob
 from streamrec_lite.training.pretrain import draw_similar, pretrain, pretrain_loss
 
@@ -86,7 +87,7 @@ def test_both_decoders_learn_and_answer(tmp_path):
         TrainingJob(splits, settings(max_epochs=25), 0, tmp_path, progress=False), tokenizer, neighbours
     )
     assert result.best["N@10"] == 1.0
-    rows = [dict(row) for row in loop.RunLog(tmp_path / "log.jsonl").rows()]
+    rows = [dict(row) for row in RunLog(tmp_path / "log.jsonl").rows()]
     assert rows[-1]["answer"] < 0.5 * rows[0]["answer"]
     assert rows[-1]["similar"] < rows[0]["similar"]
     tokens = tokenizer.tokens[splits.test.history].flatten(1)
@@ -125,7 +126,7 @@ def test_resumed_equals_uninterrupted(tmp_path, monkeypatch):
         )
 
     whole = run("whole")
-    real, calls = loop._one_epoch, []
+    real, calls = training_loop._one_epoch, []
 
     def dies_in_epoch_two(*args):
         calls.append(1)
@@ -133,10 +134,10 @@ def test_resumed_equals_uninterrupted(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(loop, "_one_epoch", dies_in_epoch_two)
+    monkeypatch.setattr(training_loop, "_one_epoch", dies_in_epoch_two)
     with pytest.raises(KeyboardInterrupt):
         run("cut")
-    monkeypatch.setattr(loop, "_one_epoch", real)
+    monkeypatch.setattr(training_loop, "_one_epoch", real)
     cut = run("cut")
     for name, weight in whole.model.state_dict().items():
         assert torch.equal(weight, cut.model.state_dict()[name]), name

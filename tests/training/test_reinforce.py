@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 
 import pytest
 import torch
@@ -12,17 +11,19 @@ from teacher_forcing import by_teacher_forcing
 from tiny_world import SIZES, small_world
 
 from streamrec_lite.common.errors import BadInput
-from streamrec_lite.common.files import read_json
+from streamrec_lite.common.files import RunLog, read_json
 from streamrec_lite.config.presets import preset
 from streamrec_lite.config.training import GrpoConfig
 from streamrec_lite.inference.thinking import think_and_answer
 from streamrec_lite.model.backbone import history_tokens
 from streamrec_lite.model.item_representation import item_table
-from streamrec_lite.training import loop
+from streamrec_lite.training import loop as training_loop
+from streamrec_lite.training import reinforce as reinforce_module
+from streamrec_lite.training.grpo import sample_rollouts
 from streamrec_lite.training.loop import TrainingJob
-from streamrec_lite.training.reinforce import collect, judge, reinforce, update_losses
+from streamrec_lite.training.reinforce import reinforce
+from streamrec_lite.training.rollout_batch import collect_rollouts, compute_rewards, update_losses
 
-module = sys.modules[judge.__module__]  # the package's `reinforce` is the function
 EVERY = GrpoConfig(G=4, K=6, reciprocal_weight=1.0, rollout_precision="float32")
 
 
@@ -41,17 +42,17 @@ def settings(**changes):
     return dataclasses.replace(config, grpo=grpo, backbone=SIZES)
 
 
-def collected(config: GrpoConfig, l: int = 2):
+def small_collection(config: GrpoConfig, l: int = 2):
     model, tokenizer, users = small_world()
     torch.manual_seed(1)
     near = (users.target[:, None] + torch.arange(1, config.K + 1)) % 40
     reference = torch.linspace(-6, -1, 6)
-    found = collect(model, model, tokenizer, users, reference, near, l, config)
+    found = collect_rollouts(model, model, tokenizer, users, reference, near, l, config)
     return model, tokenizer, users, near, reference, found
 
 
 def test_every_reward_equals_what_brute_force_says():
-    model, tokenizer, users, near, reference, found = collected(EVERY)
+    model, tokenizer, users, near, reference, found = small_collection(EVERY)
     rollouts, tokens = found.rollouts, history_tokens(tokenizer.tokens, users.history)
     user, target = rollouts.user, users.target[rollouts.user]
 
@@ -77,7 +78,7 @@ def test_every_reward_equals_what_brute_force_says():
 
 
 def test_reciprocal_rank_is_that_of_a_beam_after_the_same_thoughts(monkeypatch):
-    model, tokenizer, users, _, _, found = collected(
+    model, tokenizer, users, _, _, found = small_collection(
         EVERY, l=0
     )  # no thoughts: every rollout has the same beam
     beams, _ = think_and_answer(
@@ -91,15 +92,15 @@ def test_reciprocal_rank_is_that_of_a_beam_after_the_same_thoughts(monkeypatch):
 
 def test_what_has_no_weight_and_is_costly_is_left_out():
     none = dataclasses.replace(EVERY, likelihood_weight=0.0, ranking_weight=0.0, reciprocal_weight=0.0)
-    assert set(collected(none)[-1].rewards) == {"format", "match", "similarity"}
+    assert set(small_collection(none)[-1].rewards) == {"format", "match", "similarity"}
     some = dataclasses.replace(none, likelihood_weight=1.0)
-    assert set(collected(some)[-1].rewards) == {"format", "match", "similarity", "likelihood"}
+    assert set(small_collection(some)[-1].rewards) == {"format", "match", "similarity", "likelihood"}
 
 
 @pytest.mark.parametrize("case", ["one rollout", "equal rewards"])
 def test_a_group_without_spread_teaches_nothing(case):
     config = dataclasses.replace(EVERY, G=1 if case == "one rollout" else 4, beta=0.0)
-    model, tokenizer, users, _, _, found = collected(config)
+    model, tokenizer, users, _, _, found = small_collection(config)
     if case == "equal rewards":
         found = found._replace(rewards={n: torch.full_like(v, 0.1) for n, v in found.rewards.items()})
     losses = update_losses(model, tokenizer, users, found, config)
@@ -109,10 +110,10 @@ def test_a_group_without_spread_teaches_nothing(case):
 
 
 def test_rollouts_that_name_nothing_are_punished_and_the_update_is_finite(monkeypatch):
-    model, tokenizer, users, near, reference, found = collected(EVERY)
+    model, tokenizer, users, near, reference, found = small_collection(EVERY)
     lost = found.rollouts._replace(item=torch.full_like(found.rollouts.item, -1))
-    after = module.write_rollouts(model, tokenizer, *model.encode_history(tokenizer, users.history), 2, 4)[1]
-    parts = judge(model, tokenizer, users, lost, after, reference, near, EVERY)
+    after = sample_rollouts(model, tokenizer, *model.encode_history(tokenizer, users.history), 2, 4)[1]
+    parts = compute_rewards(model, tokenizer, users, lost, after, reference, near, EVERY)
     assert torch.equal(parts["format"], torch.full((24,), -1.0))
     losses = update_losses(model, tokenizer, users, found._replace(rewards=parts), EVERY)
     assert float(losses["invalid"]) == 1.0 and torch.isfinite(losses["loss"])
@@ -122,7 +123,7 @@ def test_rollouts_that_name_nothing_are_punished_and_the_update_is_finite(monkey
 @pytest.mark.parametrize("rollouts", ["float32", "bfloat16"])
 def test_before_the_first_update_ratios_are_one_and_kl_is_zero(rollouts, passes):
     config = dataclasses.replace(EVERY, rollout_precision=rollouts, updates_per_batch=passes)
-    model, tokenizer, users, _, _, found = collected(config)
+    model, tokenizer, users, _, _, found = small_collection(config)
     assert (found.old is None) == (passes == 1)  # the policy that is updated is then the one that wrote
     losses = update_losses(model, tokenizer, users, found, config)
     assert float(losses["ratio"]) == pytest.approx(1.0, abs=1e-5)
@@ -133,7 +134,7 @@ def test_before_the_first_update_ratios_are_one_and_kl_is_zero(rollouts, passes)
 def test_what_is_written_in_bfloat16_is_judged_nearly_as_in_float32():
     """A likelihood is off by hundredths of a nat; ratios are taken between passes of one precision."""
     config = dataclasses.replace(EVERY, rollout_precision="bfloat16", updates_per_batch=2)
-    model, tokenizer, users, _, reference, found = collected(config)
+    model, tokenizer, users, _, reference, found = small_collection(config)
     rollouts, tokens = found.rollouts, history_tokens(tokenizer.tokens, users.history)
     user = rollouts.user
     exact = by_teacher_forcing(model, tokenizer, tokens[user], rollouts.thought, users.target[user])[1]
@@ -153,7 +154,7 @@ def start(folder, config, **options):
 def test_it_learns_keeps_its_log_and_writes_rollouts_down(tmp_path):
     config = settings(max_epochs=4, batches_per_block=15, lr=5e-3, similarity_weight=0.0, max_drop=1.0)
     result, _ = start(tmp_path, config)
-    rows = loop.RunLog(tmp_path / "log.jsonl").rows()
+    rows = RunLog(tmp_path / "log.jsonl").rows()
     assert [row["epoch"] for row in rows] == [0, 1, 2, 3, 4]
     assert result.best["N@10"] >= rows[0]["valid N@10"]
     assert rows[-1]["reward match"] > rows[1]["reward match"]
@@ -165,14 +166,14 @@ def test_it_learns_keeps_its_log_and_writes_rollouts_down(tmp_path):
 
 def test_a_run_that_gets_worse_ends_with_what_it_began_with(tmp_path, monkeypatch, capsys):
     before = {name: value.clone() for name, value in pretrained()[0].state_dict().items()}
-    real, asked = loop.evaluate, []
+    real, asked = training_loop.evaluate, []
 
     def worse(*args, **options):
         found = real(*args, **options)
         asked.append(1)
         return found._replace(metrics={**found.metrics, "N@10": 0.5 - 0.1 * len(asked)})
 
-    monkeypatch.setattr(loop, "evaluate", worse)
+    monkeypatch.setattr(training_loop, "evaluate", worse)
     result, _ = start(tmp_path, settings(max_epochs=5, max_drop=0.1))
     assert result.best["epoch"] == 0 and result.epochs == 1
     said = capsys.readouterr().out
@@ -184,7 +185,7 @@ def test_a_run_that_gets_worse_ends_with_what_it_began_with(tmp_path, monkeypatc
 @pytest.mark.parametrize("hits, kept", [(3, 0), (4, 1)])
 def test_a_block_is_kept_only_where_it_gains_more_than_luck(tmp_path, monkeypatch, hits, kept):
     """12 users, none hit at first. Three (four) hits gain 1.92 (2.35) of their standard errors."""
-    real, asked = loop.evaluate, []
+    real, asked = training_loop.evaluate, []
 
     def better(*args, **options):
         found = real(*args, **options)
@@ -192,10 +193,10 @@ def test_a_block_is_kept_only_where_it_gains_more_than_luck(tmp_path, monkeypatc
         asked.append(1)
         return found._replace(ranks=ranks, metrics={**found.metrics, "N@10": float(ranks.double().mean())})
 
-    monkeypatch.setattr(loop, "evaluate", better)
+    monkeypatch.setattr(training_loop, "evaluate", better)
     result, splits = start(tmp_path, settings(max_epochs=1, batches_per_block=1, min_gain_in_std_errors=2.0))
     n = splits.valid.n_examples
-    row = loop.RunLog(tmp_path / "log.jsonl").rows()[1]
+    row = RunLog(tmp_path / "log.jsonl").rows()[1]
     assert row["gain in errors"] == pytest.approx((hits * (n - 1) / (n - hits)) ** 0.5)
     assert result.best["epoch"] == kept
 
@@ -203,7 +204,7 @@ def test_a_block_is_kept_only_where_it_gains_more_than_luck(tmp_path, monkeypatc
 def test_resumed_equals_uninterrupted(tmp_path, monkeypatch):
     config = settings(max_epochs=3, max_drop=1.0)
     whole, _ = start(tmp_path / "whole", config)
-    real, calls = loop._one_epoch, []
+    real, calls = training_loop._one_epoch, []
 
     def dies(*args):
         calls.append(1)
@@ -211,7 +212,7 @@ def test_resumed_equals_uninterrupted(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(loop, "_one_epoch", dies)
+    monkeypatch.setattr(training_loop, "_one_epoch", dies)
     with pytest.raises(KeyboardInterrupt):
         start(tmp_path / "cut", config)
     cut, _ = start(tmp_path / "cut", config)
@@ -224,12 +225,12 @@ def test_resumed_equals_uninterrupted(tmp_path, monkeypatch):
 
 def test_several_updates_share_one_batch_of_rollouts(tmp_path, monkeypatch):
     collections, updates = [], []
-    real, update = module.collect, module.update_losses
-    monkeypatch.setattr(module, "collect", lambda *a: collections.append(1) or real(*a))
-    monkeypatch.setattr(module, "update_losses", lambda *a: updates.append(1) or update(*a))
+    collect, update = reinforce_module.collect_rollouts, reinforce_module.update_losses
+    monkeypatch.setattr(reinforce_module, "collect_rollouts", lambda *a: collections.append(1) or collect(*a))
+    monkeypatch.setattr(reinforce_module, "update_losses", lambda *a: updates.append(1) or update(*a))
     start(tmp_path, settings(max_epochs=1, batches_per_block=2, updates_per_batch=3, max_drop=1.0))
     assert len(updates) == 3 * (len(collections) - 1)  # one more is for the table of rollouts
-    row = loop.RunLog(tmp_path / "log.jsonl").rows()[1]
+    row = RunLog(tmp_path / "log.jsonl").rows()[1]
     assert row["kl"] > 0
 
 

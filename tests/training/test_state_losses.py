@@ -17,13 +17,13 @@ from streamrec_lite.training.finetune import finetune
 from streamrec_lite.training.loop import TrainingJob
 from streamrec_lite.training.state_losses import (
     align_loss,
-    batch_places,
-    first_guess,
-    guess_loss,
+    distillation_loss,
+    distilled_state_loss,
+    in_batch_labels,
     quantisation_loss,
+    soft_labels,
     state_loss,
-    state_part,
-    warm_up,
+    warm_up_state_head,
 )
 
 
@@ -45,7 +45,7 @@ def test_what_is_kept_of_the_first_guess_by_hand():
     """One user, two candidates: s_0 has 3/4 and 1/4, s_1 1/2 and 1/2, s_2 2/3 and 1/3."""
     log = math.log
     scores = torch.tensor([[[log(3), 0.0], [0.0, 0.0], [log(2), 0.0]]], requires_grad=True)
-    loss = guess_loss(scores, first_guess(scores[:, :1], None, 0.0))
+    loss = distillation_loss(scores, soft_labels(scores[:, :1], None, 0.0))
     two = 0.75 * log(3 / 2) + 0.25 * log(3)
     assert loss.item() == pytest.approx(log(2) / 3 + two * 2 / 3, abs=1e-6)
     loss.backward()
@@ -55,23 +55,23 @@ def test_what_is_kept_of_the_first_guess_by_hand():
 
 
 def test_a_guess_says_nothing_of_users_with_the_same_target():
-    scores, twin = torch.randn(1, 2, 3), torch.tensor([[False, True, False]])
+    scores, same_target = torch.randn(1, 2, 3), torch.tensor([[False, True, False]])
     guess = torch.tensor([[[0.3, 0.0, 0.7]]])
-    got = guess_loss(scores, guess, twin)
-    torch.testing.assert_close(got, guess_loss(scores[..., ::2], guess[..., ::2]))
+    got = distillation_loss(scores, guess, same_target)
+    torch.testing.assert_close(got, distillation_loss(scores[..., ::2], guess[..., ::2]))
 
 
 def test_a_guess_is_spread_on_similar_items_by_hand():
     """Items 0 to 3 have 1/2, 1/4, 1/8 and 1/8; each is given the mean of the two that are nearest to it."""
     scores = torch.tensor([[[4.0, 2.0, 1.0, 1.0]]]).log().requires_grad_()
     nearby = torch.tensor([[1, 2], [0, 2], [0, 3], [0, 2]])
-    got = first_guess(scores, nearby, 0.2)
+    got = soft_labels(scores, nearby, 0.2)
     near = torch.tensor([3 / 16, 5 / 16, 5 / 16, 5 / 16])
     want = 0.8 * torch.tensor([1 / 2, 1 / 4, 1 / 8, 1 / 8]) + 0.2 * near / (18 / 16)
     torch.testing.assert_close(got, want.view(1, 1, 4))
     assert not got.requires_grad
-    torch.testing.assert_close(first_guess(scores, nearby, 0.0), scores.detach().softmax(-1))
-    both = first_guess(torch.cat([scores, scores.flip(-1)]), nearby, 0.2)  # users do not mix
+    torch.testing.assert_close(soft_labels(scores, nearby, 0.0), scores.detach().softmax(-1))
+    both = soft_labels(torch.cat([scores, scores.flip(-1)]), nearby, 0.2)  # users do not mix
     torch.testing.assert_close(both[:1], got)
     torch.testing.assert_close(both.sum(-1), torch.ones(2, 1))
 
@@ -113,9 +113,9 @@ def test_the_scale_is_learned_unless_it_is_given(tmp_path, given):
 def test_another_user_with_the_same_target_is_no_negative():
     states, t = torch.randn(3, 3, 4), torch.randn(3, 4)
     items = torch.tensor([7, 8, 7])
-    place, twin = batch_places(items)
-    assert twin.tolist() == [[False, False, True], [False, False, False], [True, False, False]]
-    got = state_loss(states @ t.T, place, twin)
+    place, same_target = in_batch_labels(items)
+    assert same_target.tolist() == [[False, False, True], [False, False, False], [True, False, False]]
+    got = state_loss(states @ t.T, place, same_target)
     left_out = torch.stack([states[0, 1:] @ t[:2].T, states[2, 1:] @ t[[2, 1]].T])  # (2, steps, 2)
     own = F.cross_entropy(left_out.flatten(0, 1), torch.zeros(4, dtype=torch.long), reduction="none")
     other = F.cross_entropy(states[1, 1:] @ t.T, torch.ones(2, dtype=torch.long), reduction="none")
@@ -140,7 +140,7 @@ def test_against_all_items_one_state_a_user_is_drawn_by_the_weights():
             t.repeat(1000, 1),
             SftConfig(first_guess_share=0.0, first_state_weight=0.0),
         )
-        got = state_part(model, tokenizer, many, many_s, many_t, nearby, config).item()
+        got = distilled_state_loss(model, tokenizer, many, many_s, many_t, nearby, config).item()
     assert want == pytest.approx((each[1] + 2 * each[2]) / 3, abs=1e-5)
     assert got == pytest.approx(want, abs=0.1)
 
@@ -164,12 +164,12 @@ def test_what_is_kept_is_the_first_guess_among_the_candidates(negatives):
         SftConfig(negatives=negatives, first_guess_share=0.7, similar_items_share=0.25),
     )
     want = 0.5 * F.cross_entropy(first, place) + F.cross_entropy(later, 0.3 * target + 0.7 * guess)
-    torch.testing.assert_close(state_part(model, tokenizer, batch, s, t, nearby, config), want)
+    torch.testing.assert_close(distilled_state_loss(model, tokenizer, batch, s, t, nearby, config), want)
     want = 0.5 * F.cross_entropy(first, place) + F.cross_entropy(first, 0.3 * target + 0.7 * guess)
-    alone = state_part(model, tokenizer, batch, s[:, :1], t, nearby, config)
+    alone = distilled_state_loss(model, tokenizer, batch, s[:, :1], t, nearby, config)
     torch.testing.assert_close(alone, want)  # no thought: s_0 is guess and last state in one
     plain = SftConfig(negatives=negatives, first_guess_share=0.0, first_state_weight=0.0)
-    got = state_part(model, tokenizer, batch, s, t, nearby, plain)
+    got = distilled_state_loss(model, tokenizer, batch, s, t, nearby, plain)
     torch.testing.assert_close(got, F.cross_entropy(later, place))  # eq. 14
 
 
@@ -178,7 +178,9 @@ def test_users_with_the_same_target_do_not_count_in_a_guess_either():
     same = batch._replace(target=batch.target[[0, 0]])
     t, config = targets(model, tokenizer, same.target).detach(), SftConfig(negatives="batch")
     s = torch.randn(2, 2, t.shape[1])
-    assert state_part(model, tokenizer, same, s, t, nearby, config).item() == 0  # nobody else is left
+    assert (
+        distilled_state_loss(model, tokenizer, same, s, t, nearby, config).item() == 0
+    )  # nobody else is left
 
 
 def test_quantisation_loss_by_hand_and_whom_it_moves():
@@ -195,7 +197,7 @@ def test_warming_up_touches_the_head_alone_and_brings_states_to_their_targets():
     model, tokenizer, splits, _ = pretrained()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     start = annotate(model, tokenizer, splits.train, 0).norm.mean()
-    warm_up(model, tokenizer, splits.train, 2)
+    warm_up_state_head(model, tokenizer, splits.train, 2)
     changed = {n for n, v in model.state_dict().items() if not torch.equal(v, before[n])}
     assert changed and all(name.startswith(("state_", "sharpness")) for name in changed)
     assert annotate(model, tokenizer, splits.train, 0).norm.mean() < 0.8 * start

@@ -17,7 +17,8 @@ from streamrec_lite.config.training import SftConfig, TrainConfig
 from streamrec_lite.inference.beam_search import beam_search
 from streamrec_lite.model.backbone import Backbone
 from streamrec_lite.model.item_vectors import ItemVectors
-from streamrec_lite.training.finetune import finetune, finetune_loss
+from streamrec_lite.training.finetune import finetune
+from streamrec_lite.training.finetune_loss import finetune_loss
 from streamrec_lite.training.loop import TrainingJob
 from streamrec_lite.training.pretrain import pretrain, pretrain_loss
 from streamrec_lite.training.train_step import EAGER_STEPS, TrainStep

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from ...training.rewards import NAMES
+from ...training.rewards import REWARD_NAMES
 from .style import BLUE, CYCLE, GREEN, GREY, LINES, MARKERS, ORANGE, RED, integer_ticks, picture, styled
 
 MIN_HALF_RANGE = 0.005  # of the N@10 axis: without it a tiny change would fill the panel
@@ -36,7 +36,7 @@ def plot_reinforcement(rows: list[dict], best: int) -> Figure:
     )
     total.set(xlabel="block of updates", ylabel="reward of a rollout", title="Total reward")
     total.legend()
-    names = [name for name in NAMES if f"weighted {name}" in steps]
+    names = [name for name in REWARD_NAMES if f"weighted {name}" in steps]
     for name, colour, marker, line in zip(names, CYCLE, MARKERS, LINES, strict=False):
         line_style = {"color": colour, "marker": marker, "linestyle": line, "markersize": 5}
         parts.plot(steps["epoch"], steps[f"weighted {name}"], label=name, **line_style)

@@ -25,7 +25,7 @@ from ...model.backbone import Backbone, answer_inputs
 from ...tokenizer.semantic_ids import SemanticTokenizer
 from ...training.annotator import annotate
 from ...training.dpo import reference_log_probs
-from ...training.finetune import finetune_loss, gradient_norms
+from ...training.finetune_loss import finetune_loss, gradient_norms
 
 LOSS_PARTS = {  # the parts of eq. 19, and the setting that is the weight of each; "align" is not in the paper
     "answer": None,

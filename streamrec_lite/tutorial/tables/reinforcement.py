@@ -20,8 +20,8 @@ from ...model.backbone import Backbone
 from ...tokenizer.semantic_ids import SemanticTokenizer, token_name
 from ...training.dpo import reference_log_probs
 from ...training.grpo import rollout_log_probs
-from ...training.reinforce import Collected, collect, rollout_table, update_losses
-from ...training.rewards import NAMES
+from ...training.rewards import REWARD_NAMES
+from ...training.rollout_batch import RolloutBatch, collect_rollouts, rollout_table, update_losses
 from .style import titles
 
 
@@ -35,7 +35,7 @@ class RolloutModels:
     neighbours: Tensor  # (N, K or more) items of similar text
     l: int
 
-    def collect(self, model: Backbone, batch: Prefixes, config: GrpoConfig, seed: int) -> Collected:
+    def collect(self, model: Backbone, batch: Prefixes, config: GrpoConfig, seed: int) -> RolloutBatch:
         """Rollouts of ``model`` with their rewards and advantages; the same seed gives the same ones.
 
         Args:
@@ -49,7 +49,7 @@ class RolloutModels:
         reference = reference_log_probs(self.reference, self.tokenizer, batch, none)[:, 0]
         negatives = self.neighbours[batch.target][:, : config.K]
         exact = dataclasses.replace(config, rollout_precision="float32")  # small changes must be visible
-        return collect(model, self.model, self.tokenizer, batch, reference, negatives, self.l, exact)
+        return collect_rollouts(model, self.model, self.tokenizer, batch, reference, negatives, self.l, exact)
 
 
 def user_with_mixed_rollouts(
@@ -102,7 +102,7 @@ def one_update_table(
     optimizer.step()
     with torch.no_grad():
         states, mask = model.encode_history(models.tokenizer, user.history)
-        after, _ = rollout_log_probs(model, models.tokenizer, states, mask, found.rollouts, few.temperature)
+        after = rollout_log_probs(model, models.tokenizer, states, mask, found.rollouts, few.temperature)
     table["log P before"] = found.rollouts.log_prob.sum(1).tolist()
     table["log P after"] = after.sum(1).tolist()
     table["change"] = table["log P after"] - table["log P before"]
@@ -154,7 +154,7 @@ def reward_ablation(
         lr: learning rate.
         seed: of the sampling.
     """
-    every = [name for name in NAMES if getattr(config, f"{name}_weight") > 0]
+    every = [name for name in REWARD_NAMES if getattr(config, f"{name}_weight") > 0]
     choices = {"all": every}
     choices |= {f"without {name}": [n for n in every if n != name] for name in every if name != "format"}
     choices |= {f"{name} alone": [name] for name in every if name != "format"}
@@ -165,7 +165,7 @@ def reward_ablation(
 
     before, rows = mean_rewards(models.model), {}
     for name, kept in choices.items():
-        without: dict[str, Any] = {f"{n}_weight": 0.0 for n in NAMES if n not in kept}
+        without: dict[str, Any] = {f"{n}_weight": 0.0 for n in REWARD_NAMES if n not in kept}
         chosen = dataclasses.replace(config, **without)
         model = copy.deepcopy(models.model).eval().requires_grad_(True)
         optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.0)

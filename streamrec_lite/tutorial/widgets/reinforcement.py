@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ...data.dataset import Dataset
-from ...training.rewards import NAMES
+from ...training.rewards import REWARD_NAMES
 from ..figures.style import BLUE, GREY, ORANGE
 from ..tables.style import titles
 from .style import html_table, layout
@@ -34,7 +34,7 @@ class RewardExplorer(ipw.VBox):
     def __init__(self, rollouts: dict[int, pd.DataFrame], dataset: Dataset, limit: int = 8):
         self.rollouts, self.dataset, self.limit = rollouts, dataset, limit
         first = next(iter(rollouts.values()))
-        self.names = ["reward", *(name for name in NAMES if name in first)]
+        self.names = ["reward", *(name for name in REWARD_NAMES if name in first)]
         style = {"description_width": "60px"}
         self.reward = ipw.Dropdown(
             options=self.names, description="reward", style=style, layout={"width": "240px"}
