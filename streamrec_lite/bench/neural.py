@@ -9,8 +9,7 @@ from ..common.device import autocast, resolve_precision, seed_everything
 from ..config.training import BaselineConfig
 from ..data.sequences import length_batches
 from ..training.optim import make_optimizer, use_byte_dropout
-from .subject import Subject
-from .timing import clock, take_turns
+from .common import Subject, clock, take_turns
 
 
 def bench_sasrec(subject: Subject) -> dict:

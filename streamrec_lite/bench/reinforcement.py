@@ -16,11 +16,9 @@ from ..tokenizer.semantic_ids import SemanticTokenizer
 from ..training.grpo import rollout_log_probs, sample_rollouts
 from ..training.optim import make_optimizer
 from ..training.rollout_batch import collect_rollouts, update_losses
-from .reference_t5 import as_transformers_t5
-from .subject import Subject
-from .timing import clock, take_turns
+from .common import Subject, as_transformers_t5, clock, take_turns
 
-L, USERS = 4, 32
+THOUGHTS, USERS = 4, 32
 
 
 def _setting(
@@ -43,7 +41,7 @@ def bench_sampling(subject: Subject) -> dict:
     is the faster for it; then both in float32.
     """
     precision = resolve_precision(subject.device, GrpoConfig().rollout_precision)
-    report = {"precision": precision}
+    report: dict = {"precision": precision}
     for users, note in ((USERS, ""), (4 * USERS, f", {4 * USERS} users at once")):
         speed = _sampling_speed(subject, users)
         report |= {f"{name}, tokens/s{note}": value for name, value in speed.items()}
@@ -57,11 +55,11 @@ def _sampling_speed(subject: Subject, users: int) -> dict[str, float]:
     """Tokens/s of both ways in both precisions, for so many users drawn at random."""
     model, tokenizer, some, device = _setting(subject, users)
     t5 = as_transformers_t5(model, "thinking").to(device).eval()
-    G, length = GrpoConfig().G, L + tokenizer.m
+    G, length = GrpoConfig().G, THOUGHTS + tokenizer.m
     tokens = history_tokens(tokenizer.tokens, some.history)
 
     def ours():
-        sample_rollouts(model, tokenizer, *model.encode(tokens), L, G)
+        sample_rollouts(model, tokenizer, *model.encode(tokens), THOUGHTS, G)
 
     def theirs():
         t5.generate(
@@ -82,7 +80,7 @@ def _sampling_speed(subject: Subject, users: int) -> dict[str, float]:
     return take_turns(ways, 7)
 
 
-def _alike(tokenizer, items: torch.Tensor, k: int) -> torch.Tensor:
+def _alike(tokenizer: SemanticTokenizer, items: torch.Tensor, k: int) -> torch.Tensor:
     """The k items that share most codes with each item, the first levels weighing most: (B, k)."""
     weight = 2.0 ** -torch.arange(tokenizer.m, device=items.device)
     codes = tokenizer.codes.to(items.device)
@@ -99,7 +97,7 @@ def bench_update(subject: Subject) -> dict:
     target. An untrained one gives them all alike.
     """
     model, tokenizer, users, device = _setting(subject)
-    report = {"precision": resolve_precision(device, GrpoConfig().precision)}
+    report: dict = {"precision": resolve_precision(device, GrpoConfig().precision)}
     tuned = subject.trained.get("STREAM-Rec-SFT")
     ways = {"": tuned, ", untrained": model} if tuned else {"": model}
     for note, policy in ways.items():
@@ -110,19 +108,23 @@ def bench_update(subject: Subject) -> dict:
     return report | {"trained": tuned is not None}
 
 
-def _update_seconds(model: Backbone, tokenizer, users: Prefixes, device: torch.device) -> dict[str, float]:
-    """Negatives are items that share codes with the target: like those of similar text, on few branches."""
+def _update_seconds(
+    model: Backbone, tokenizer: SemanticTokenizer, users: Prefixes, device: torch.device
+) -> dict[str, float]:
+    """Seconds of an update and of a pass; negatives share codes with the target, as similar text does."""
     config, start = GrpoConfig(), copy.deepcopy(model).requires_grad_(False)
     optimizer = make_optimizer(model, dataclasses.replace(config, lr=0.0))
     reference = torch.zeros(users.n_examples, device=device)
     near = _alike(tokenizer, users.target, config.K)
     histories = history_tokens(tokenizer.tokens, users.history)
-    found = collect_rollouts(model, start, tokenizer, users, reference, near, L, config)
+    found = collect_rollouts(model, start, tokenizer, users, reference, near, THOUGHTS, config)
 
     def update():
         with autocast(device, config.precision):
             encoded = model.encode(histories)
-            found = collect_rollouts(model, start, tokenizer, users, reference, near, L, config, encoded)
+            found = collect_rollouts(
+                model, start, tokenizer, users, reference, near, THOUGHTS, config, encoded
+            )
             loss = update_losses(model, tokenizer, users, found, config, encoded)["loss"]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -6,8 +6,9 @@ of two within minutes, so single times say little and ratios of neighbours say a
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -25,18 +26,25 @@ from ..model.backbone import Backbone, history_tokens
 from ..tokenizer.semantic_ids import SemanticTokenizer
 from ..training.optim import make_optimizer, use_byte_dropout
 from ..training.train_step import TrainStep
+from .common import (
+    Subject,
+    as_transformers_t5,
+    capture_all_shapes,
+    clock,
+    of_dataset,
+    of_run,
+    random_ids,
+    take_turns,
+)
 from .neural import bench_sasrec
-from .reference_t5 import as_transformers_t5
 from .reinforcement import bench_sampling, bench_update
-from .subject import Subject, of_dataset, of_run, random_ids
 from .thinking import bench_annotate, bench_finetuning, bench_thinking
-from .timing import clock, get_to_know, take_turns
 
 LARGE = BackboneConfig(d_model=128, d_ff=1024, num_layers=4, num_heads=6, d_kv=64, dropout=0.1)
 
 
 def main(
-    names: list[str] = (),
+    names: Sequence[str] = (),
     dataset: str | None = None,
     out: str | Path | None = None,
     run: str | Path | None = None,
@@ -44,7 +52,9 @@ def main(
     """Run the named benchmarks (default: all), print a line for each figure, write JSON to ``out``.
 
     Args:
+        names: of ``BENCHMARKS``.
         dataset: whose histories are used; default: a playground of 4,344 items.
+        out: file for the figures.
         run: a finished run instead, with its histories, its semantic IDs and its trained models.
     """
     for name in names:
@@ -55,12 +65,12 @@ def main(
     device = pick_device()
     subject = of_run(run, device) if run else of_dataset(dataset, device)
     rates = {kind: matmul_rate(kind, device.type) / 1e9 for kind in ("float32", "bfloat16")}
-    report = {"device": str(device), "threads": torch.get_num_threads(), "dataset": subject.name}
+    report: dict = {"device": str(device), "threads": torch.get_num_threads(), "dataset": subject.name}
     report |= {"matrix GFLOP/s": {kind: round(rate, 1) for kind, rate in rates.items()}}
     print(f"{device}, {report['threads']} threads, {subject.name}; matrix products: "
           + ", ".join(f"{kind} {rate:,.0f} GFLOP/s" for kind, rate in rates.items()))  # fmt: skip
     for name in names or BENCHMARKS:
-        print(f"\n{name}: {BENCHMARKS[name].__doc__.splitlines()[0]}")
+        print(f"\n{name}: {(BENCHMARKS[name].__doc__ or '').splitlines()[0]}")
         report[name] = BENCHMARKS[name](subject)
         for key, value in report[name].items():
             print(f"  {key}: {value:,.4g}" if isinstance(value, float) else f"  {key}: {value}")
@@ -124,7 +134,14 @@ def _beam_against_generate(softmax: Literal["trie", "vocabulary"], subject: Subj
 
 
 def training_flops(config: BackboneConfig, vocab: int, length: Tensor, m: int = 4) -> float:
-    """Matrix FLOPs of forward and backward (three times forward), a sample, mean over ``length`` (B,)."""
+    """Matrix FLOPs of forward and backward (three times forward) a sample, on average.
+
+    Args:
+        config: sizes of the model.
+        vocab: V, tokens of the vocabulary.
+        length: (B,) items of the histories.
+        m: code levels.
+    """
     d, inner, ff = config.d_model, config.num_heads * config.d_kv, config.d_ff
     s = length.double() * m
     encoder = s * (4 * d * inner + 2 * d * ff) + 2 * s * s * inner
@@ -144,15 +161,16 @@ def bench_training(subject: Subject) -> dict:
     table, optimizer = tokenizer.tokens, make_optimizer(model, config)
     plain = torch.optim.AdamW(t5.parameters(), lr=1e-3)
     padded = table[train.history].flatten(1).cpu()
-    pairs = list(zip(padded, table[train.target].cpu(), strict=True))
+    pairs: Any = list(zip(padded, table[train.target].cpu(), strict=True))
     loader = iter(DataLoader(pairs, batch_size=256, shuffle=True))
-    queue, precision = [], resolve_precision(device, "auto")
+    queue: list[Tensor] = []
+    precision = resolve_precision(device, "auto")
 
     def loss(model, batch) -> dict[str, Tensor]:
         return {"loss": tiger_loss(model, tokenizer, batch, config)}
 
     step = TrainStep(model, loss, None, config, device, capture=True)
-    get_to_know(step, train, length_batches(train.length, 256, 0))
+    capture_all_shapes(step, train, length_batches(train.length, 256, 0))
 
     def ours() -> float:  # 16 batches: enough that their lengths are those of an epoch
         nonlocal queue
@@ -199,7 +217,7 @@ def bench_precision(subject: Subject) -> dict:
     splits, tokenizer, device = subject.splits, subject.tokenizer, subject.device
     batch = splits.train.select(length_batches(splits.train.length, 64, 0)[0])
 
-    def variant(precision: str, quick: bool):
+    def variant(precision: str, quick: bool) -> Callable[[], float]:
         model = Backbone(BackboneConfig(), tokenizer.vocab_size).to(device).train()
         model = use_byte_dropout(model) if quick else model
 
@@ -252,7 +270,7 @@ def bench_scale(subject: Subject) -> dict:
     }
 
 
-BENCHMARKS = {
+BENCHMARKS: dict[str, Callable[[Subject], dict]] = {
     "beam": bench_beam,
     "training": bench_training,
     "precision": bench_precision,

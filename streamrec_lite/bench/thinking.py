@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -19,14 +22,14 @@ from ..model.backbone import Backbone, history_tokens
 from ..model.item_representation import item_table
 from ..model.item_vectors import ItemVectors
 from ..tokenizer.kmeans import nearest
+from ..tokenizer.semantic_ids import SemanticTokenizer
 from ..training.annotator import annotate, annotation_batch_size
 from ..training.finetune_loss import finetune_loss
 from ..training.optim import make_optimizer, use_byte_dropout
 from ..training.train_step import TrainStep
-from .subject import Subject
-from .timing import clock, get_to_know, take_turns
+from .common import Subject, capture_all_shapes, clock, take_turns
 
-L = 4
+THOUGHTS = 4
 
 
 def _fresh(subject: Subject) -> Backbone:
@@ -36,14 +39,26 @@ def _fresh(subject: Subject) -> Backbone:
     return model.to(subject.device).eval()
 
 
-def _some(prefixes: Prefixes, count: int) -> Prefixes:
+def _sample(prefixes: Prefixes, count: int) -> Prefixes:
     rows = torch.randperm(prefixes.n_examples, generator=torch.Generator().manual_seed(0))[:count]
     return prefixes.select(rows.to(prefixes.target.device))
 
 
 @torch.inference_mode()
-def annotate_from_the_start(model: Backbone, tokenizer, prefixes: Prefixes, l: int) -> Tensor:
-    """The thoughts of ``annotate``, the plain way: the decoder runs from BOS at every step."""
+def annotate_from_the_start(
+    model: Backbone, tokenizer: SemanticTokenizer, prefixes: Prefixes, l: int
+) -> Tensor:
+    """The thoughts of ``annotate``, without the key-value cache: the decoder runs from BOS at every step.
+
+    Args:
+        model: with a thinking decoder.
+        tokenizer: gives the items' codes.
+        prefixes: B examples.
+        l: thoughts of each.
+
+    Returns:
+        (B, l) code tokens.
+    """
     codes, table = model.shared.weight[FIRST_CODE:], item_table(model, tokenizer)
     thoughts = torch.empty(prefixes.n_examples, l, dtype=torch.long, device=prefixes.target.device)
     for rows, batch in iterate_batches(prefixes, annotation_batch_size(prefixes.target.device)):
@@ -59,7 +74,9 @@ def annotate_from_the_start(model: Backbone, tokenizer, prefixes: Prefixes, l: i
 
 
 @torch.inference_mode()
-def _decoder_alone(model: Backbone, tokenizer, prefixes: Prefixes, thought: Tensor, device) -> float:
+def _decoder_alone(
+    model: Backbone, tokenizer: SemanticTokenizer, prefixes: Prefixes, thought: Tensor, device: torch.device
+) -> float:
     """How many times as fast the cached decoder reads l thoughts as one that starts anew at each."""
     read = torch.cat([torch.full_like(thought[:, :1], BOS), thought], dim=1)
     encoded = [
@@ -90,18 +107,15 @@ def bench_annotate(subject: Subject) -> dict:
     """
     tokenizer, device = subject.tokenizer, subject.device
     model = subject.trained.get("STREAM-Rec-SFT") or _fresh(subject)
-    users = _some(subject.splits.train, 1024)
-    mine = annotate(model, tokenizer, users, L).thought
-    same = mine == annotate_from_the_start(model, tokenizer, users, L)
-    speed = take_turns(
-        {
-            "cache": lambda: users.n_examples / clock(lambda: annotate(model, tokenizer, users, L), device),
-            "anew": lambda: (
-                users.n_examples / clock(lambda: annotate_from_the_start(model, tokenizer, users, L), device)
-            ),
-        },
-        3,
-    )
+    users = _sample(subject.splits.train, 1024)
+    mine = annotate(model, tokenizer, users, THOUGHTS).thought
+    same = mine == annotate_from_the_start(model, tokenizer, users, THOUGHTS)
+    ways: dict[str, Callable] = {"cache": annotate, "anew": annotate_from_the_start}
+
+    def speed_of(way: Callable) -> float:
+        return users.n_examples / clock(lambda: way(model, tokenizer, users, THOUGHTS), device)
+
+    speed = take_turns({name: functools.partial(speed_of, way) for name, way in ways.items()}, 3)
     return {
         "with the cache, prefixes/s": speed["cache"],
         "anew at each step, prefixes/s": speed["anew"],
@@ -121,9 +135,9 @@ def bench_thinking(subject: Subject) -> dict:
     tokenizer, device = subject.tokenizer, subject.device
     slow = subject.trained.get("STREAM-Rec-SFT") or _fresh(subject)
     fast = subject.trained.get("TIGER", slow)
-    users = _some(subject.splits.test, 1024)
+    users = _sample(subject.splits.test, 1024)
 
-    def ask(answer) -> float:
+    def ask(answer: Callable[[Tensor], object]) -> float:
         def work():
             for at in length_batches(users.length, EvalConfig().batch_size, None):
                 answer(history_tokens(tokenizer.tokens, users.select(at).history))
@@ -133,9 +147,9 @@ def bench_thinking(subject: Subject) -> dict:
     ways = {
         "at once": lambda tokens: beam_search(fast, tokenizer.trie, tokens, 20, 10),
         "no thoughts": lambda tokens: think_and_answer(slow, tokenizer.trie, tokens, 0, "greedy"),
-        "thinking": lambda tokens: think_and_answer(slow, tokenizer.trie, tokens, L, "greedy"),
+        "thinking": lambda tokens: think_and_answer(slow, tokenizer.trie, tokens, THOUGHTS, "greedy"),
     }
-    seconds = take_turns({name: lambda way=way: ask(way) for name, way in ways.items()}, 7)
+    seconds = take_turns({name: functools.partial(ask, way) for name, way in ways.items()}, 7)
     return {
         "ms a user, at once": 1e3 * seconds["at once"],
         "ms a user, thinking decoder without thoughts": 1e3 * seconds["no thoughts"],
@@ -156,7 +170,7 @@ def bench_finetuning(subject: Subject) -> dict:
         use_byte_dropout(each, device).train()
     optimizers = {each: make_optimizer(each, config) for each in (tiger, model)}
     batches = length_batches(train.length, config.batch_size, 0)[:24]
-    users = _some(train, 1024)
+    users = _sample(train, 1024)
     nearby = torch.randint(0, tokenizer.n_items, (tokenizer.n_items, config.similar_pool), device=device)
 
     def fast(model: Backbone, batch: Prefixes) -> dict[str, Tensor]:
@@ -174,7 +188,7 @@ def bench_finetuning(subject: Subject) -> dict:
     steps = {tiger: TrainStep(tiger, fast, None, config, device, capture=True)}
     steps[model] = TrainStep(model, slow, None, config, device, capture=True)
     for step in steps.values():
-        get_to_know(step, train, batches)
+        capture_all_shapes(step, train, batches)
 
     def timed(learner: Backbone) -> float:
         def work():

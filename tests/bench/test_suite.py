@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from streamrec_lite.bench import subject as bench_subject
-from streamrec_lite.bench import suite as bench
+from streamrec_lite.bench import common, suite
 from streamrec_lite.common.errors import BadInput
 from streamrec_lite.config.sections import BackboneConfig, DataConfig
 from streamrec_lite.data.sources import load_dataset
@@ -21,23 +20,23 @@ def test_flops_equal_torchs_own_count(items):
     tokens, labels = torch.randint(3, 200, (4, items * 4)), torch.randint(3, 200, (4, 4))
     with FlopCounterMode(display=False) as counter:
         model(tokens, labels).sum().backward()
-    want = bench.training_flops(config, 200, torch.full((4,), items))
+    want = suite.training_flops(config, 200, torch.full((4,), items))
     assert counter.get_total_flops() / 4 == pytest.approx(want, rel=0.02)
 
 
 def test_random_ids_are_distinct_and_spread():
-    codes = bench_subject.random_ids(5000)
+    codes = common.random_ids(5000)
     assert codes.shape == (5000, 4)
     assert len(codes.unique(dim=0)) == 5000
     assert int(codes.min()) >= 0
     assert int(codes.max()) <= 255
     assert all(len(codes[:, j].unique()) == 256 for j in range(4))
-    assert torch.equal(codes, bench_subject.random_ids(5000))
+    assert torch.equal(codes, common.random_ids(5000))
 
 
 def test_text_ids_are_distinct_and_share_prefixes_where_texts_are_alike():
     data = load_dataset("playground", DataConfig(playground_items=300, playground_users=200))
-    codes = bench_subject.text_ids(data)
+    codes = common.text_ids(data)
     assert codes.shape == (data.n_items, 4)
     assert len(codes.unique(dim=0)) == data.n_items
     kind = data.items["categories"].factorize()[0]
@@ -57,7 +56,7 @@ def test_variants_take_turns_after_a_warm_up():
 
         return run
 
-    speed = bench.take_turns({"a": variant("a", [99, 1, 5, 2]), "b": variant("b", [99, 7, 7, 8])}, 3)
+    speed = common.take_turns({"a": variant("a", [99, 1, 5, 2]), "b": variant("b", [99, 7, 7, 8])}, 3)
     assert "".join(calls) == "abababab"
     assert speed == {"a": 2, "b": 7}
 
@@ -71,20 +70,20 @@ def test_transformers_twin_has_the_same_weights():
     ).eval()
     tokens, labels = torch.randint(3, 50, (2, 8)), torch.randint(3, 50, (2, 4))
     with torch.no_grad():
-        theirs = bench.as_transformers_t5(model).eval()(input_ids=tokens, labels=labels).logits
+        theirs = common.as_transformers_t5(model).eval()(input_ids=tokens, labels=labels).logits
         torch.testing.assert_close(model(tokens, labels), theirs, atol=1e-5, rtol=0)
 
 
 def test_unknown_benchmark():
     with pytest.raises(BadInput, match="beam"):
-        bench.main(["beams"])
+        suite.main(["beams"])
 
 
 def test_a_run_brings_its_own_data():
     with pytest.raises(BadInput, match="a run has a data set of its own"):
-        bench.main(["beam"], dataset="playground", run="runs/playground")
+        suite.main(["beam"], dataset="playground", run="runs/playground")
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(BadInput, match=r"config\.json"):
-        bench.main(["beam"], run=tmp_path)
+        suite.main(["beam"], run=tmp_path)

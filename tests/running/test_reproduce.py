@@ -14,7 +14,7 @@ from tiny_notebooks import COMMAND, TINY, environment
 from tiny_runs import BOTH, COUNTING, GROUPS, MIXED, NEURAL, TRAINED, again, opened
 
 from streamrec_lite import running
-from streamrec_lite.bench.subject import of_run
+from streamrec_lite.bench.common import of_run
 from streamrec_lite.bench.thinking import bench_thinking
 from streamrec_lite.cli import app as cli
 from streamrec_lite.common.errors import BadInput
