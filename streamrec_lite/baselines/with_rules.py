@@ -1,11 +1,11 @@
-"""A memory beside the model (beyond the paper): the model's answer mixed with what rules remember.
+"""A model mixed with sequential rules (beyond the paper): the answer is by a weighted sum of probabilities.
 
     P(item) = (1 - w) P_model(item | history) + w P_rules(item | history)
 
-A network of a million weights learns what kinds of items follow each other, and blurs which ones did.
-Sequential rules remember just that and know nothing of kinds. The share w is chosen on validation
-users. The mixture needs no training and serves fast and slow thinking alike, so it tells, too, whether
-what thinking adds is more than memory.
+A network of a million weights learns which kinds of items follow each other, but blurs which single items
+did. Sequential rules store single items and know nothing of kinds. The share w is chosen on validation
+users. The mixture needs no training and works for fast and slow thinking alike. So it also tests whether
+thinking adds more than the counts already contain.
 """
 
 from __future__ import annotations
@@ -25,78 +25,100 @@ from ..inference.state_guided import find_candidates
 from ..inference.step_decoder import StepDecoder
 from ..inference.thinking import think_ahead
 from ..model.backbone import history_tokens
-from .rules import SequentialRules
+from .counting import SequentialRules
 
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
-class Opinions(NamedTuple):
-    """C items for each of B users, and what both say of them; -1 where there are fewer."""
+class MixtureCandidates(NamedTuple):
+    """C items for each of B users with both probabilities; -1 where there are fewer."""
 
     item: Tensor  # (B, C) int64
-    model: Tensor  # (B, C) P_model, given the model's own greedy thoughts; state-guided: their softmax
+    model: Tensor  # (B, C) P_model after the model's own greedy thoughts; state-guided: softmax of the scores
     rules: Tensor  # (B, C) P_rules
 
 
 @torch.inference_mode()
-def opinions(model: StreamRec, rules: SequentialRules, prefixes: Prefixes) -> Opinions:
-    """The W best items of the model's beam and the W best of the rules, with both probabilities.
+def mixture_candidates(model: StreamRec, rules: SequentialRules, prefixes: Prefixes) -> MixtureCandidates:
+    """The W best items of the model's beam and the W best items of the rules, with both probabilities.
 
-    A model with a weight for its state (``StreamRec.w``) answers state-guided, over the same items and
-    those that its state likes best.
+    A model with a weight for its state (``StreamRec.w``) is asked state-guided: then the items that its
+    state scores highest are candidates, too.
     """
-    backbone, tokenizer, device = model.model.eval(), model.tokenizer, model.device
-    tokens = history_tokens(tokenizer.tokens, prefixes.history.to(device))
-    scores = rules.scores(prefixes).to(device)
-    scores = scores / scores.sum(dim=1, keepdim=True)
-    wanted = scores.topk(min(model.beams, scores.shape[1]), dim=1).indices
+    history = prefixes.history.to(model.device)
+    scores = rules.scores(prefixes).to(model.device)
+    by_rules = scores / scores.sum(dim=1, keepdim=True)  # (B, N)
+    rules_best = by_rules.topk(min(model.beams, by_rules.shape[1]), dim=1).indices
     if model.w > 0:
-        found, _ = find_candidates(
-            backbone, tokenizer, tokens, model.l, "greedy", beams=model.beams, more=wanted
-        )
-        total = (found.log_prob + model.w * found.state).masked_fill(found.item < 0, -torch.inf)
-        return Opinions(found.item, total.double().softmax(1), scores.gather(1, found.item.clamp_min(0)))
-    states, mask = backbone.encode(tokens)
-    if model.think == "none":
-        stepper = StepDecoder(backbone, states, mask, "direct")
-        hidden = stepper.step(torch.full((prefixes.n_examples,), BOS, device=device))
+        item, by_model = _state_guided_probabilities(model, history, rules_best)
     else:
-        stepper = StepDecoder(backbone, states, mask, "thinking")
-        hidden = think_ahead(stepper, model.l, "greedy").answer[:, 0]
-    again = stepper.copy()
-    found = answer_beams(stepper, tokenizer.trie, hidden, model.beams, model.beams)
-    log_prob = item_log_probs(again, tokenizer, hidden, wanted)
-    twice = (wanted[..., None] == found.item[:, None]).any(dim=-1)
-    item = torch.cat([found.item, wanted.masked_fill(twice, -1)], dim=1)
-    said = torch.cat([found.score, log_prob], dim=1).double().exp()
-    return Opinions(item, said, scores.gather(1, item.clamp_min(0)))
+        item, by_model = _beam_probabilities(model, history, rules_best)
+    return MixtureCandidates(item, by_model, by_rules.gather(1, item.clamp_min(0)))
 
 
-def mixed(found: Opinions, w: float, k: int = 10) -> Tensor:
+def _state_guided_probabilities(model: StreamRec, history: Tensor, more: Tensor) -> tuple[Tensor, Tensor]:
+    """State-guided candidates and the items ``more`` (B, W): items and probabilities, (B, C) each."""
+    tokens = history_tokens(model.tokenizer.tokens, history)
+    found, _ = find_candidates(
+        model.model.eval(), model.tokenizer, tokens, model.l, "greedy", beams=model.beams, more=more
+    )
+    total = (found.log_prob + model.w * found.state).masked_fill(found.item < 0, -torch.inf)
+    return found.item, total.double().softmax(1)
+
+
+def _beam_probabilities(model: StreamRec, history: Tensor, more: Tensor) -> tuple[Tensor, Tensor]:
+    """The beam's items and the items ``more`` (B, W): items and probabilities, (B, C) each."""
+    backbone, tokenizer = model.model.eval(), model.tokenizer
+    if model.think == "none":
+        decoder = StepDecoder.start(backbone, tokenizer, history, "direct")
+        hidden = decoder.step(torch.full((len(history),), BOS, device=history.device))
+    else:
+        decoder = StepDecoder.start(backbone, tokenizer, history, "thinking")
+        hidden = think_ahead(decoder, model.l, "greedy").answer[:, 0]
+    scorer = decoder.copy()
+    beam = answer_beams(decoder, tokenizer.trie, hidden, model.beams, model.beams)
+    log_prob = item_log_probs(scorer, tokenizer, hidden, more)
+    in_beam = (more[..., None] == beam.item[:, None]).any(dim=-1)
+    item = torch.cat([beam.item, more.masked_fill(in_beam, -1)], dim=1)
+    return item, torch.cat([beam.score, log_prob], dim=1).double().exp()
+
+
+def mixture_topk(candidates: MixtureCandidates, w: float, k: int = 10) -> Tensor:
     """The k best items (B, k) by (1 - w) model + w rules; -1 where there are fewer."""
-    total = ((1 - w) * found.model + w * found.rules).masked_fill(found.item < 0, -1.0)
-    value, best = total.topk(min(k, total.shape[1]), dim=1)
-    item = found.item.gather(1, best).masked_fill(value < 0, -1)
+    total = (1 - w) * candidates.model + w * candidates.rules
+    value, best = total.masked_fill(candidates.item < 0, -1.0).topk(min(k, total.shape[1]), dim=1)
+    item = candidates.item.gather(1, best).masked_fill(value < 0, -1)
     return F.pad(item, (0, k - item.shape[1]), value=-1)
 
 
-def choose_share(model: StreamRec, rules: SequentialRules, prefixes: Prefixes, batch_size: int = 64):
-    """The w of ``SHARES`` with the best N@10 on ``prefixes`` (validation), and every share's metrics."""
+def choose_share(
+    model: StreamRec, rules: SequentialRules, prefixes: Prefixes, batch_size: int = 64
+) -> tuple[float, dict[str, dict[str, float]]]:
+    """The w of ``SHARES`` with the best N@10 on ``prefixes``, and the metrics of every share by name.
+
+    Args:
+        model: the trained model.
+        rules: fitted on the same data.
+        prefixes: validation users.
+        batch_size: users at once.
+    """
     ranks = {w: torch.zeros(prefixes.n_examples, dtype=torch.long) for w in SHARES}
     for rows, batch in iterate_batches(prefixes, batch_size):
-        found = opinions(model, rules, batch)
-        for w, kept in ranks.items():
-            kept[rows.cpu()] = rank_of_target(mixed(found, w), batch.target.to(found.item.device)).cpu()
-    scores = {w: mean_metrics(kept) for w, kept in ranks.items()}
-    best = max(SHARES, key=lambda w: scores[w]["N@10"])  # the first, so the smallest, of equals
+        candidates = mixture_candidates(model, rules, batch)
+        target = batch.target.to(candidates.item.device)
+        for w, rank in ranks.items():
+            rank[rows.cpu()] = rank_of_target(mixture_topk(candidates, w), target).cpu()
+    scores = {w: mean_metrics(rank) for w, rank in ranks.items()}
+    best = max(SHARES, key=lambda w: scores[w]["N@10"])  # of equals the first one, the smallest
     return best, {str(w): value for w, value in scores.items()}
 
 
 class WithRules:
-    """A model and the rules, mixed with the share w, asked like any model."""
+    """A recommender: a model mixed with rules, whose share is w."""
 
     def __init__(self, model: StreamRec, rules: SequentialRules, w: float):
         self.model, self.rules, self.w = model, rules, w
 
     def topk(self, prefixes: Prefixes, k: int) -> Tensor:
-        return mixed(opinions(self.model, self.rules, prefixes), self.w, k)
+        """The k best items (B, k); -1 where there are fewer."""
+        return mixture_topk(mixture_candidates(self.model, self.rules, prefixes), self.w, k)

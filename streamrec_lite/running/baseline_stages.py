@@ -8,7 +8,7 @@ import time
 
 from torch import Tensor
 
-from ..baselines import counting, neural, rules
+from ..baselines import counting, neural
 from ..baselines.with_rules import WithRules, choose_share
 from ..common.files import read_json, write_json, write_tensors
 from ..common.schemas import Prefixes, Splits
@@ -36,7 +36,7 @@ class Oracle:
 def _counted(name: str, dataset: Dataset, splits: Splits) -> Recommender:
     if name == ORACLE:
         return Oracle(dataset)
-    return getattr(rules if name == "SequentialRules" else counting, name).fit(splits, dataset.n_items)
+    return getattr(counting, name).fit(splits, dataset.n_items)
 
 
 def count(work: Work) -> None:
@@ -89,11 +89,11 @@ def mix_with_rules(work: Work) -> None:
     """A trained model together with the sequential rules: its share "w" is chosen on validation."""
     run, name, seed, part = work
     dataset, splits = run_data(run)
-    memory = rules.SequentialRules.fit(splits, dataset.n_items)
+    rules = counting.SequentialRules.fit(splits, dataset.n_items)
     trained = TABLE[TABLE[name].needs[0]]
     model = StreamRec.load(run.dir, seed, trained.model, trained.name != "tiger", run.device)
-    w, shares = choose_share(model, memory, splits.valid)
-    test = evaluate(WithRules(model, memory, w), splits.test, batch_size=run.config.evaluate.batch_size)
+    w, shares = choose_share(model, rules, splits.valid)
+    test = evaluate(WithRules(model, rules, w), splits.test, batch_size=run.config.evaluate.batch_size)
     row = read_json(run.folder(trained.name, seed) / "row.json")
     mixed = {
         "valid": shares[str(w)],

@@ -7,8 +7,7 @@ import pytest
 import torch
 from places import SCIENTIFIC
 
-from streamrec_lite.baselines.counting import Markov, Popularity
-from streamrec_lite.baselines.rules import SequentialRules
+from streamrec_lite.baselines.counting import Markov, Popularity, SequentialRules
 from streamrec_lite.common.schemas import Prefixes, Splits
 from streamrec_lite.evaluation.evaluate import evaluate
 
@@ -50,7 +49,7 @@ def test_popularity_by_hand():
 
 def test_sequential_rules_by_hand():
     """Within two steps, each further step worth half: after 1 came 2 twice, 3 once, 1 two steps later..."""
-    model = SequentialRules.fit(split(SEQUENCES), 7, window=2, reach=2, fade=0.5)
+    model = SequentialRules.fit(split(SEQUENCES), 7, max_gap=2, n_recent=2, decay=0.5)
     expected = [[0, 2, 0.5, 0.5], [0, 0.5, 2, 1], [0, 1, 0, 0], [0, 1, 0.5, 0]]
     assert model.rules.toarray()[:4, :4].tolist() == expected
     scores = model.scores(prefixes([(0, [2, 0, 1], 0)]))[0]  # 1 votes, 0 votes half, 2 is out of reach

@@ -8,8 +8,15 @@ import pytest
 import torch
 from tiny_world import small_world
 
-from streamrec_lite.baselines.rules import SequentialRules
-from streamrec_lite.baselines.with_rules import SHARES, Opinions, WithRules, choose_share, mixed, opinions
+from streamrec_lite.baselines.counting import SequentialRules
+from streamrec_lite.baselines.with_rules import (
+    SHARES,
+    MixtureCandidates,
+    WithRules,
+    choose_share,
+    mixture_candidates,
+    mixture_topk,
+)
 from streamrec_lite.common.schemas import Splits
 from streamrec_lite.evaluation.evaluate import evaluate
 from streamrec_lite.inference.beam_search import answer_log_probs
@@ -26,23 +33,23 @@ def world():
 
 
 def test_mixed_by_hand():
-    found = Opinions(
+    found = MixtureCandidates(
         torch.tensor([[3, 5, -1, 8]]),
         torch.tensor([[0.6, 0.2, 9.0, 0.0]]),
         torch.tensor([[0.0, 0.5, 9.0, 0.4]]),
     )
-    assert mixed(found, 0.0, 5).tolist() == [[3, 5, 8, -1, -1]]
-    assert mixed(found, 1.0, 2).tolist() == [[5, 8]]
-    assert mixed(found, 0.5, 2).tolist() == [[5, 3]]  # 0.35 and 0.3
+    assert mixture_topk(found, 0.0, 5).tolist() == [[3, 5, 8, -1, -1]]
+    assert mixture_topk(found, 1.0, 2).tolist() == [[5, 8]]
+    assert mixture_topk(found, 0.5, 2).tolist() == [[5, 3]]  # 0.35 and 0.3
 
 
 @pytest.mark.parametrize("think, w", [("none", 0.0), ("greedy", 0.0), ("greedy", 0.7)])
 def test_both_say_what_they_say_alone(world, think, w):
     model, tokenizer, users, rules = world
     asked = StreamRec(model, tokenizer, beams=40, l=2, think=think, w=w)  # a beam that misses nothing
-    found = opinions(asked, rules, users)
-    assert torch.equal(mixed(found, 0.0, 8), asked.topk(users, 8))
-    assert torch.equal(mixed(found, 1.0, 8), rules.topk(users, 8))
+    found = mixture_candidates(asked, rules, users)
+    assert torch.equal(mixture_topk(found, 0.0, 8), asked.topk(users, 8))
+    assert torch.equal(mixture_topk(found, 1.0, 8), rules.topk(users, 8))
     every = rules.scores(users)
     every = every / every.sum(dim=1, keepdim=True)
     kept = found.item >= 0
@@ -54,7 +61,7 @@ def test_both_say_what_they_say_alone(world, think, w):
 
 def test_probabilities_of_the_rules_items_are_those_of_a_teacher_forced_pass(world):
     model, tokenizer, users, rules = world
-    found = opinions(StreamRec(model, tokenizer, beams=4), rules, users)
+    found = mixture_candidates(StreamRec(model, tokenizer, beams=4), rules, users)
     states, mask = model.encode_history(tokenizer, users.history)
     for column in range(found.item.shape[1]):
         items = found.item[:, column].clamp_min(0)
@@ -77,7 +84,7 @@ def test_the_share_is_the_best_on_validation_and_the_smallest_of_equals(world):
 def test_a_state_guided_models_probabilities_are_the_softmax_of_its_scores(world):
     model, tokenizer, users, rules = world
     asked = StreamRec(model, tokenizer, beams=4, l=2, think="greedy", w=0.7)
-    found = opinions(asked, rules, users)
+    found = mixture_candidates(asked, rules, users)
     assert torch.allclose(found.model.sum(1), torch.ones(users.n_examples, dtype=torch.float64))
     tokens = history_tokens(tokenizer.tokens, users.history)
     every, _ = find_candidates(model, tokenizer, tokens, 2, "greedy", beams=40)
