@@ -25,7 +25,9 @@ from .sequence import ItemModel
 MODELS = {"Caser": Caser, "GRU4Rec": GRU4Rec, "SASRec": SASRec, "BERT4Rec": BERT4Rec, "ReaRec": ReaRec}
 RATES = (0.001, 0.003, 0.005)  # the paper's
 DROPOUTS = (0.2, 0.5)  # the first one while the rate is chosen
-ALIKE = 0.99  # a validation N@10 of at least this share of the best is as good: less than one standard error
+TIE_RATIO = (
+    0.99  # a validation N@10 of at least this share of the best is as good: less than one standard error
+)
 EVAL_BATCH = 512  # users ranked at once
 KEPT = ("checkpoint.safetensors", "best.safetensors", "log.jsonl")  # what ``loop.train`` continues from
 
@@ -67,7 +69,8 @@ def tune(name: str, job: TrainingJob, n_items: int) -> list[dict]:
     def point(lr: float, dropout: float) -> dict:
         folder = work_dir / f"lr-{lr}-dropout-{dropout}"
         if not (folder / "row.json").exists():
-            values, row = with_values(job.config, lr, dropout), {"lr": lr, "dropout": dropout}
+            values = with_values(job.config, lr, dropout)
+            row: dict = {"lr": lr, "dropout": dropout}
             try:
                 result = train_neural(name, job._replace(config=values, seed=0, work_dir=folder), n_items)
                 row |= {"valid N@10": result.best["N@10"], "valid R@10": result.best["R@10"]}
@@ -95,6 +98,6 @@ def tune(name: str, job: TrainingJob, n_items: int) -> list[dict]:
 
 
 def choose(rows: list[dict]) -> dict:
-    """The row with the best validation N@10; of those as good (``ALIKE``), the one with the best R@10."""
-    enough = ALIKE * max(row["valid N@10"] for row in rows)
+    """The row with the best validation N@10; of those as good (``TIE_RATIO``), the one with the best R@10."""
+    enough = TIE_RATIO * max(row["valid N@10"] for row in rows)
     return max((row for row in rows if row["valid N@10"] >= enough), key=lambda row: row["valid R@10"])

@@ -18,11 +18,11 @@ from torch.nn import functional as F
 from ..common.schemas import PAD_ITEM, Prefixes
 from .sequence import ItemModel, Reader, newest_last, start_small
 
-APART = 0.05  # ERL: weight of the divergence between steps
-FAR = 1.0  # ERL: nats beyond which two steps are apart enough. Unbounded, it can grow for ever
-SOME = 8  # ERL: one user of so many has its divergence computed
-BROAD = 5.0  # PRL: the temperature grows by this factor a step, from the last step backwards
-NOISE = 0.01  # PRL: deviation of what is added to the steps' inputs
+DIVERGENCE_WEIGHT = 0.05  # ERL: weight of the divergence between steps
+MAX_DIVERGENCE = 1.0  # ERL: largest divergence of two steps in nats; without a bound it can grow for ever
+DIVERGENCE_EVERY_NTH_USER = 8  # ERL: the divergence is computed for every so-many-th user of a batch
+TEMPERATURE_BASE = 5.0  # PRL: the temperature grows by this factor a step, from the last step backwards
+INPUT_NOISE_STD = 0.01  # PRL: standard deviation of the noise added to the inputs of the steps
 
 
 class ReaRec(ItemModel):
@@ -40,7 +40,8 @@ class ReaRec(ItemModel):
         """(B, K + 1, d): the last state as SASRec has it, and after each step."""
         history = newest_last(prefixes.history, prefixes.length)
         x = self.items(history.clamp_min(0))
-        filled, memory = history != PAD_ITEM, []
+        filled = history != PAD_ITEM
+        memory: list[Tensor] = []
         found = [self.reader(x, filled, memory)[:, -1:]]
         for embedding in self.step.weight:
             thought = found[-1] + embedding
@@ -58,26 +59,28 @@ class ReaRec(ItemModel):
         state = steps.mean(dim=1) if self.ensemble else steps[:, -1]
         answer = F.cross_entropy((state @ self.items.weight.T).float(), prefixes.target)
         if self.ensemble:
-            some = steps[::SOME]  # batches are shuffled: the same on average, and most of the time saved
-            return answer - APART * divergence((some @ self.items.weight.T).float())
-        again = self.steps(prefixes, noise=NOISE)
+            some = steps[
+                ::DIVERGENCE_EVERY_NTH_USER
+            ]  # batches are shuffled: the same on average, and most of the time saved
+            return answer - DIVERGENCE_WEIGHT * divergence((some @ self.items.weight.T).float())
+        again = self.steps(prefixes, noise=INPUT_NOISE_STD)
         early = progressive((steps[:, :-1] @ self.items.weight.T).float(), prefixes.target)
         return answer + early + nearness(steps[:, 1:].float(), again[:, 1:].float(), prefixes.target)
 
 
 def divergence(logits: Tensor) -> Tensor:
-    """Mean KL divergence of two steps' predictions, at most ``FAR``, over ordered pairs: (B, T, N) -> ()."""
+    """Mean KL divergence of two steps' predictions, at most ``MAX_DIVERGENCE``, over ordered pairs: (B, T, N) -> ()."""
     log_p = logits.log_softmax(dim=-1)
     cross = log_p.exp() @ log_p.transpose(1, 2)  # (B, T, T): sum of p_i log p_j
     kl = cross.diagonal(dim1=1, dim2=2)[..., None] - cross
     steps = logits.shape[1]
-    return kl.clamp_max(FAR).sum() / (len(kl) * steps * (steps - 1))
+    return kl.clamp_max(MAX_DIVERGENCE).sum() / (len(kl) * steps * (steps - 1))
 
 
 def progressive(logits: Tensor, target: Tensor) -> Tensor:
-    """Mean cross-entropy of the steps before the last, (B, T, N): step i at temperature BROAD**(T - i)."""
+    """Mean cross-entropy of the steps before the last, (B, T, N): step i at temperature TEMPERATURE_BASE**(T - i)."""
     steps = logits.shape[1]
-    heat = BROAD ** torch.arange(steps, 0, -1, device=logits.device)
+    heat = TEMPERATURE_BASE ** torch.arange(steps, 0, -1, device=logits.device)
     return F.cross_entropy((logits / heat[:, None]).flatten(0, 1), target.repeat_interleave(steps))
 
 

@@ -55,7 +55,8 @@ def sample_answers(
 
 def _sample_tokens(stepper: StepDecoder, trie, hidden: Tensor, temperature: float):
     """``sample_answers`` where any token of the vocabulary may be written."""
-    tokens, log_probs = [], []
+    tokens: list[Tensor] = []
+    log_probs: list[Tensor] = []
     for level in range(trie.m):
         if level > 0:
             hidden = stepper.step(tokens[-1])

@@ -23,7 +23,7 @@ from .step_decoder import StepDecoder
 from .thinking import Thoughts, add_up, think_ahead, train_weights
 
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
-ALONE = 1e6  # a weight beside which the answer's own log-probability is nothing
+STATE_ONLY_WEIGHT = 1e6  # so large that the answer's log-probability does not count beside the state's score
 
 
 class Candidates(NamedTuple):
@@ -85,7 +85,7 @@ def choose_weight(model: Backbone, tokenizer, prefixes: Prefixes, l: int, beams:
         w, and the metrics of each weight and of the state alone ("state"): name -> {"N@10", ...}.
     """
     table = item_table(model, tokenizer)
-    ranks = {w: torch.zeros(prefixes.n_examples, dtype=torch.long) for w in (*WEIGHTS, ALONE)}
+    ranks = {w: torch.zeros(prefixes.n_examples, dtype=torch.long) for w in (*WEIGHTS, STATE_ONLY_WEIGHT)}
     for rows, batch in iterate_batches(prefixes, batch_size):
         tokens = history_tokens(tokenizer.tokens, batch.history)
         found, _ = find_candidates(model, tokenizer, tokens, l, "greedy", 1, beams, table)
@@ -93,7 +93,7 @@ def choose_weight(model: Backbone, tokenizer, prefixes: Prefixes, l: int, beams:
             kept[rows.cpu()] = rank_of_target(guided_ranking(found, w).item, batch.target).cpu()
     scores = {w: mean_metrics(kept) for w, kept in ranks.items()}
     best = max(WEIGHTS, key=lambda w: scores[w]["N@10"])  # the first, so the smallest, of equals
-    return best, {"state" if w == ALONE else str(w): value for w, value in scores.items()}
+    return best, {"state" if w == STATE_ONLY_WEIGHT else str(w): value for w, value in scores.items()}
 
 
 def guided_ranking(candidates: Candidates, w: float, k: int = 10) -> Beams:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..model.backbone import Backbone
-from ..model.shared_attention import Seats, attend, merge_heads, split_heads
+from ..model.shared_attention import SequenceTable, attend, merge_heads, split_heads
 from ..tokenizer.semantic_ids import SemanticTokenizer
 
 
@@ -34,16 +35,17 @@ class StepDecoder:
         decoder: str = "direct",
         cross: list[tuple[Tensor, Tensor]] | None = None,
     ):
-        self.model, self.stack = model, model.decoders[decoder]
+        self.model = model
+        self.stack: Any = model.decoders[decoder]  # transformers' T5 stack
         self.heads, self.d_kv = model.config.num_heads, model.config.d_kv
         self.mask = None if mask is None else mask[:, None, None, :]  # (B, 1, 1, S)
         self.cross = cross or model.cross(states, decoder, mask)  # shared by all sequences of a user
         self.keys: list[list[Tensor]] = [[] for _ in self.stack.block]  # [layer][position] (A, H, d_kv)
         self.values: list[list[Tensor]] = [[] for _ in self.stack.block]
         self.bias = states.new_empty(self.heads, 0)
-        self.seats = Seats.of_each(len(states), states.device)
+        self.layout = SequenceTable.of_each(len(states), states.device)
         self.past: list[tuple[Tensor, Tensor]] = []  # a layer: what ``share`` put aside
-        self.forks = self.seats  # whose past it is
+        self.past_layout = self.layout  # which shared past each sequence continues
 
     @classmethod
     def start(
@@ -70,9 +72,9 @@ class StepDecoder:
         for cache in (*self.keys, *self.values):
             for t, x in enumerate(cache):
                 cache[t] = x.index_select(0, parent)
-        same = self.forks is self.seats
-        self.seats = self.seats.select(parent)
-        self.forks = self.seats if same or not self.past else self.forks.select(parent)
+        same = self.past_layout is self.layout
+        self.layout = self.layout.select(parent)
+        self.past_layout = self.layout if same or not self.past else self.past_layout.select(parent)
 
     def share(self) -> None:
         """Put aside what is written: every continuation of a sequence then looks at one copy of it.
@@ -84,8 +86,8 @@ class StepDecoder:
         pairs = zip(self.keys, self.values, strict=True)  # (A, H, d_kv, T) and (A, H, T, d_kv)
         self.past = [(torch.stack(keys, dim=-1), torch.stack(values, dim=2)) for keys, values in pairs]
         self.keys, self.values = [[] for _ in self.keys], [[] for _ in self.values]
-        if len(self.seats.owner) != self.seats.owners:  # several sequences a user: each has its own past
-            self.forks = Seats.of_each(len(self.seats.owner), self.seats.owner.device)
+        if len(self.layout.owner) != self.layout.owners:  # several sequences a user: each has its own past
+            self.past_layout = SequenceTable.of_each(len(self.layout.owner), self.layout.owner.device)
 
     def step(self, tokens: Tensor) -> Tensor:
         """Feed tokens (A,), one a sequence -> hidden states (A, d) that predict the next."""
@@ -97,15 +99,15 @@ class StepDecoder:
             x = block.layer[2](x)
         return self.stack.final_layer_norm(x)
 
-    def _position_bias(self, device) -> Tensor:
+    def _position_bias(self, device: torch.device) -> Tensor:
         """Bias of the newest position towards positions 0..t: (H, t+1). It depends on distances alone."""
         t = len(self.keys[0]) + (self.past[0][1].shape[2] if self.past else 0)
-        if t >= self.bias.shape[1]:  # for all steps to come at once, mostly
+        if t >= self.bias.shape[1]:  # compute the bias for later steps too, so that this branch is rare
             attention, n = self.stack.block[0].layer[0].SelfAttention, max(16, 2 * t)
             self.bias = attention.compute_bias(1, n, device=device, past_seen_tokens=n - 1)[0, :, 0]
         return self.bias[:, -1 - t :]
 
-    def _self_attention(self, i: int, layer, x: Tensor, bias: Tensor) -> Tensor:
+    def _self_attention(self, i: int, layer: Any, x: Tensor, bias: Tensor) -> Tensor:
         attention = layer.SelfAttention
         shape = (len(x), self.heads, self.d_kv)
         y = layer.layer_norm(x)
@@ -119,21 +121,24 @@ class StepDecoder:
         scores = torch.stack([(query.view(shape) * key).sum(-1) for key in self.keys[i]], dim=-1)
         before = 0
         if self.past:
-            keys = self.forks.of_rows(self.past[i][0])
-            seated = split_heads(self.forks.spread(query), self.heads) @ keys  # (R, H, W, T)
-            before = seated.shape[-1]
-            seated = self.forks.collect(merge_heads(seated)).view(len(x), self.heads, before)
-            scores = torch.cat([seated, scores], dim=-1)
+            keys = self.past_layout.for_rows(self.past[i][0])
+            past_scores = split_heads(self.past_layout.spread(query), self.heads) @ keys  # (R, H, W, T)
+            before = past_scores.shape[-1]
+            past_scores = self.past_layout.collect(merge_heads(past_scores)).view(len(x), self.heads, before)
+            scores = torch.cat([past_scores, scores], dim=-1)
         weights = (scores + bias).float().softmax(-1).type_as(query)  # (A, H, t+1)
-        mixed = sum(weights[..., before + t, None] * value for t, value in enumerate(self.values[i]))
-        mixed = mixed.flatten(1)
+        parts = [weights[..., before + t, None] * value for t, value in enumerate(self.values[i])]
+        mixed = sum(parts[1:], parts[0]).flatten(1)
         if self.past:
-            seated = split_heads(self.forks.spread(weights[..., :before].flatten(1)), self.heads)
-            mixed = mixed + self.forks.collect(merge_heads(seated @ self.forks.of_rows(self.past[i][1])))
+            past_scores = split_heads(self.past_layout.spread(weights[..., :before].flatten(1)), self.heads)
+            mixed = mixed + self.past_layout.collect(
+                merge_heads(past_scores @ self.past_layout.for_rows(self.past[i][1]))
+            )
         return attention.o(mixed)
 
-    def _cross_attention(self, i: int, layer, x: Tensor) -> Tensor:
+    def _cross_attention(self, i: int, layer: Any, x: Tensor) -> Tensor:
         attention = layer.EncDecAttention
-        query = self.seats.spread(attention.q(layer.layer_norm(x)))
-        keys, values, mask = (self.seats.of_rows(x) for x in (*self.cross[i], self.mask))
-        return attention.o(self.seats.collect(attend(query, keys, values, mask)))
+        query = self.layout.spread(attention.q(layer.layer_norm(x)))
+        keys, values = (self.layout.for_rows(x) for x in self.cross[i])
+        mask = None if self.mask is None else self.layout.for_rows(self.mask)
+        return attention.o(self.layout.collect(attend(query, keys, values, mask)))

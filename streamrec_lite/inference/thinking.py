@@ -58,7 +58,7 @@ def think_ahead(
     if n < 1 or (mode == "greedy" and n > 1):
         rule = "greedy thinking has one train of thought" if n > 1 else "at least one is needed"
         raise BadInput(f"n_thoughts={n}", rule, "use think=sample or think=beam for several")
-    users, device = stepper.seats.owners, stepper.seats.owner.device
+    users, device = stepper.layout.owners, stepper.layout.owner.device
     token = torch.full((users, 1), BOS, device=device)
     score = torch.zeros((users, 1), device=device)
     path = torch.zeros((users, 1, 0), dtype=torch.long, device=device)

@@ -59,6 +59,6 @@ def control_config(config: Config, name: str) -> Config:
         m, steps = config.tokenizer.m, config.sft.l + 1 + config.tokenizer.m
         layers = round(config.backbone.num_layers * steps / m)
         return replace(config, backbone=replace(config.backbone, decoder_layers=layers))
-    random = {"annotator": "random", "learn_thoughts_after": "annotated"}
-    changes = {"no-thoughts": {"l": 0}, "random-thoughts": random}[name]
+    random: dict = {"annotator": "random", "learn_thoughts_after": "annotated"}
+    changes: dict = {"no-thoughts": {"l": 0}, "random-thoughts": random}[name]
     return replace(config, sft=replace(config.sft, **changes))

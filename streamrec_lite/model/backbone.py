@@ -10,6 +10,7 @@ thoughts first. With one decoder and ``recency_embeddings=0`` the model is exact
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ from ..tokenizer.semantic_ids import SemanticTokenizer
 from ..tokenizer.trie import PaddedChildren, Trie
 from .item_vectors import ItemVectors
 from .shared_attention import attend, split_heads
-from .t5_stacks import few_places, project, run_encoder, t5_stack
+from .t5_stacks import project, run_encoder, sparse_positions, t5_stack
 
 DECODERS = ("direct", "thinking")
 
@@ -54,6 +55,10 @@ class Backbone(nn.Module):
         items: a vector of its own for every item (``ItemVectors``), or None: items are their codes.
     """
 
+    encoder: Any  # transformers' T5 stack
+    decoders: Any  # T5 stacks by name
+    items: ItemVectors | None
+
     def __init__(
         self,
         config: BackboneConfig,
@@ -81,7 +86,7 @@ class Backbone(nn.Module):
         if "thinking" in decoders:
             self.state_head, self.residual_head = Head(config.d_model), Head(config.d_model)
             self.state_scale = nn.Parameter(torch.tensor(0.5))  # the deviation of a mean of 4 codes
-            self.sharpness = nn.Parameter(torch.tensor(config.d_model**-0.5))  # see ``state_scores``
+            self.state_score_scale = nn.Parameter(torch.tensor(config.d_model**-0.5))  # see ``state_scores``
 
     def encode(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
         """History tokens (B, S), PAD on the right -> states (B, S, d) and mask (B, S), True = real.
@@ -121,7 +126,7 @@ class Backbone(nn.Module):
 
     def cross(self, states: Tensor, decoder: str, mask: Tensor | None = None) -> list[tuple[Tensor, Tensor]]:
         """What cross-attention reads, a layer: keys (B, H, d_kv, S) and values (B, H, S, d_kv)."""
-        heads, found, there = self.config.num_heads, [], few_places(mask)
+        heads, found, there = self.config.num_heads, [], sparse_positions(mask)
         for block in self.decoders[decoder].block:
             attention = block.layer[1].EncDecAttention
             keys, values = (split_heads(project(x, states, there), heads) for x in (attention.k, attention.v))
@@ -189,6 +194,7 @@ class Backbone(nn.Module):
 
     def _item_logits(self, hidden: Tensor, level: int, trie: Trie, family: PaddedChildren) -> Tensor:
         """What items' vectors say for each prefix that a code would end: (..., F)."""
+        assert self.items is not None
         if level == 0:  # one family for all
             return F.linear(hidden, self.items.below(trie, 1)).gather(-1, family.node)
         vectors = self.items.of_prefixes(trie, level + 1, family.node)

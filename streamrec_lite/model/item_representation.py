@@ -28,7 +28,7 @@ def _mean_of_codes(model: Backbone, tokens: Tensor) -> Tensor:
 def state_scores(model: Backbone, s: Tensor, t: Tensor) -> Tensor:
     """The logarithm of how well states take items for the target, up to a constant: a s . t.
 
-    Eq. 14 has no scale a (``model.sharpness``). But then the softmax alone says how long states are: on
+    Eq. 14 has no scale a (``model.state_score_scale``). But then the softmax alone says how long states are: on
     real data a twentieth of t, so that t - s is t, and what is called its residual never shrinks. With
     a scale of its own the softmax leaves the length of s to |t - s|.
 
@@ -39,4 +39,4 @@ def state_scores(model: Backbone, s: Tensor, t: Tensor) -> Tensor:
         (..., C) float32.
     """
     with torch.autocast(t.device.type, enabled=False):  # scores of 30 and more: bfloat16 has them to 0.1
-        return (model.sharpness.float() * s.float()) @ t.float().T
+        return (model.state_score_scale.float() * s.float()) @ t.float().T

@@ -30,6 +30,8 @@ class ItemVectors(nn.Module):
     """
 
     dropout, naming = 0.0, False
+    keys: Tensor  # (N,) int64, rising
+    item: Tensor  # (N,) int64, the item of each key
 
     def __init__(self, n_items: int, m: int, d: int, vocab_size: int):
         super().__init__()

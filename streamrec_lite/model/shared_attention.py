@@ -49,8 +49,11 @@ def attend(
     return merge_heads(drop(scores.softmax(-1).type_as(query)) @ values)
 
 
-class Seats:
-    """Owners of A sequences, ascending (A,), as places in a table (R, W). A row belongs to one owner.
+class SequenceTable:
+    """Packs A sequences, sorted by user, into a table (R, W).
+
+    One user's sequences are then queries against one copy of the user's keys and values. A row of the table
+    belongs to one user, here its owner.
 
     An owner has one row, and W is the most that one owner has. But where a few have many more than the
     others the table would be mostly empty: then W is the mean, and an owner has as many rows as it needs.
@@ -75,24 +78,24 @@ class Seats:
         self.full = len(owner) == self.size
 
     @classmethod
-    def of_each(cls, owners: int, device) -> Seats:
-        """One sequence an owner; nothing has to be counted, so nobody waits for the device."""
-        seats = cls.__new__(cls)
-        seats.owner = seats.place = torch.arange(owners, device=device)
-        seats.owners = seats.size = owners
-        seats.width, seats.rows, seats.full = 1, None, True
-        return seats
+    def of_each(cls, owners: int, device) -> SequenceTable:
+        """One sequence an owner; nothing is counted, so that there is no host synchronisation."""
+        layout = cls.__new__(cls)
+        layout.owner = layout.place = torch.arange(owners, device=device)
+        layout.owners = layout.size = owners
+        layout.width, layout.rows, layout.full = 1, None, True
+        return layout
 
-    def select(self, parent: Tensor) -> Seats:
-        """The seats of sequences that continue these: ``parent`` (A',), owners ascending."""
-        return Seats(self.owner[parent], self.owners)
+    def select(self, parent: Tensor) -> SequenceTable:
+        """The table of sequences that continue these: ``parent`` (A',), owners ascending."""
+        return SequenceTable(self.owner[parent], self.owners)
 
-    def of_rows(self, x: Tensor | None) -> Tensor | None:
-        """What each owner has, for each row: (owners, ...) -> (R, ...)."""
-        return x if x is None or self.rows is None else x.index_select(0, self.rows)
+    def for_rows(self, x: Tensor) -> Tensor:
+        """Each row's part of what each owner has: (owners, ...) -> (R, ...)."""
+        return x if self.rows is None else x.index_select(0, self.rows)
 
     def spread(self, x: Tensor) -> Tensor:
-        """(A, n) -> (R, W, n); empty seats hold zeros."""
+        """(A, n) -> (R, W, n); empty places hold zeros."""
         if not self.full:
             x = x.new_zeros(self.size, x.shape[1]).index_copy_(0, self.place, x)
         return x.reshape(self.size // self.width, self.width, -1)

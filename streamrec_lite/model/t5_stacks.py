@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +21,7 @@ def t5_stack(config: BackboneConfig, vocab_size: int, is_decoder: bool) -> nn.Mo
     """
     from transformers.models.t5.modeling_t5 import T5DenseActDense, T5LayerNorm, T5Stack
 
-    stack = T5Stack(t5_config(config, vocab_size, is_decoder))
+    stack: Any = T5Stack(t5_config(config, vocab_size, is_decoder))
     stack.embed_tokens = None
     for module in list(stack.modules()):
         if isinstance(module, T5DenseActDense):
@@ -30,11 +32,12 @@ def t5_stack(config: BackboneConfig, vocab_size: int, is_decoder: bool) -> nn.Mo
     return stack
 
 
-def t5_config(config: BackboneConfig, vocab_size: int, is_decoder: bool):
+def t5_config(config: BackboneConfig, vocab_size: int, is_decoder: bool) -> Any:
     """transformers' configuration of one stack; dropout also acts on attention weights, as in T5."""
     from transformers import T5Config
 
-    return T5Config(
+    make: Any = T5Config  # its signature leaves out what it passes on
+    return make(
         vocab_size=vocab_size,
         d_model=config.d_model,
         d_kv=config.d_kv,
@@ -63,7 +66,7 @@ def run_encoder(encoder: nn.Module, x: Tensor, real: Tensor) -> tuple[Tensor, Te
         return encoder(inputs_embeds=x, attention_mask=real).last_hidden_state, real
     if bool(real.all()):
         return encoder(inputs_embeds=x).last_hidden_state, None
-    there = few_places(real)
+    there = sparse_positions(real)
     if there is None:
         return encoder(inputs_embeds=x, attention_mask=real).last_hidden_state, real
     rows, place = pack(real.sum(dim=1), x.shape[1])
@@ -81,8 +84,8 @@ def _put(y: Tensor, place: Tensor, rows: int, width: int) -> Tensor:
     return y.new_zeros(rows * width, y.shape[1]).index_copy_(0, place, y).view(rows, width, -1)
 
 
-def few_places(real: Tensor | None) -> Tensor | None:
-    """Where ``real`` (B, S) is True, counted through (n,), if it pays to compute these alone; else None."""
+def sparse_positions(real: Tensor | None) -> Tensor | None:
+    """Flat indices (n,) of the real tokens if at most half of the batch is real (CPU only), else None."""
     if real is None or real.device.type != "cpu":
         return None
     there = real.flatten().nonzero()[:, 0]
@@ -101,7 +104,8 @@ def pack(length: Tensor, width: int) -> tuple[int, Tensor]:
 
     Each goes into the first row that has room, the longest first.
     """
-    room, first = [], [0] * len(length)
+    room: list[int] = []
+    first = [0] * len(length)
     for i in length.argsort(descending=True, stable=True).tolist():
         need = int(length[i])
         row = next((r for r, left in enumerate(room) if left >= need), len(room))

@@ -123,7 +123,7 @@ def _configure_model(model: Backbone, tokenizer: SemanticTokenizer, settings: Sf
         model.items.dropout = settings.item_vector_dropout
         model.items.naming = settings.item_vectors == "history-and-answer"
     if settings.state_score_scale > 0:
-        model.sharpness.requires_grad_(False).fill_(settings.state_score_scale)
+        model.state_score_scale.requires_grad_(False).fill_(settings.state_score_scale)
     if settings.decoder_init == "direct":  # stage 1 trained the thinking decoder to trust leaked hints
         model.decoders["thinking"].load_state_dict(model.decoders["direct"].state_dict())
 

@@ -195,7 +195,7 @@ def warm_up_state_head(
     the pretrained model.
 
     Args:
-        model: changed in place: ``state_head``, ``state_scale`` and ``sharpness``.
+        model: changed in place: ``state_head``, ``state_scale`` and ``state_score_scale``.
         tokenizer: gives the items' codes.
         examples: training prefixes; a random subset is used.
         l: the number of thoughts.
@@ -211,7 +211,7 @@ def warm_up_state_head(
         for rows, batch in iterate_batches(examples):
             decoder = StepDecoder.start(model, tokenizer, batch.history)
             d[rows] = think_ahead(decoder, l, "greedy").hidden[:, 0].float()
-    head = [*model.state_head.parameters(), model.state_scale, model.sharpness]
+    head = [*model.state_head.parameters(), model.state_scale, model.state_score_scale]
     optimizer = torch.optim.AdamW([p for p in head if p.requires_grad], lr=HEAD_LR)
     for _ in range(steps):
         rows = torch.randint(0, examples.n_examples, (HEAD_BATCH,)).to(device)

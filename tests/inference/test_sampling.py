@@ -68,7 +68,7 @@ def test_first_thoughts_are_independent_draws(l):
     stepper = StepDecoder.start(model, tokenizer, users.history)
     found = think_ahead(stepper, l, "sample", 8)
     assert found.token.shape == (6, 8, l) and found.hidden.shape == (6, 8, l + 1, 16)
-    assert stepper.seats.owner.tolist() == [user for user in range(6) for _ in range(8)]
+    assert stepper.layout.owner.tolist() == [user for user in range(6) for _ in range(8)]
     if l:
         assert all(len(row.unique()) > 1 for row in found.token[:, :, 0])
     torch.testing.assert_close(found.log_prob, found.each.sum(dim=-1))

@@ -32,7 +32,7 @@ def test_every_candidate_has_the_scores_of_a_pass_of_its_own(softmax):
     states, mask = model.encode(tokens)
     written = torch.cat([torch.full((6, 1), BOS), thought], dim=1)
     s = model.states(model.decode(written, states, mask, "thinking"))[:, -1]
-    liked = (model.sharpness * s @ item_table(model, tokenizer).T).log_softmax(-1)
+    liked = (model.state_score_scale * s @ item_table(model, tokenizer).T).log_softmax(-1)
     for user in range(6):
         items = [i for i in found.item[user].tolist() if i >= 0]
         assert len(items) == len(set(items))

@@ -1,11 +1,11 @@
-"""Seats: whoever sits where, attention is that of each sequence alone."""
+"""SequenceTable: whoever sits where, attention is that of each sequence alone."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from streamrec_lite.model.shared_attention import Seats, attend
+from streamrec_lite.model.shared_attention import SequenceTable, attend
 
 EVEN = torch.tensor([0, 0, 1, 1, 2, 2])
 UNEVEN = torch.tensor([0, 0, 1, 2, 2, 2])
@@ -13,7 +13,7 @@ LOPSIDED = torch.tensor([0] * 9 + [2] * 2 + [3])  # 12 sequences of 4 owners: a 
 
 
 def test_seats_by_hand():
-    even, uneven, lopsided = (Seats(x, int(x.max()) + 1) for x in (EVEN, UNEVEN, LOPSIDED))
+    even, uneven, lopsided = (SequenceTable(x, int(x.max()) + 1) for x in (EVEN, UNEVEN, LOPSIDED))
     assert (even.width, even.size, even.full, even.rows) == (2, 6, True, None)
     assert (uneven.width, uneven.size, uneven.full, uneven.rows) == (3, 9, False, None)
     assert uneven.place.tolist() == [0, 1, 3, 6, 7, 8]
@@ -29,10 +29,10 @@ def test_attention_is_that_of_each_sequence_alone(owner):
     keys, values = torch.randn(owners, heads, size, length), torch.randn(owners, heads, length, size)
     mask = (torch.arange(length) < torch.tensor([2, 5, 3, 1])[:owners, None])[:, None, None]
     query = torch.randn(len(owner), heads * size)
-    seats = Seats(owner, owners)
-    assert torch.equal(seats.collect(seats.spread(query)), query)
-    there = (seats.of_rows(x) for x in (keys, values, mask))
-    got = seats.collect(attend(seats.spread(query), *there))
+    layout = SequenceTable(owner, owners)
+    assert torch.equal(layout.collect(layout.spread(query)), query)
+    there = (layout.for_rows(x) for x in (keys, values, mask))
+    got = layout.collect(attend(layout.spread(query), *there))
     for i, who in enumerate(owner.tolist()):
         n = int(mask[who].sum())
         scores = torch.einsum("hd,hds->hs", query[i].view(heads, size), keys[who, :, :, :n])
@@ -41,6 +41,6 @@ def test_attention_is_that_of_each_sequence_alone(owner):
 
 
 def test_selected_sequences_keep_their_owners():
-    seats = Seats(UNEVEN, 3).select(torch.tensor([1, 1, 2, 5]))
-    assert seats.owner.tolist() == [0, 0, 1, 2]
-    assert seats.owners == 3
+    layout = SequenceTable(UNEVEN, 3).select(torch.tensor([1, 1, 2, 5]))
+    assert layout.owner.tolist() == [0, 0, 1, 2]
+    assert layout.owners == 3

@@ -10,7 +10,7 @@ from transformers.models.t5.modeling_t5 import T5Stack
 
 from streamrec_lite.config.sections import BackboneConfig
 from streamrec_lite.model import t5_stacks as stacks
-from streamrec_lite.model.t5_stacks import few_places, pack, project, run_encoder, t5_config, t5_stack
+from streamrec_lite.model.t5_stacks import pack, project, run_encoder, sparse_positions, t5_config, t5_stack
 
 SIZES = BackboneConfig(d_model=32, d_ff=48, num_layers=2, num_heads=4, d_kv=8, dropout=0.0)
 LENGTH = torch.tensor([3, 16, 1, 2, 5, 4])
@@ -94,9 +94,9 @@ def test_pack_by_hand():
 def test_projecting_few_places():
     x, real = some()
     layer = torch.nn.Linear(32, 8, bias=False)
-    there = few_places(real)
+    there = sparse_positions(real)
     assert there.tolist() == [16 * row + i for row, n in enumerate(LENGTH.tolist()) for i in range(n)]
     got = project(layer, x, there)
     torch.testing.assert_close(got, layer(x) * real[..., None], atol=1e-6, rtol=0)
-    assert few_places(None) is None
-    assert few_places(torch.ones(2, 4, dtype=torch.bool)) is None
+    assert sparse_positions(None) is None
+    assert sparse_positions(torch.ones(2, 4, dtype=torch.bool)) is None

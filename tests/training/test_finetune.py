@@ -140,7 +140,7 @@ def test_two_users_one_after_the_other_give_the_batch():
         sums["align"] += sum((j + 1) / 6 * (s[j] - t[u]).square().mean() for j in range(3)) / 2
         sums["quant"] += 1.25 * (r - o).square().sum() / 4
         for j in (1, 2):  # eq. 14 begins with s_1
-            sums["state"] += j / 3 * -(model.sharpness * s[j] @ t.T).log_softmax(-1)[u] / 2
+            sums["state"] += j / 3 * -(model.state_score_scale * s[j] @ t.T).log_softmax(-1)[u] / 2
     for name, want in sums.items():
         assert got[name].item() == pytest.approx(float(want), rel=1e-4), name
     total = sums["answer"] + 0.8 * sums["thoughts"] + 0.7 * sums["dpo"] + 0.5 * sums["state"]

@@ -86,7 +86,7 @@ def test_states_come_near_the_target_from_the_first_one_on():
 
 def test_scores_have_a_scale_of_their_own():
     model, *_ = pretrained()
-    model.sharpness.data.fill_(0.5)
+    model.state_score_scale.data.fill_(0.5)
     s, t = torch.tensor([[1.0, 2.0] + [0.0] * 14]), torch.eye(16)[:3] * 4
     assert state_scores(model, s, t).tolist() == [[2.0, 4.0, 0.0]]
 
@@ -105,9 +105,9 @@ def test_the_scale_is_learned_unless_it_is_given(tmp_path, given):
     config = settings(max_epochs=1, state_score_scale=given)
     finetune(model, TrainingJob(splits, config, 0, tmp_path, progress=False), tokenizer, neighbours)
     if given:
-        assert model.sharpness.item() == given
+        assert model.state_score_scale.item() == given
     else:
-        assert model.sharpness.item() not in (given, model.config.d_model**-0.5)
+        assert model.state_score_scale.item() not in (given, model.config.d_model**-0.5)
 
 
 def test_another_user_with_the_same_target_is_no_negative():
@@ -199,5 +199,5 @@ def test_warming_up_touches_the_head_alone_and_brings_states_to_their_targets():
     start = annotate(model, tokenizer, splits.train, 0).norm.mean()
     warm_up_state_head(model, tokenizer, splits.train, 2)
     changed = {n for n, v in model.state_dict().items() if not torch.equal(v, before[n])}
-    assert changed and all(name.startswith(("state_", "sharpness")) for name in changed)
+    assert changed and all(name.startswith(("state_", "state_score_scale")) for name in changed)
     assert annotate(model, tokenizer, splits.train, 0).norm.mean() < 0.8 * start
