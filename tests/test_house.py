@@ -53,12 +53,19 @@ def test_files_are_short(folder, limit):
     assert not {path: count for path, count in lines.items() if count > limit}
 
 
+def code_lines(node: ast.FunctionDef) -> int:
+    """Lines of a function without its docstring, which may describe many parameters."""
+    first = node.body[0]
+    documented = ast.get_docstring(node) is not None
+    return node.end_lineno - node.lineno + 1 - (first.end_lineno - first.lineno + 1 if documented else 0)
+
+
 def test_functions_are_short():
     long = [
-        f"{path.relative_to(ROOT)}:{node.lineno} {node.name}: {node.end_lineno - node.lineno + 1} lines"
+        f"{path.relative_to(ROOT)}:{node.lineno} {node.name}: {code_lines(node)} lines"
         for path in MODULES
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno + 1 > MAX_FUNCTION_LINES
+        if isinstance(node, ast.FunctionDef) and code_lines(node) > MAX_FUNCTION_LINES
     ]
     assert not long, "\n".join(long)
 

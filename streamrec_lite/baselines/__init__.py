@@ -1,0 +1,1 @@
+"""The models that STREAM-Rec is measured against: counting, neural, and TIGER."""

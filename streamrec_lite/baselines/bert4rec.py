@@ -35,6 +35,7 @@ class BERT4Rec(ItemModel):
         return self.out(self.reader(x, (sequence != PAD_ITEM) | masked))
 
     def scores(self, prefixes: Prefixes) -> Tensor:
+        """Scores of all items after each history: (B, N)."""
         history = newest_last(prefixes.history, prefixes.length)
         sequence = F.pad(history, (0, 1), value=PAD_ITEM)
         masked = torch.zeros_like(sequence, dtype=torch.bool)

@@ -37,6 +37,7 @@ class Caser(ItemModel):
         self.apply(start_small)
 
     def state(self, prefixes: Prefixes) -> Tensor:
+        """The last state of each history (B, d)."""
         history = newest_last(prefixes.history, prefixes.length)[:, -WINDOW:]
         history = nn.functional.pad(history, (WINDOW - history.shape[1], 0), value=PAD_ITEM)
         picture = self.items(history.clamp_min(0)).masked_fill((history == PAD_ITEM)[..., None], 0.0)

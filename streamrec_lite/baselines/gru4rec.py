@@ -26,6 +26,7 @@ class GRU4Rec(ItemModel):
             nn.init.zeros_(parameter) if "bias" in name else nn.init.xavier_uniform_(parameter)
 
     def state(self, prefixes: Prefixes) -> Tensor:
+        """The last hidden state of each history (B, d)."""
         x = self.dropout(self.items(prefixes.history.clamp_min(0)))
         states, _ = self.gru(x)  # what follows the last item is not read
         row = torch.arange(prefixes.n_examples, device=x.device)

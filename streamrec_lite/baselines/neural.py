@@ -33,7 +33,14 @@ KEPT = ("checkpoint.safetensors", "best.safetensors", "log.jsonl")  # what ``loo
 
 
 def build(name: str, splits: Splits, n_items: int, settings: BaselineConfig) -> ItemModel:
-    """A model of ``MODELS`` with fresh weights."""
+    """A model of ``MODELS`` with fresh weights.
+
+    Args:
+        name: one of ``MODELS``.
+        splits: tell how long histories are.
+        n_items: items of the catalogue.
+        settings: sizes and dropout.
+    """
     return MODELS[name](n_items, settings, places=splits.test.history.shape[1])
 
 

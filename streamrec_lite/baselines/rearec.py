@@ -51,10 +51,12 @@ class ReaRec(ItemModel):
         return torch.cat(found, dim=1)
 
     def state(self, prefixes: Prefixes) -> Tensor:
+        """The mean of all steps (ERL), or the last step (PRL): (B, d)."""
         steps = self.steps(prefixes)
         return steps.mean(dim=1) if self.ensemble else steps[:, -1]
 
     def loss(self, prefixes: Prefixes) -> Tensor:
+        """Cross-entropy over the catalogue, with the terms of ERL or PRL: a scalar."""
         steps = self.steps(prefixes)
         state = steps.mean(dim=1) if self.ensemble else steps[:, -1]
         answer = F.cross_entropy((state @ self.items.weight.T).float(), prefixes.target)
@@ -69,7 +71,10 @@ class ReaRec(ItemModel):
 
 
 def divergence(logits: Tensor) -> Tensor:
-    """Mean KL divergence of two steps' predictions, at most ``MAX_DIVERGENCE``, over ordered pairs: (B, T, N) -> ()."""
+    """Mean KL divergence of the predictions of two steps, over ordered pairs: (B, T, N) -> ().
+
+    Each pair counts at most ``MAX_DIVERGENCE``.
+    """
     log_p = logits.log_softmax(dim=-1)
     cross = log_p.exp() @ log_p.transpose(1, 2)  # (B, T, T): sum of p_i log p_j
     kl = cross.diagonal(dim1=1, dim2=2)[..., None] - cross
@@ -78,7 +83,10 @@ def divergence(logits: Tensor) -> Tensor:
 
 
 def progressive(logits: Tensor, target: Tensor) -> Tensor:
-    """Mean cross-entropy of the steps before the last, (B, T, N): step i at temperature TEMPERATURE_BASE**(T - i)."""
+    """Mean cross-entropy of the steps before the last: (B, T, N), (B,) -> ().
+
+    Step i is taken at the temperature ``TEMPERATURE_BASE ** (T - i)``.
+    """
     steps = logits.shape[1]
     heat = TEMPERATURE_BASE ** torch.arange(steps, 0, -1, device=logits.device)
     return F.cross_entropy((logits / heat[:, None]).flatten(0, 1), target.repeat_interleave(steps))

@@ -22,6 +22,7 @@ class SASRec(ItemModel):
         self.apply(start_small)
 
     def state(self, prefixes: Prefixes) -> Tensor:
+        """The state at the newest item of each history (B, d)."""
         history = newest_last(prefixes.history, prefixes.length)
         x = self.items(history.clamp_min(0))
         return self.reader(x, history != PAD_ITEM)[:, -1]

@@ -24,6 +24,7 @@ class ItemModel(nn.Module):
         self.items = nn.Embedding(n_items, d)
 
     def state(self, prefixes: Prefixes) -> Tensor:
+        """What scores the items after each history: (B, d)."""
         raise NotImplementedError
 
     def scores(self, prefixes: Prefixes) -> Tensor:

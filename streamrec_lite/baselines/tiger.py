@@ -9,8 +9,9 @@ from ..common.schemas import Prefixes
 from ..config.training import TrainConfig
 from ..inference.beam_search import answer_log_probs
 from ..inference.recommender import StreamRec
-from ..model.backbone import Backbone, shift_right
+from ..model.backbone import Backbone
 from ..model.item_vectors import ItemVectors
+from ..model.sequences import shift_right
 from ..tokenizer.semantic_ids import SemanticTokenizer
 from ..training.loop import Hooks, Task, Trained, TrainingJob, train
 from ..training.optim import use_byte_dropout
@@ -20,6 +21,12 @@ def tiger_loss(model: Backbone, tokenizer, batch: Prefixes, config: TrainConfig)
     """Mean of -log P(c_j | c_<j, history) over the m codes of each target (eqs 10 and 11).
 
     The encoder reads the codes of the history, the decoder [BOS, c_1..c_{m-1}] of the target.
+
+    Args:
+        model: with the direct decoder.
+        tokenizer: gives the items' codes.
+        batch: B examples.
+        config: the temperature of eq. 11.
     """
     states, mask = model.encode_history(tokenizer, batch.history)
     inputs = shift_right(tokenizer.tokens[batch.target])

@@ -24,7 +24,7 @@ from ..inference.recommender import StreamRec
 from ..inference.state_guided import find_candidates
 from ..inference.step_decoder import StepDecoder
 from ..inference.thinking import think_ahead
-from ..model.backbone import history_tokens
+from ..model.sequences import history_tokens
 from .counting import SequentialRules
 
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)

@@ -11,7 +11,8 @@ from ..common.device import autocast, resolve_precision, seed_everything
 from ..common.schemas import PAD, Prefixes
 from ..config.sections import BackboneConfig
 from ..config.training import GrpoConfig
-from ..model.backbone import Backbone, history_tokens
+from ..model.backbone import Backbone
+from ..model.sequences import history_tokens
 from ..tokenizer.semantic_ids import SemanticTokenizer
 from ..training.grpo import rollout_log_probs, sample_rollouts
 from ..training.optim import make_optimizer

@@ -22,7 +22,8 @@ from ..config.sections import BackboneConfig, EvalConfig
 from ..config.training import TrainConfig
 from ..data.sequences import length_batches
 from ..inference.beam_search import beam_search
-from ..model.backbone import Backbone, history_tokens
+from ..model.backbone import Backbone
+from ..model.sequences import history_tokens
 from ..tokenizer.semantic_ids import SemanticTokenizer
 from ..training.optim import make_optimizer, use_byte_dropout
 from ..training.train_step import TrainStep

@@ -18,9 +18,10 @@ from ..evaluation.metrics import rank_by_score
 from ..inference.beam_search import beam_search
 from ..inference.step_decoder import StepDecoder
 from ..inference.thinking import think_and_answer
-from ..model.backbone import Backbone, history_tokens
+from ..model.backbone import Backbone
 from ..model.item_representation import item_table
 from ..model.item_vectors import ItemVectors
+from ..model.sequences import history_tokens
 from ..tokenizer.kmeans import nearest
 from ..tokenizer.semantic_ids import SemanticTokenizer
 from ..training.annotator import annotate, annotation_batch_size

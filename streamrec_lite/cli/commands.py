@@ -19,7 +19,18 @@ def recommend(
     seed: int = 0,
     guided: bool = False,
 ) -> None:
-    """Print the k best next items after ``history`` (item ids, oldest first)."""
+    """Print the k best next items after ``history`` (item ids, oldest first).
+
+    Args:
+        run: the folder of a run.
+        history: item ids, oldest first.
+        k: how many items.
+        think: "none", "greedy", "sample" or "beam"; None: as the model does.
+        explain: show the history, the semantic IDs and the thoughts too.
+        model: its name, e.g. "STREAM-Rec-SFT".
+        seed: the seed it was trained with.
+        guided: let the last state score the items too.
+    """
     if not (Path(run) / "config.json").is_file():
         raise BadInput(run, "this folder is not a run", "make one with `streamrec reproduce --out FOLDER`")
     from ..inference.recommender import StreamRec

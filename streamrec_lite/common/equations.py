@@ -36,7 +36,8 @@ def mathml(latex: str, display: bool = False) -> str:
 
     source = html.escape(" ".join(latex.split()))
     try:
-        element = convert(latex.replace(r"\arg", r"\operatorname{arg}"), display="block" if display else "inline")
+        latex = latex.replace(r"\arg", r"\operatorname{arg}")
+        element = convert(latex, display="block" if display else "inline")
     except Exception:  # the converter has no common base class for its errors
         return f"<code>{source}</code>"
     element = " ".join(element.split("\n"))

@@ -76,7 +76,9 @@ class _PlotlyFigures:
         """The HTML of a figure, given as {"data", "layout"}."""
         import plotly.io
 
-        parsed = plotly.io.from_json(json.dumps({k: figure[k] for k in ("data", "layout")}), skip_invalid=True)
-        html = plotly.io.to_html(parsed, include_plotlyjs=self.script, full_html=False, config={"displaylogo": False})
+        content = json.dumps({key: figure[key] for key in ("data", "layout")})
+        parsed = plotly.io.from_json(content, skip_invalid=True)
+        options = {"full_html": False, "config": {"displaylogo": False}}
+        html = plotly.io.to_html(parsed, include_plotlyjs=self.script, **options)
         self.script = False
         return html

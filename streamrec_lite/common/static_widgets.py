@@ -16,7 +16,7 @@ STYLE = """
 .widget .note { color: #666; font-size: 85%; font-style: italic; margin: 0.3em 0 0; }
 .progress { font-family: monospace; font-size: 85%; white-space: pre-wrap; }
 """
-NOTE = "In JupyterLab this is a widget whose controls you can move; this page shows how it stood after the run."
+NOTE = "In JupyterLab this is a widget with controls. This page shows how it stood after the run."
 
 
 class StaticWidgets:

@@ -14,60 +14,70 @@ def preset(name: str = "lite", dataset: str = "playground") -> Config:
     if name not in PRESETS:
         raise BadInput(f"preset {name!r}", "unknown preset", did_you_mean(name, PRESETS))
     config = Config.from_dict({"preset": name, "dataset": dataset})
-    replace = dataclasses.replace
     if name == "smoke":
-        config = replace(
-            config,
-            data=replace(config.data, playground_items=120, playground_users=200),
-            embeddings=replace(config.embeddings, dim=16),
-            tokenizer=replace(
-                config.tokenizer, K=16, m=3, hidden=(32,), latent_dim=8, epochs=60, batch_size=32
-            ),
-            backbone=BackboneConfig(d_model=32, d_ff=64, num_layers=1, num_heads=2, d_kv=16),
-            tiger=replace(config.tiger, max_epochs=2, warmup_steps=10, eval_every=1),
-            pretrain=replace(config.pretrain, max_epochs=2, warmup_steps=10, eval_every=1),
-            sft=replace(config.sft, max_epochs=2, warmup_steps=10, eval_every=1, epochs_per_round=1, l=2),
-            grpo=replace(
-                config.grpo, max_epochs=2, batches_per_block=3, batch_size=8, G=4, K=10, warmup_steps=1
-            ),
-            baselines=replace(config.baselines, max_epochs=2, d=16, num_layers=1, tune="none"),
-            evaluate=replace(config.evaluate, bootstrap=200),
-        )
-    if name == "lite" and dataset == "playground":  # 600 items: 64 codes a level are enough
-        config = replace(
-            config,
-            tokenizer=replace(config.tokenizer, K=64, m=3, hidden=(256, 128), epochs=200),
-            backbone=BackboneConfig(d_model=96, d_ff=256, num_layers=2, num_heads=4, d_kv=24),
-            tiger=replace(config.tiger, max_epochs=9, warmup_steps=200, eval_every=3),
-            pretrain=replace(config.pretrain, max_epochs=5, warmup_steps=200, eval_every=5),
-            sft=replace(
-                config.sft,
-                lr=1e-3,
-                max_epochs=4,
-                warmup_steps=100,
-                eval_every=2,
-                epochs_per_round=2,
-            ),
-            grpo=replace(config.grpo, max_epochs=3, batches_per_block=20),
-            baselines=replace(
-                config.baselines, lr=0.003, dropout=0.2, max_epochs=10, eval_every=5, tune="none"
-            ),
-        )
-    if name == "paper":  # sizes and rates: section 3.1.4; batches and epochs: eight minutes of a large GPU
-        long = {"lr": 1e-3, "batch_size": 1024, "warmup_steps": 150}
-        config = replace(
-            config,
-            data=replace(config.data, playground_items=10_000, playground_users=50_000),
-            backbone=BackboneConfig(d_model=256, d_ff=1024, num_layers=4, num_heads=4, d_kv=64),
-            tiger=replace(config.tiger, max_epochs=36, eval_every=9, **long),
-            pretrain=replace(config.pretrain, max_epochs=18, eval_every=9, **long),
-            sft=replace(config.sft, max_epochs=18, eval_every=6, epochs_per_round=6, **long),
-            grpo=replace(
-                config.grpo, lr=1e-5, batch_size=128, batches_per_block=60, max_epochs=4, patience=10
-            ),
-            evaluate=replace(config.evaluate, batch_size=512),
-        )
-        if dataset != "playground":
-            model = replace(config.embeddings, model="sentence-transformers/sentence-t5-base")
-            config = replace(config, embeddings=model)
+        return _smoke(config)
+    if name == "paper":
+        return _paper(config, dataset)
+    return _lite_playground(config) if dataset == "playground" else config
+
+
+def _smoke(config: Config) -> Config:
+    """Sizes that train in seconds."""
+    replace = dataclasses.replace
+    config = replace(
+        config,
+        data=replace(config.data, playground_items=120, playground_users=200),
+        embeddings=replace(config.embeddings, dim=16),
+        tokenizer=replace(config.tokenizer, K=16, m=3, hidden=(32,), latent_dim=8, epochs=60, batch_size=32),
+        backbone=BackboneConfig(d_model=32, d_ff=64, num_layers=1, num_heads=2, d_kv=16),
+        tiger=replace(config.tiger, max_epochs=2, warmup_steps=10, eval_every=1),
+        pretrain=replace(config.pretrain, max_epochs=2, warmup_steps=10, eval_every=1),
+        sft=replace(config.sft, max_epochs=2, warmup_steps=10, eval_every=1, epochs_per_round=1, l=2),
+        grpo=replace(config.grpo, max_epochs=2, batches_per_block=3, batch_size=8, G=4, K=10, warmup_steps=1),
+        baselines=replace(config.baselines, max_epochs=2, d=16, num_layers=1, tune="none"),
+        evaluate=replace(config.evaluate, bootstrap=200),
+    )
+    return config
+
+
+def _lite_playground(config: Config) -> Config:
+    """The playground has 600 items: 64 codes a level are enough."""
+    replace = dataclasses.replace
+    config = replace(
+        config,
+        tokenizer=replace(config.tokenizer, K=64, m=3, hidden=(256, 128), epochs=200),
+        backbone=BackboneConfig(d_model=96, d_ff=256, num_layers=2, num_heads=4, d_kv=24),
+        tiger=replace(config.tiger, max_epochs=9, warmup_steps=200, eval_every=3),
+        pretrain=replace(config.pretrain, max_epochs=5, warmup_steps=200, eval_every=5),
+        sft=replace(
+            config.sft,
+            lr=1e-3,
+            max_epochs=4,
+            warmup_steps=100,
+            eval_every=2,
+            epochs_per_round=2,
+        ),
+        grpo=replace(config.grpo, max_epochs=3, batches_per_block=20),
+        baselines=replace(config.baselines, lr=0.003, dropout=0.2, max_epochs=10, eval_every=5, tune="none"),
+    )
+    return config
+
+
+def _paper(config: Config, dataset: str) -> Config:
+    """Sizes and rates: section 3.1.4. Batches and epochs: eight minutes of a large GPU."""
+    replace = dataclasses.replace
+    long = {"lr": 1e-3, "batch_size": 1024, "warmup_steps": 150}
+    config = replace(
+        config,
+        data=replace(config.data, playground_items=10_000, playground_users=50_000),
+        backbone=BackboneConfig(d_model=256, d_ff=1024, num_layers=4, num_heads=4, d_kv=64),
+        tiger=replace(config.tiger, max_epochs=36, eval_every=9, **long),
+        pretrain=replace(config.pretrain, max_epochs=18, eval_every=9, **long),
+        sft=replace(config.sft, max_epochs=18, eval_every=6, epochs_per_round=6, **long),
+        grpo=replace(config.grpo, lr=1e-5, batch_size=128, batches_per_block=60, max_epochs=4, patience=10),
+        evaluate=replace(config.evaluate, batch_size=512),
+    )
+    if dataset != "playground":
+        model = replace(config.embeddings, model="sentence-transformers/sentence-t5-base")
+        config = replace(config, embeddings=model)
     return config

@@ -27,9 +27,11 @@ def answer_log_probs(
     """log P(c_j | c_<j, history) of given items, teacher-forced: (B, m).
 
     Args:
+        model: the backbone.
         tokenizer: the catalogue's ``SemanticTokenizer``, on the model's device.
         hidden: decoder states (B, m, d) that predict the m codes.
         items: (B,) item indices.
+        temperature: tau of eq. 11; 1 except in training.
     """
     trie = tokenizer.trie
     steps = range(trie.m)
@@ -46,6 +48,8 @@ def item_log_probs(
     the trie an item that is alone below its prefix needs no further step.
 
     Args:
+        stepper: what was written so far.
+        tokenizer: gives the items' codes.
         hidden: (R, d) what each sequence's newest token gave, BOS or the last thought.
         items: (R, n) item indices; the same for every sequence or not.
         floor: (R,) what lies below is not of interest. A sum of logarithms only falls from code to
@@ -105,6 +109,7 @@ def beam_search(
         tokens: history tokens (B, S), PAD on the right.
         beams: W, kept after every level.
         k: answers a user, at most W.
+        decoder: the decoder that answers.
 
     Returns:
         items (B, k) and scores (B, k), best first; -1 and -inf where the catalogue has fewer.
@@ -124,7 +129,11 @@ def answer_beams(stepper: StepDecoder, trie, hidden: Tensor, beams: int, k: int)
     """The beam over the answer, for each of the stepper's R sequences: their continuations by an item.
 
     Args:
+        stepper: what was written so far.
+        trie: the tree of all semantic IDs.
         hidden: (R, d) what each sequence's newest token gave, BOS or the last thought.
+        beams: W, sequences kept at each level.
+        k: items to return.
 
     Returns:
         items (R, k) and scores (R, k): log P(item | what was written, history).

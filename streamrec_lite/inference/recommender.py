@@ -13,8 +13,9 @@ from ..common.errors import BadInput, did_you_mean
 from ..common.files import read_json
 from ..common.schemas import PAD_ITEM, Beams, Prefixes
 from ..config.settings import Config, config_of
-from ..model.backbone import Backbone, history_tokens
+from ..model.backbone import Backbone
 from ..model.item_representation import item_table
+from ..model.sequences import history_tokens
 from ..tokenizer.semantic_ids import SemanticTokenizer
 from .beam_search import beam_search
 from .state_guided import find_candidates, guided_ranking
@@ -98,7 +99,15 @@ class StreamRec:
         n_thoughts: int | None = None,
         w: float | None = None,
     ) -> tuple[Beams, Thoughts | None]:
-        """The k best items of each history, and the thoughts before them (None: answered at once)."""
+        """The k best items of each history, and the thoughts before them (None: answered at once).
+
+        Args:
+            history: (B, L) item indices, ``PAD_ITEM`` on the right.
+            k: items for each user.
+            think: "none", "greedy", "sample" or "beam"; default: the model's own way.
+            n_thoughts: trains of thought; default: the model's own number.
+            w: weight of the last state's scores; default: the model's own.
+        """
         if self.w and think == "none" and w is None:
             rule = "state-guided scoring asks the state after the thoughts"
             raise BadInput("think='none'", rule, "think, or load the model without guided")
@@ -131,6 +140,13 @@ class StreamRec:
         ``think`` and ``n_thoughts`` default to the model's own; with ``explain`` the answer says what
         the model had in mind at each step. Raises ``BadInput`` for an empty history, an unknown item,
         k or n_thoughts below 1, and for thinking with a model that has no thinking decoder.
+
+        Args:
+            histories: item ids of each user, oldest first.
+            k: items for each user.
+            think: "none", "greedy", "sample" or "beam"; default: the model's own way.
+            n_thoughts: trains of thought; default: the model's own number.
+            explain: also return the nearest items after each thought.
         """
         think = self.think if think is None else think
         n_thoughts = self.n_thoughts if n_thoughts is None else n_thoughts
@@ -200,6 +216,13 @@ class StreamRec:
         """The trained ``model`` of a run folder: one of ``FOLDERS``.
 
         ``guided``: with state-guided scoring, at the weight that was chosen on validation.
+
+        Args:
+            run_dir: the folder of a run.
+            seed: the seed of the training.
+            model: its name.
+            guided: with state-guided scoring, at the weight chosen on validation.
+            device: where to compute; default: the GPU if there is one.
         """
         run_dir = Path(run_dir)
         config = Config.from_dict(config_of(_object(run_dir / "config.json")))
@@ -261,6 +284,7 @@ class Asked:
         self.model, self.l, self.options = model, model.l if l is None else l, options
 
     def topk(self, prefixes: Prefixes, k: int) -> Tensor:
+        """(B, k) item indices, asked in this one way."""
         kept, self.model.l = self.model.l, self.l
         try:
             return self.model.answer(prefixes.history, k, **self.options)[0].item

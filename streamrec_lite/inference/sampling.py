@@ -19,7 +19,10 @@ def sample_answers(
     printed) any m tokens may come, and most name no item at first.
 
     Args:
+        stepper: what was written so far.
+        trie: the tree of all semantic IDs.
         hidden: (R, d) what each sequence's newest token gave.
+        temperature: tau of eq. 11.
 
     Returns:
         tokens (R, m), the items that they name (R,), -1 for none, and log-probabilities (R, m).

@@ -16,8 +16,9 @@ from torch.nn import functional as F
 from ..common.schemas import Beams, Prefixes
 from ..data.sequences import iterate_batches
 from ..evaluation.metrics import mean_metrics, rank_of_target
-from ..model.backbone import Backbone, history_tokens
+from ..model.backbone import Backbone
 from ..model.item_representation import item_table, state_scores
+from ..model.sequences import history_tokens
 from .beam_search import answer_beams, item_log_probs
 from .step_decoder import StepDecoder
 from .thinking import Thoughts, add_up, think_ahead, train_weights
@@ -51,9 +52,15 @@ def find_candidates(
     With several trains of thought the state is their mean, weighted by their probabilities.
 
     Args:
+        model: the backbone.
+        tokenizer: gives the items' codes.
         tokens: history tokens (B, S); l, mode, n as in ``think_and_answer``.
         table: ``item_table``, where the caller has it.
         more: (B, C) items that shall be among the candidates too.
+        l: thoughts.
+        mode: "greedy", "sample" or "beam".
+        n: trains of thought.
+        beams: W, candidates from the beam search.
     """
     table = item_table(model, tokenizer) if table is None else table
     stepper = StepDecoder(model, *model.encode(tokens), "thinking")
@@ -80,6 +87,14 @@ def find_candidates(
 
 def choose_weight(model: Backbone, tokenizer, prefixes: Prefixes, l: int, beams: int, batch_size: int = 64):
     """The w of ``WEIGHTS`` with the best N@10 on ``prefixes`` (validation), after greedy thoughts.
+
+    Args:
+        model: the backbone.
+        tokenizer: gives the items' codes.
+        prefixes: validation examples.
+        l: thoughts.
+        beams: W, sequences kept at each level.
+        batch_size: examples at once.
 
     Returns:
         w, and the metrics of each weight and of the state alone ("state"): name -> {"N@10", ...}.

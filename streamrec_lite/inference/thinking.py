@@ -49,6 +49,14 @@ def think_ahead(
     a beam of width n finds; fewer where there are not so many). The stepper then holds n sequences a
     user, ready to answer. ``finish=False``: only tokens and log-probabilities are wanted; the states
     end with the last but one.
+
+    Args:
+        stepper: a fresh one: one sequence a user, nothing written.
+        l: thoughts.
+        mode: "greedy", "sample" or "beam".
+        n: trains of thought.
+        temperature: of the softmax over thoughts.
+        finish: False: only tokens and log-probabilities are needed; the last state is left out.
     """
     if mode not in THINK[1:]:
         raise BadInput(f"think={mode!r}", "unknown way of thinking", did_you_mean(mode, THINK[1:]))
@@ -129,7 +137,17 @@ def write_thoughts(
     mode: str = "greedy",
     temperature: float = 1.0,
 ) -> Tensor:
-    """What the model thinks by itself after each history, "greedy" or a "sample": (rows, l) code tokens."""
+    """What the model thinks by itself after each history, "greedy" or a "sample": (rows, l) code tokens.
+
+    Args:
+        model: the backbone.
+        tokenizer: gives the items' codes.
+        prefixes: B examples.
+        l: thoughts.
+        batch_size: examples at once; None: what suits the device.
+        mode: "greedy" or "sample".
+        temperature: of the softmax over thoughts.
+    """
     model.eval()
     thought = torch.zeros(prefixes.n_examples, l, dtype=torch.long, device=prefixes.target.device)
     for rows, batch in iterate_batches(prefixes, batch_size):
@@ -156,7 +174,14 @@ def think_and_answer(
     estimates the same sum). An item that a thought's beam does not reach gets nothing from it.
 
     Args:
+        model: the backbone.
+        trie: the tree of all semantic IDs.
         tokens: history tokens (B, S). See ``decoding.beam_search`` for the others.
+        l: thoughts.
+        mode: "greedy", "sample" or "beam".
+        n: trains of thought.
+        beams: W, sequences kept at each level.
+        k: items to return.
     """
     stepper = StepDecoder(model, *model.encode(tokens), "thinking")
     thoughts = think_ahead(stepper, l, mode, n)

@@ -26,6 +26,12 @@ TRAINS = (1, 4, 16)  # n
 def ask_in_many_ways(model: StreamRec, prefixes: Prefixes, most: int = 1000, bootstrap: int = 2000) -> dict:
     """Metrics of ``most`` users by the number of thoughts l (greedy) and of trains of thought n (beam).
 
+    Args:
+        model: a recommender that thinks.
+        prefixes: examples, on its device.
+        most: users at most.
+        bootstrap: resamples.
+
     Returns:
         "users", and "l" and "n": the number as text -> metrics, "users_per_second", and "minus usual",
         the paired bootstrap of N@10 against the usual way, l greedy thoughts.

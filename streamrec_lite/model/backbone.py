@@ -18,29 +18,18 @@ from torch.nn import functional as F
 
 from ..common.errors import BadInput, did_you_mean
 from ..common.files import load_weights, read_json, read_tensors, write_json, write_tensors
-from ..common.schemas import ANSWER, BOS, FIRST_CODE, PAD, check_shape
+from ..common.schemas import ANSWER, FIRST_CODE, PAD, check_shape
 from ..config.sections import BackboneConfig
 from ..config.settings import read_section
 from ..tokenizer.semantic_ids import SemanticTokenizer
 from ..tokenizer.trie import PaddedChildren, Trie
+from .heads import Head
 from .item_vectors import ItemVectors
+from .sequences import history_tokens, shift_right
 from .shared_attention import attend, split_heads
 from .t5_stacks import project, run_encoder, sparse_positions, t5_stack
 
 DECODERS = ("direct", "thinking")
-
-
-class Head(nn.Module):
-    """An MLP that starts as the identity: x + W_2 gelu(W_1 x), with W_2 zero at first."""
-
-    def __init__(self, d: int):
-        super().__init__()
-        self.inner, self.outer = nn.Linear(d, d), nn.Linear(d, d)
-        nn.init.zeros_(self.outer.weight)
-        nn.init.zeros_(self.outer.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.outer(F.gelu(self.inner(x)))
 
 
 class Backbone(nn.Module):
@@ -115,7 +104,14 @@ class Backbone(nn.Module):
         return self.encode(history_tokens(tokenizer.tokens, history))
 
     def decode(self, inputs: Tensor, states: Tensor, mask: Tensor | None, decoder: str = "direct") -> Tensor:
-        """Decoder inputs (B, T) beginning with BOS, encoder states (B, S, d) -> hidden states (B, T, d)."""
+        """Decoder inputs (B, T) beginning with BOS, encoder states (B, S, d) -> hidden states (B, T, d).
+
+        Args:
+            inputs: (B, T) tokens, the first of them BOS.
+            states: (B, S, d) encoder states.
+            mask: (B, S), True = real, or None.
+            decoder: "direct" or "thinking".
+        """
         out = self.decoders[decoder](
             inputs_embeds=self.shared(inputs),
             encoder_hidden_states=states,
@@ -146,6 +142,13 @@ class Backbone(nn.Module):
         The G sequences are queries against one set of the user's keys and values, ``cross``; ``decode``
         would project and keep a copy of it for each. ``bias`` (B*G or 1, H, T, T): the position bias, -inf
         where a token must not look; left out, it is T5's.
+
+        Args:
+            inputs: (B*G, T) tokens, the G sequences of a user side by side.
+            cross: keys and values of the encoder states a layer (``Backbone.cross``).
+            mask: (B, S), True = real, or None.
+            decoder: "direct" or "thinking".
+            bias: (B*G or 1, H, T, T), -inf where a token must not look; None: the position bias of T5.
         """
         stack, users = self.decoders[decoder], len(cross[0][0])
         x = stack.dropout(self.shared(inputs))
@@ -177,6 +180,9 @@ class Backbone(nn.Module):
         Args:
             hidden: decoder states (..., d) that predict the level's code.
             family: the codes that lead to an item (``Trie.padded_children``), F each.
+            level: of the code, from 0.
+            trie: the tree of all semantic IDs.
+            temperature: tau of eq. 11.
 
         Returns:
             (..., F) float32; -inf where not real.
@@ -277,33 +283,8 @@ class Backbone(nn.Module):
         return model.eval()
 
 
-def history_tokens(table: Tensor, history: Tensor) -> Tensor:
-    """Histories (B, L) of item indices, PAD_ITEM on the right -> encoder tokens (B, L*m), oldest first.
-
-    Args:
-        table: a tokenizer's ``tokens`` (N + 1, m), the last row all PAD.
-    """
-    check_shape("history", history, None, None)
-    return table[history].flatten(1)
-
-
-def shift_right(labels: Tensor) -> Tensor:
-    """Labels (B, T) -> decoder inputs (B, T): BOS, then the labels without the last."""
-    start = labels.new_full((labels.shape[0], 1), BOS)
-    return torch.cat([start, labels[:, :-1]], dim=1)
-
-
 def answer_inputs(model: Backbone, thought: Tensor, answer: Tensor) -> Tensor:
     """What the thinking decoder reads to answer: BOS, thoughts (B, l), ANSWER where the model marks it, and
     all but the last of the answer's codes (B, m)."""
     mark = thought.new_full((len(thought), int(model.mark)), ANSWER)
     return shift_right(torch.cat([thought, mark, answer], dim=1))
-
-
-def label_log_probs(logits: Tensor, labels: Tensor, temperature: float = 1.0) -> Tensor:
-    """log P(y_t | y_<t, history) of eq. 11 as printed: logits (B, T, V), labels (B, T) -> (B, T).
-
-    The softmax runs over the whole vocabulary C, special tokens included, at temperature tau.
-    """
-    log_probs = F.log_softmax(logits.float() / temperature, dim=-1)
-    return log_probs.gather(-1, labels.unsqueeze(-1)).squeeze(-1)

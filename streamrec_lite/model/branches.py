@@ -26,9 +26,12 @@ def decode_branches(
     """Decoder states of the inputs (B, T) and of branches that leave them.
 
     Args:
+        model: the backbone.
+        inputs: (B, T) tokens, the first of them BOS.
         branches: (fork, tokens (rows, n)) each. A branch continues the first ``fork`` inputs of its users;
             the first branch belongs to the first users, the next one to those after them, and so on to B.
         cross, mask: see ``Backbone.decode_groups``.
+        decoder: "direct" or "thinking".
 
     Returns:
         (B, T, d), and for each branch (rows, n + 1, d): the state at its fork, and after each token.
@@ -55,6 +58,13 @@ def branch_bias(model: Backbone, T: int, fork: int, width: int, decoder: str) ->
     """T5's position bias for T inputs and a branch of ``width`` tokens from ``fork`` on: (1, H, T+w, T+w).
 
     -inf where a token does not see another: what comes later, and what its branch does not continue.
+
+    Args:
+        model: the backbone.
+        T: tokens of the main sequence.
+        fork: where the branch leaves it.
+        width: tokens of the branch.
+        decoder: "direct" or "thinking".
     """
     attention = model.decoders[decoder].block[0].layer[0].SelfAttention
     device = model.shared.weight.device

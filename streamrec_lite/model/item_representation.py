@@ -28,8 +28,8 @@ def _mean_of_codes(model: Backbone, tokens: Tensor) -> Tensor:
 def state_scores(model: Backbone, s: Tensor, t: Tensor) -> Tensor:
     """The logarithm of how well states take items for the target, up to a constant: a s . t.
 
-    Eq. 14 has no scale a (``model.state_score_scale``). But then the softmax alone says how long states are: on
-    real data a twentieth of t, so that t - s is t, and what is called its residual never shrinks. With
+    Eq. 14 has no scale a (``model.state_score_scale``). But then the softmax alone says how long states are:
+    on     real data a twentieth of t, so that t - s is t, and what is called its residual never shrinks. With
     a scale of its own the softmax leaves the length of s to |t - s|.
 
     Args:

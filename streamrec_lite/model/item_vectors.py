@@ -46,7 +46,14 @@ class ItemVectors(nn.Module):
 
     @classmethod
     def of(cls, tokenizer, d: int, dropout: float = 0.0, naming: bool = False) -> ItemVectors:
-        """Zero vectors for the catalogue of ``tokenizer``."""
+        """Zero vectors for the catalogue of ``tokenizer``.
+
+        Args:
+            tokenizer: of the catalogue.
+            d: width of the vectors.
+            dropout: how often an item of a history goes without its vector in training.
+            naming: do they help to name an answer, too?
+        """
         made = cls(tokenizer.n_items, tokenizer.m, d, tokenizer.vocab_size).to(tokenizer.tokens.device)
         keys, item = made._key(tokenizer.tokens[: tokenizer.n_items]).sort()
         made.keys.copy_(keys)

@@ -38,6 +38,7 @@ def attend(
     to seven times as long on a CPU.
 
     Args:
+        query: (B, W, H*d_kv), W queries a user.
         keys: (B, H, d_kv, S), contiguous.
         values: (B, H, S, d_kv), contiguous.
         mask: (B, 1, 1, S), True = real, or None.

@@ -1,0 +1,1 @@
+"""The training loop, and the three stages that use it."""

@@ -15,8 +15,9 @@ from ..common.schemas import FIRST_CODE, Prefixes
 from ..config.training import PretrainConfig
 from ..inference.beam_search import answer_log_probs
 from ..inference.recommender import StreamRec
-from ..model.backbone import Backbone, shift_right
+from ..model.backbone import Backbone
 from ..model.item_vectors import ItemVectors
+from ..model.sequences import shift_right
 from ..tokenizer.semantic_ids import SemanticTokenizer
 from .loop import Hooks, Task, Trained, TrainingJob, train
 from .optim import use_byte_dropout
@@ -28,7 +29,11 @@ def pretrain_loss(
     """Eq. 10 for both decoders, each term a mean over its codes.
 
     Args:
+        model: with both decoders.
+        tokenizer: gives the items' codes.
+        batch: B examples.
         similar: (B, n) items, written in this order before the target: q = n*m tokens.
+        config: the temperature of eq. 11.
 
     Returns:
         "loss" = direct + similar + answer, and the three terms.

@@ -1,0 +1,1 @@
+"""What the notebooks show: tables, figures and widgets, by topic."""

@@ -22,7 +22,7 @@ from streamrec_lite.evaluation.evaluate import evaluate
 from streamrec_lite.inference.beam_search import answer_log_probs
 from streamrec_lite.inference.recommender import StreamRec
 from streamrec_lite.inference.state_guided import find_candidates
-from streamrec_lite.model.backbone import history_tokens, shift_right
+from streamrec_lite.model.sequences import history_tokens, shift_right
 
 
 @pytest.fixture

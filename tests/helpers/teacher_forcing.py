@@ -6,7 +6,7 @@ import torch
 
 from streamrec_lite.common.schemas import FIRST_CODE
 from streamrec_lite.inference.beam_search import answer_log_probs
-from streamrec_lite.model.backbone import shift_right
+from streamrec_lite.model.sequences import shift_right
 
 
 @torch.no_grad()

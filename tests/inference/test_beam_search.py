@@ -12,7 +12,8 @@ from streamrec_lite.common.schemas import BOS, PAD
 from streamrec_lite.config.sections import BackboneConfig
 from streamrec_lite.inference.beam_search import answer_log_probs, beam_search
 from streamrec_lite.inference.step_decoder import StepDecoder
-from streamrec_lite.model.backbone import Backbone, label_log_probs, shift_right
+from streamrec_lite.model.backbone import Backbone
+from streamrec_lite.model.sequences import label_log_probs, shift_right
 from streamrec_lite.tokenizer.semantic_ids import SemanticTokenizer
 from streamrec_lite.tokenizer.trie import PaddedChildren
 

@@ -13,7 +13,8 @@ from streamrec_lite.common.schemas import PAD, Prefixes
 from streamrec_lite.config.presets import preset
 from streamrec_lite.config.sections import BackboneConfig
 from streamrec_lite.inference.recommender import StreamRec
-from streamrec_lite.model.backbone import Backbone, history_tokens
+from streamrec_lite.model.backbone import Backbone
+from streamrec_lite.model.sequences import history_tokens
 from streamrec_lite.tokenizer.semantic_ids import SemanticTokenizer
 
 IDS = [f"item-{i}" for i in range(30)]

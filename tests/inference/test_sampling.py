@@ -10,7 +10,7 @@ from streamrec_lite.common.schemas import BOS, FIRST_CODE
 from streamrec_lite.inference.sampling import draw, named_items, sample_answers
 from streamrec_lite.inference.step_decoder import StepDecoder
 from streamrec_lite.inference.thinking import think_ahead
-from streamrec_lite.model.backbone import history_tokens
+from streamrec_lite.model.sequences import history_tokens
 
 
 @pytest.mark.parametrize("n", [1, 20_000])

@@ -16,8 +16,8 @@ from streamrec_lite.inference.state_guided import (
     guided_ranking,
 )
 from streamrec_lite.inference.thinking import think_and_answer
-from streamrec_lite.model.backbone import history_tokens
 from streamrec_lite.model.item_representation import item_table
+from streamrec_lite.model.sequences import history_tokens
 
 
 @torch.inference_mode()

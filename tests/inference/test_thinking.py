@@ -14,7 +14,7 @@ from streamrec_lite.common.schemas import BOS, FIRST_CODE
 from streamrec_lite.inference.beam_search import item_log_probs
 from streamrec_lite.inference.step_decoder import StepDecoder
 from streamrec_lite.inference.thinking import add_up, said_before, think_ahead, think_and_answer
-from streamrec_lite.model.backbone import history_tokens
+from streamrec_lite.model.sequences import history_tokens
 
 
 def stepper_of(model, tokens):

@@ -11,7 +11,8 @@ import torch
 from streamrec_lite.common.errors import BadInput
 from streamrec_lite.common.schemas import BOS, PAD
 from streamrec_lite.config.sections import BackboneConfig
-from streamrec_lite.model.backbone import Backbone, label_log_probs, shift_right
+from streamrec_lite.model.backbone import Backbone
+from streamrec_lite.model.sequences import label_log_probs, shift_right
 
 SIZES = BackboneConfig(
     d_model=32, d_ff=48, num_layers=3, num_heads=4, d_kv=16, dropout=0.0, recency_embeddings=0

@@ -12,9 +12,10 @@ from streamrec_lite.common.schemas import FIRST_CODE, PAD
 from streamrec_lite.config.sections import BackboneConfig
 from streamrec_lite.config.training import TrainConfig
 from streamrec_lite.inference.beam_search import answer_log_probs, beam_search
-from streamrec_lite.model.backbone import Backbone, history_tokens, shift_right
+from streamrec_lite.model.backbone import Backbone
 from streamrec_lite.model.item_representation import item_table, targets
 from streamrec_lite.model.item_vectors import ItemVectors
+from streamrec_lite.model.sequences import history_tokens, shift_right
 from streamrec_lite.tokenizer.semantic_ids import SemanticTokenizer
 from streamrec_lite.training.optim import make_optimizer
 

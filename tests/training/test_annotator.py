@@ -10,7 +10,7 @@ from tiny_world import small_world
 
 from streamrec_lite.common.errors import BadInput
 from streamrec_lite.common.schemas import BOS, FIRST_CODE
-from streamrec_lite.model.backbone import Head
+from streamrec_lite.model.heads import Head
 from streamrec_lite.model.item_representation import targets
 from streamrec_lite.tokenizer.semantic_ids import SemanticTokenizer
 from streamrec_lite.training.annotator import STRATEGIES, annotate, informativeness

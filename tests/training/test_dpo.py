@@ -9,7 +9,7 @@ import torch
 from tiny_world import small_world
 
 from streamrec_lite.inference.beam_search import answer_log_probs
-from streamrec_lite.model.backbone import shift_right
+from streamrec_lite.model.sequences import shift_right
 from streamrec_lite.training.dpo import dpo_loss, reference_log_probs
 
 

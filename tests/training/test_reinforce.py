@@ -15,8 +15,8 @@ from streamrec_lite.common.files import RunLog, read_json
 from streamrec_lite.config.presets import preset
 from streamrec_lite.config.training import GrpoConfig
 from streamrec_lite.inference.thinking import think_and_answer
-from streamrec_lite.model.backbone import history_tokens
 from streamrec_lite.model.item_representation import item_table
+from streamrec_lite.model.sequences import history_tokens
 from streamrec_lite.training import loop as training_loop
 from streamrec_lite.training import reinforce as reinforce_module
 from streamrec_lite.training.grpo import sample_rollouts

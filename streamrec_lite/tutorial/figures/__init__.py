@@ -1,0 +1,1 @@
+"""Figures of the notebooks, a module a topic."""

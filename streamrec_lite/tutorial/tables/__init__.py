@@ -1,0 +1,1 @@
+"""Tables of the notebooks, a module a topic."""

@@ -1,0 +1,1 @@
+"""Widgets of the notebooks, a module a topic."""

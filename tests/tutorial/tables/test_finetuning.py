@@ -17,7 +17,7 @@ from streamrec_lite.config.training import SftConfig
 from streamrec_lite.evaluation.rows import versus
 from streamrec_lite.inference.beam_search import beam_search
 from streamrec_lite.inference.thinking import think_and_answer, write_thoughts
-from streamrec_lite.model.backbone import history_tokens
+from streamrec_lite.model.sequences import history_tokens
 from streamrec_lite.tutorial.tables import finetuning as tables
 
 NEIGHBOURS = (torch.arange(40)[:, None] + torch.arange(1, 4)) % 40

@@ -1,0 +1,34 @@
+"""What encoder and decoder read: history tokens, and labels shifted by one; log-probabilities of labels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..common.schemas import BOS, check_shape
+
+
+def history_tokens(table: Tensor, history: Tensor) -> Tensor:
+    """Histories (B, L) of item indices, PAD_ITEM on the right -> encoder tokens (B, L*m), oldest first.
+
+    Args:
+        table: a tokenizer's ``tokens`` (N + 1, m), the last row all PAD.
+    """
+    check_shape("history", history, None, None)
+    return table[history].flatten(1)
+
+
+def shift_right(labels: Tensor) -> Tensor:
+    """Labels (B, T) -> decoder inputs (B, T): BOS, then the labels without the last."""
+    start = labels.new_full((labels.shape[0], 1), BOS)
+    return torch.cat([start, labels[:, :-1]], dim=1)
+
+
+def label_log_probs(logits: Tensor, labels: Tensor, temperature: float = 1.0) -> Tensor:
+    """log P(y_t | y_<t, history) of eq. 11 as printed: logits (B, T, V), labels (B, T) -> (B, T).
+
+    The softmax runs over the whole vocabulary C, special tokens included, at temperature tau.
+    """
+    log_probs = F.log_softmax(logits.float() / temperature, dim=-1)
+    return log_probs.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
