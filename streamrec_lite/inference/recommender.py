@@ -10,23 +10,15 @@ from torch import Tensor
 
 from ..common.device import pick_device
 from ..common.errors import BadInput, did_you_mean
-from ..common.files import read_json
 from ..common.schemas import PAD_ITEM, Beams, Prefixes
-from ..config.settings import Config, config_of
 from ..model.backbone import Backbone
 from ..model.item_representation import item_table
 from ..model.sequences import history_tokens
 from ..tokenizer.semantic_ids import SemanticTokenizer
 from .beam_search import beam_search
+from .load_run import load_run
 from .state_guided import find_candidates, guided_ranking
 from .thinking import THINK, Thoughts, think_and_answer
-
-FOLDERS = {  # of a run, by model
-    "TIGER": "baselines/TIGER",
-    "STREAM-Rec-PT": "pretrain",
-    "STREAM-Rec-SFT": "sft",
-    "STREAM-Rec-RL": "grpo",
-}
 
 
 class Step(NamedTuple):
@@ -224,57 +216,8 @@ class StreamRec:
             guided: with state-guided scoring, at the weight chosen on validation.
             device: where to compute; default: the GPU if there is one.
         """
-        run_dir = Path(run_dir)
-        config = Config.from_dict(config_of(_object(run_dir / "config.json")))
-        if model not in FOLDERS:
-            raise BadInput(f"model {model!r}", "unknown model", did_you_mean(model, tuple(FOLDERS)))
-        if guided and model not in ("STREAM-Rec-SFT", "STREAM-Rec-RL"):
-            rule = "state-guided scoring needs states that were trained to score items"
-            raise BadInput(f"model {model!r}", rule, "name STREAM-Rec-SFT or -RL, or leave it out")
-        folder = run_dir / FOLDERS[model] / f"seed-{seed}"
-        if not (folder / "model.json").exists():
-            places = {name: run_dir.glob(f"{at}/seed-*/model.json") for name, at in FOLDERS.items()}
-            found = [f"{name} {p.parent.name}" for name, paths in places.items() for p in sorted(paths)]
-            rule = f"no trained model there; trained are: {', '.join(found) or 'none'}"
-            raise BadInput(
-                str(folder), rule, "run `streamrec reproduce` for it, or name another model or seed"
-            )
-        tokenizer = SemanticTokenizer.load(run_dir / "tokenizer")
-        backbone = Backbone.load(folder)
-        if backbone.vocab_size != tokenizer.vocab_size:
-            rule = f"its {backbone.vocab_size} tokens are not the tokenizer's {tokenizer.vocab_size}"
-            raise BadInput(str(folder), rule, "run `streamrec reproduce` again")
-        thinks = model in ("STREAM-Rec-SFT", "STREAM-Rec-RL")
-        row = {}
-        if thinks or (folder / "row.json").exists():
-            row = _object(folder / "row.json", *(("l", "w") if thinks else ()))
-        ids = tokenizer.fingerprint()
-        if row.get("ids", ids) != ids:
-            rule = "it was trained with other semantic IDs than the run's tokenizer has now"
-            raise BadInput(str(folder), rule, "run `streamrec reproduce` again")
-        names = run_dir / "data" / "items.json"
-        items = _object(names, "item_ids", "titles")
-        for what in ("item_ids", "titles"):
-            if not isinstance(items[what], list) or len(items[what]) != tokenizer.n_items:
-                rule = f"{what} must name the tokenizer's {tokenizer.n_items} items"
-                raise BadInput(str(names), rule, "run `streamrec reproduce` again")
-        l, w = 0, 0.0
-        if model == "STREAM-Rec-PT":
-            l = config.pretrain.n_similar * tokenizer.m
-        elif thinks:
-            l, w = row["l"], row["w"] if guided else 0.0
-        return cls(
-            backbone,
-            tokenizer,
-            beams=config.evaluate.beams,
-            item_ids=items["item_ids"],
-            titles=items["titles"],
-            max_history=config.data.max_history,
-            l=l,
-            think="none" if model == "TIGER" else "greedy",
-            w=w,
-            device=device or pick_device(),
-        )
+        found = load_run(run_dir, seed, model, guided)
+        return cls(*found, device=device or pick_device())
 
 
 class Asked:
@@ -290,12 +233,3 @@ class Asked:
             return self.model.answer(prefixes.history, k, **self.options)[0].item
         finally:
             self.model.l = kept
-
-
-def _object(path: Path, *keys: str) -> dict:
-    """A JSON object that has these keys; else ``BadInput``."""
-    found = read_json(path)
-    if not isinstance(found, dict) or not found.keys() >= set(keys):
-        rule = f"it must be an object with the keys {', '.join(keys)}" if keys else "it must be an object"
-        raise BadInput(str(path), rule, "run `streamrec reproduce` again")
-    return found

@@ -70,7 +70,7 @@ BAD = [
     ("reproduce --only tokeniser", "did you mean 'tokenizer'"),
     ("reproduce --set tiger.lr", "KEY=VALUE"),
     ("reproduce --set tiger.lrr=1", "did you mean 'tiger.lr'"),
-    ("reproduce --set tiger.lr=fast", "float number"),
+    ("reproduce --set tiger.lr=fast", "tiger.lr='fast': the value must be of type float"),
     ("reproduce --set tiger.lr=nan", "must be finite"),
     ("reproduce --set tokenizer.m=1", "at least 2"),
     ("reproduce --set preset=paper", "no such setting"),

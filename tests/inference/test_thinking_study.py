@@ -10,7 +10,7 @@ from streamrec_lite.evaluation.evaluate import evaluate
 from streamrec_lite.inference.recommender import StreamRec
 from streamrec_lite.inference.thinking_study import NUMBERS, Asked, ask_in_many_ways, control_config
 from streamrec_lite.model.backbone import Backbone
-from streamrec_lite.running.run import CONTROLS
+from streamrec_lite.running.stage_table import CONTROLS
 
 
 def test_the_usual_way_differs_from_itself_by_nothing():

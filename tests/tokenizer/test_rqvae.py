@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -55,7 +56,8 @@ def test_reconstruction_gradient_passes_straight_through_to_the_encoder_alone():
 
 
 def test_losses_of_the_whole_model_by_hand():
-    model = RQVAE(1, TokenizerConfig(m=2, K=2, hidden=(), latent_dim=1))
+    sizes = SimpleNamespace(m=2, K=2, hidden=(), latent_dim=1, beta=0.25)  # one layer each
+    model = RQVAE(1, sizes)
     model.quantizer = two_levels()
     with torch.no_grad():  # encoder 2x, decoder 0.5z + 1
         for layer, (weight, bias) in zip(
