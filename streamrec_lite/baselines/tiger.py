@@ -45,9 +45,12 @@ def train_tiger(job: TrainingJob, tokenizer: SemanticTokenizer, items: bool = Fa
     model = use_byte_dropout(Backbone(config.backbone, tokenizer.vocab_size), device).to(device)
     tokenizer = tokenizer.to(device)
     if items:
-        naming = config.sft.item_vectors == "history-and-answer"
+        in_answer_logits = config.sft.item_vectors == "history-and-answer"
         model.items = ItemVectors.of(
-            tokenizer, config.backbone.d_model, config.sft.item_vector_dropout, naming=naming
+            tokenizer,
+            config.backbone.d_model,
+            config.sft.item_vector_dropout,
+            in_answer_logits=in_answer_logits,
         )
     task = Task(
         name="TIGER",

@@ -23,7 +23,7 @@ from ..inference.beam_search import answer_beams, item_log_probs
 from ..inference.recommender import StreamRec
 from ..inference.state_guided import find_candidates
 from ..inference.step_decoder import StepDecoder
-from ..inference.thinking import think_ahead
+from ..inference.thinking import generate_thoughts
 from ..model.sequences import history_tokens
 from .counting import SequentialRules
 
@@ -60,7 +60,7 @@ def _state_guided_probabilities(model: StreamRec, history: Tensor, more: Tensor)
     """State-guided candidates and the items ``more`` (B, W): items and probabilities, (B, C) each."""
     tokens = history_tokens(model.tokenizer.tokens, history)
     found, _ = find_candidates(
-        model.model.eval(), model.tokenizer, tokens, model.l, "greedy", beams=model.beams, more=more
+        model.model.eval(), model.tokenizer, tokens, model.l, "greedy", beams=model.beams, extra_items=more
     )
     total = (found.log_prob + model.w * found.state).masked_fill(found.item < 0, -torch.inf)
     return found.item, total.double().softmax(1)
@@ -74,7 +74,7 @@ def _beam_probabilities(model: StreamRec, history: Tensor, more: Tensor) -> tupl
         hidden = decoder.step(torch.full((len(history),), BOS, device=history.device))
     else:
         decoder = StepDecoder.start(backbone, tokenizer, history, "thinking")
-        hidden = think_ahead(decoder, model.l, "greedy").answer[:, 0]
+        hidden = generate_thoughts(decoder, model.l, "greedy").answer[:, 0]
     scorer = decoder.copy()
     beam = answer_beams(decoder, tokenizer.trie, hidden, model.beams, model.beams)
     log_prob = item_log_probs(scorer, tokenizer, hidden, more)

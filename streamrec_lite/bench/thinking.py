@@ -36,7 +36,9 @@ THOUGHTS = 4
 def _fresh(subject: Subject) -> Backbone:
     """An untrained model with both decoders, at the lite preset's sizes for real data."""
     seed_everything(0, "bench")
-    model = Backbone(BackboneConfig(), subject.tokenizer.vocab_size, ("direct", "thinking"), mark=True)
+    model = Backbone(
+        BackboneConfig(), subject.tokenizer.vocab_size, ("direct", "thinking"), reads_answer_token=True
+    )
     return model.to(subject.device).eval()
 
 
@@ -165,7 +167,7 @@ def bench_finetuning(subject: Subject) -> dict:
     """Time of a fine-tuning epoch, its share of annotation included, in TIGER epochs of the same sizes."""
     tokenizer, device = subject.tokenizer, subject.device
     tiger, model = _fresh(subject), _fresh(subject)
-    model.items = ItemVectors.of(tokenizer, model.config.d_model, naming=True)  # as fine-tuning does
+    model.items = ItemVectors.of(tokenizer, model.config.d_model, in_answer_logits=True)  # as in fine-tuning
     config, train = SftConfig(), subject.splits.train
     for each in (tiger, model):
         use_byte_dropout(each, device).train()

@@ -46,7 +46,7 @@ Dtype = Literal["auto", "float32", "bfloat16"]
 Precision = Annotated[
     Dtype, Field(description="number format in training; auto: bfloat16 on devices where it is faster")
 ]
-ItemVectors = Literal["history-and-answer", "history", "none"]
+ItemVectorUse = Literal["history-and-answer", "history", "none"]
 VectorDropout = Annotated[
     float,
     Field(ge=0, le=0.99, description="probability that a history item goes without its vector in training"),
@@ -94,7 +94,7 @@ class PretrainConfig(TrainConfig):
         le=10_000,
         description="similar items are drawn, anew every epoch, from this many nearest items by text",
     )
-    item_vectors: ItemVectors = Field(
+    item_vectors: ItemVectorUse = Field(
         default="none",
         description="as sft.item_vectors, but from pretraining on, so that the reference has them, too",
     )
@@ -141,7 +141,7 @@ class SftConfig(TrainConfig):
     repeated_thoughts: Literal["never", "allowed"] = Field(
         default="allowed", description="whether a code may be thought more than once"
     )
-    item_vectors: ItemVectors = Field(
+    item_vectors: ItemVectorUse = Field(
         default="history-and-answer",
         description="where each item has a learned vector beside its codes: in histories and answers, in "
         "histories, or nowhere",

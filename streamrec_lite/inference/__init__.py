@@ -1,1 +1,1 @@
-"""From a trained model to answers: one token at a time, beam search, sampling, thoughts, recommendations."""
+"""Answers of a trained model: step decoder, beam search, sampling, thoughts, recommendations."""

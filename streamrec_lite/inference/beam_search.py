@@ -1,11 +1,10 @@
-"""Answering: a trie-constrained beam search whose every answer is an item of the catalogue.
+"""Beam search constrained to the trie: every answer is an item of the catalogue.
 
-A user's beams differ only in the few tokens written so far. So the encoder runs once a user, its
-keys and values are projected once, and the beams are queries against that one set; only the short
-self-attention cache is copied when beams fork. Under the softmax over the trie a prefix that leads
-to a single item has said all: what is left has probability one, and needs no decoder step. The cost
-a user does not depend on the size of the catalogue: at each level a beam looks at no more than K
-children.
+A user's beams differ only in the few tokens written so far. So the encoder runs once for each user, its keys
+and values are computed once, and the beams are queries against that one copy. Only the short self-attention
+cache is copied when a beam has several continuations. With the softmax over the trie, a prefix that leads to
+a single item needs no further decoder step: the remaining codes have probability one. The cost for each user
+does not depend on the size of the catalogue: at each level a beam has at most K children.
 """
 
 from __future__ import annotations
@@ -17,18 +16,19 @@ from torch.nn import functional as F
 from ..common.errors import BadInput
 from ..common.schemas import BOS, FIRST_CODE, Beams
 from ..model.backbone import Backbone
-from ..tokenizer.trie import PaddedChildren
+from ..tokenizer.semantic_ids import SemanticTokenizer
+from ..tokenizer.trie import PaddedChildren, Trie
 from .step_decoder import StepDecoder
 
 
 def answer_log_probs(
-    model: Backbone, tokenizer, hidden: Tensor, items: Tensor, temperature: float = 1.0
+    model: Backbone, tokenizer: SemanticTokenizer, hidden: Tensor, items: Tensor, temperature: float = 1.0
 ) -> Tensor:
     """log P(c_j | c_<j, history) of given items, teacher-forced: (B, m).
 
     Args:
         model: the backbone.
-        tokenizer: the catalogue's ``SemanticTokenizer``, on the model's device.
+        tokenizer: semantic IDs of the catalogue, on the model's device.
         hidden: decoder states (B, m, d) that predict the m codes.
         items: (B,) item indices.
         temperature: tau of eq. 11; 1 except in training.
@@ -40,54 +40,60 @@ def answer_log_probs(
 
 
 def item_log_probs(
-    stepper: StepDecoder, tokenizer, hidden: Tensor, items: Tensor, floor: Tensor | None = None
+    stepper: StepDecoder,
+    tokenizer: SemanticTokenizer,
+    hidden: Tensor,
+    items: Tensor,
+    floor: Tensor | None = None,
 ) -> Tensor:
-    """log P(item | what was written, history) of n given items for each of the stepper's R sequences.
+    """log P(item | tokens so far, history) of n given items for each of the stepper's R sequences.
 
-    The steps are shared: the first code of all n items is read off one state. Under the softmax over
-    the trie an item that is alone below its prefix needs no further step.
+    Items share the steps of their common prefixes: one state gives the first code of all n items. With the
+    softmax over the trie, an item that is alone below its prefix needs no further step.
 
     Args:
-        stepper: what was written so far.
+        stepper: the decoder with the tokens so far.
         tokenizer: gives the items' codes.
-        hidden: (R, d) what each sequence's newest token gave, BOS or the last thought.
-        items: (R, n) item indices; the same for every sequence or not.
-        floor: (R,) what lies below is not of interest. A sum of logarithms only falls from code to
-            code, so an item that has fallen below needs no further step; what it has then is returned.
+        hidden: (R, d) hidden states at each sequence's newest token, BOS or the last thought.
+        items: (R, n) item indices.
+        floor: (R,) lower bound of interest. A sum of log-probabilities only falls from code to code, so an
+            item below the floor gets no further step, and its partial sum is returned.
 
     Returns:
         (R, n) float32.
     """
     trie, model = tokenizer.trie, stepper.model
     flat = items.flatten()
-    going = torch.arange(len(flat), device=flat.device)  # the items whose log-probability is not yet known
-    at = going // items.shape[1]  # the state that each one's next code is read off
-    node = torch.zeros(len(hidden), dtype=torch.long, device=flat.device)  # where each state stands
+    active = torch.arange(len(flat), device=flat.device)  # items that need further steps
+    at = active // items.shape[1]  # the state that predicts each one's next code
+    node = torch.zeros(len(hidden), dtype=torch.long, device=flat.device)  # the trie node of each state
     total = torch.zeros(len(flat), device=flat.device)
     stepper.share()
     for level in range(trie.m):
         if level > 0:
             if floor is not None:
-                kept = total[going] >= floor[going // items.shape[1]]
-                going, at = going[kept], at[kept]
+                kept = total[active] >= floor[active // items.shape[1]]
+                active, at = active[kept], at[kept]
             if model.config.softmax == "trie":
-                kept = ~trie.has_single_item[level][trie.paths[flat[going], level]]
-                going, at = going[kept], at[kept]
-            if not len(going):
+                kept = ~trie.has_single_item[level][trie.paths[flat[active], level]]
+                active, at = active[kept], at[kept]
+            if not len(active):
                 break
-            below = trie.paths[flat[going], level]
+            below = trie.paths[flat[active], level]
             key, again = torch.unique(at * trie.n_nodes(level) + below, return_inverse=True)
             parent, node = key // trie.n_nodes(level), key % trie.n_nodes(level)
-            some = torch.empty_like(key).index_copy_(0, again, going)  # one item of each prefix
+            selected = torch.empty_like(key).index_copy_(0, again, active)  # one item of each prefix
             stepper.select(parent)
-            hidden, at = stepper.step(tokenizer.tokens[flat[some], level - 1]), again
+            hidden, at = stepper.step(tokenizer.tokens[flat[selected], level - 1]), again
         log_probs = model.code_log_probs(hidden, level, trie, trie.padded_children(level, node))
-        place = trie.paths[flat[going], level + 1] - trie.start[level][node[at]]
-        total.index_add_(0, going, log_probs[at, place].to(total))
+        place = trie.paths[flat[active], level + 1] - trie.start[level][node[at]]
+        total.index_add_(0, active, log_probs[at, place].to(total))
     return total.view_as(items)
 
 
-def _step_log_prob(model: Backbone, trie, hidden: Tensor, level: int, items: Tensor, temperature=1.0):
+def _step_log_prob(
+    model: Backbone, trie: Trie, hidden: Tensor, level: int, items: Tensor, temperature: float
+) -> Tensor:
     """log P(the items' code of ``level``): hidden (B, d), items (B,) -> (B,)."""
     node, child = trie.paths[items, level], trie.paths[items, level + 1]
     log_probs = model.code_log_probs(hidden, level, trie, trie.padded_children(level, node), temperature)
@@ -96,9 +102,9 @@ def _step_log_prob(model: Backbone, trie, hidden: Tensor, level: int, items: Ten
 
 @torch.inference_mode()
 def beam_search(
-    model: Backbone, trie, tokens: Tensor, beams: int = 20, k: int = 10, decoder: str = "direct"
+    model: Backbone, trie: Trie, tokens: Tensor, beams: int = 20, k: int = 10, decoder: str = "direct"
 ) -> Beams:
-    """The k items of highest P(item | history) among those that W beams reach (eq. 2).
+    """The k items of highest P(item | history) that a beam search of width W finds (eq. 2).
 
     The score of an item is log P(c_1..c_m | history), the exact sum of its m log-probabilities (eq.
     11, ``Backbone.code_log_probs``). The search never leaves the trie, so every answer is an item.
@@ -107,12 +113,12 @@ def beam_search(
         model: the backbone, in ``eval`` mode.
         trie: the catalogue's semantic IDs, on the model's device.
         tokens: history tokens (B, S), PAD on the right.
-        beams: W, kept after every level.
-        k: answers a user, at most W.
-        decoder: the decoder that answers.
+        beams: W, prefixes kept at each level.
+        k: answers for each user, at most W.
+        decoder: "direct" or "thinking".
 
     Returns:
-        items (B, k) and scores (B, k), best first; -1 and -inf where the catalogue has fewer.
+        items (B, k) and scores (B, k), best first; -1 and -inf if the catalogue has fewer.
     """
     if not 1 <= k <= beams:
         raise BadInput(
@@ -125,48 +131,50 @@ def beam_search(
     return answer_beams(stepper, trie, stepper.step(start), beams, k)
 
 
-def answer_beams(stepper: StepDecoder, trie, hidden: Tensor, beams: int, k: int) -> Beams:
-    """The beam over the answer, for each of the stepper's R sequences: their continuations by an item.
+def answer_beams(stepper: StepDecoder, trie: Trie, hidden: Tensor, beams: int, k: int) -> Beams:
+    """Beam search over the answer after each of the stepper's R sequences: the k best items of each.
 
     Args:
-        stepper: what was written so far.
+        stepper: the decoder with the tokens so far.
         trie: the tree of all semantic IDs.
-        hidden: (R, d) what each sequence's newest token gave, BOS or the last thought.
-        beams: W, sequences kept at each level.
+        hidden: (R, d) hidden states at each sequence's newest token, BOS or the last thought.
+        beams: W, prefixes kept at each level.
         k: items to return.
 
     Returns:
-        items (R, k) and scores (R, k): log P(item | what was written, history).
+        items (R, k) and scores (R, k): log P(item | tokens so far, history).
     """
     rows, device = len(hidden), hidden.device
     trie_softmax = stepper.model.config.softmax == "trie"
     token = torch.empty((rows, 0), dtype=torch.long, device=device)
     node = torch.zeros((rows, 1), dtype=torch.long, device=device)
     score = torch.zeros((rows, 1), device=device)
-    going = torch.ones((rows, 1), dtype=torch.bool, device=device)  # beams that need the decoder
-    parent = torch.arange(rows, device=device)[:, None]  # the sequence of the stepper that each continues
+    active = torch.ones((rows, 1), dtype=torch.bool, device=device)  # beams that need the decoder
+    parent = torch.arange(rows, device=device)[
+        :, None
+    ]  # index in the stepper of the sequence that each beam continues
     stepper.share()
     for level in range(trie.m):
-        family = trie.padded_children(level, node)  # (R, W, F) each
-        gain = torch.zeros(family.real.shape, device=device).masked_fill_(~family.real, -torch.inf)
-        at = going.flatten().nonzero()[:, 0]
+        children = trie.padded_children(level, node)  # (R, W, F) each
+        gain = torch.zeros(children.real.shape, device=device).masked_fill_(~children.real, -torch.inf)
+        at = active.flatten().nonzero()[:, 0]
         if len(at):
             if level > 0:
                 stepper.select(parent.flatten()[at])
                 hidden = stepper.step(token.flatten()[at])
-            some = PaddedChildren(*(x.flatten(0, 1).index_select(0, at) for x in family))
-            log_probs = stepper.model.code_log_probs(hidden, level, trie, some)
+            selected = PaddedChildren(*(x.flatten(0, 1).index_select(0, at) for x in children))
+            log_probs = stepper.model.code_log_probs(hidden, level, trie, selected)
             gain.flatten(0, 1).index_copy_(0, at, log_probs)
         total = (score[..., None] + gain).flatten(1)
-        keep = k if level == trie.m - 1 else beams  # the last level is read off: no further step
+        keep = k if level == trie.m - 1 else beams  # no step follows the last level
         score, best = total.topk(min(keep, total.shape[1]), dim=1)
-        node = family.node.flatten(1).gather(1, best)
-        token = FIRST_CODE + level * trie.K + family.code.flatten(1).gather(1, best)
-        place = (going.flatten().cumsum(0) - 1).view_as(going)  # of each beam in the stepper
-        parent = place.gather(1, best // family.code.shape[-1])
-        going = score > -torch.inf
-        if trie_softmax:  # where one item is left, the rest has probability one
-            going &= ~trie.has_single_item[level + 1][node]
+        node = children.node.flatten(1).gather(1, best)
+        token = FIRST_CODE + level * trie.K + children.code.flatten(1).gather(1, best)
+        place = (active.flatten().cumsum(0) - 1).view_as(active)  # index of each beam in the stepper
+        parent = place.gather(1, best // children.code.shape[-1])
+        active = score > -torch.inf
+        if trie_softmax:  # if one item is left, the remaining codes have probability one
+            active &= ~trie.has_single_item[level + 1][node]
     item = trie.leaf_item[node].masked_fill(score == -torch.inf, -1)
     missing = k - item.shape[1]
     return Beams(F.pad(item, (0, missing), value=-1), F.pad(score, (0, missing), value=-torch.inf))

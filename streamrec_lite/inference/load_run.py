@@ -1,4 +1,4 @@
-"""A trained model read from a run's folder: weights, semantic IDs, names, and how it is asked."""
+"""Reads a trained model from a run's folder: weights, semantic IDs, the items' names and options."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..config.settings import Config, config_of
 from ..model.backbone import Backbone
 from ..tokenizer.semantic_ids import SemanticTokenizer
 
-FOLDERS = {  # of a run, by model
+FOLDERS = {  # model -> its folder in a run
     "TIGER": "baselines/TIGER",
     "STREAM-Rec-PT": "pretrain",
     "STREAM-Rec-SFT": "sft",
@@ -20,7 +20,7 @@ FOLDERS = {  # of a run, by model
 
 
 class StoredModel(NamedTuple):
-    """What a recommender is made from, in the order of its arguments."""
+    """The arguments of ``StreamRec``, in its order."""
 
     model: Backbone
     tokenizer: SemanticTokenizer
@@ -39,9 +39,9 @@ def load_run(run_dir: str | Path, seed: int, model: str, guided: bool) -> Stored
 
     Args:
         run_dir: the folder of the run.
-        seed: of the training.
-        model: one of ``FOLDERS``.
-        guided: with the weight of state-guided scoring that was chosen on validation.
+        seed: the seed of the training.
+        model: a key of ``FOLDERS``.
+        guided: use state-guided scoring, with the weight chosen on validation.
 
     Raises:
         BadInput: no such model, or files that are missing, broken or of another run.
@@ -98,7 +98,7 @@ def load_run(run_dir: str | Path, seed: int, model: str, guided: bool) -> Stored
 
 
 def _object(path: Path, *keys: str) -> dict:
-    """A JSON object that has these keys; else ``BadInput``."""
+    """A JSON object with these keys; else ``BadInput``."""
     found = read_json(path)
     if not isinstance(found, dict) or not found.keys() >= set(keys):
         rule = f"it must be an object with the keys {', '.join(keys)}" if keys else "it must be an object"

@@ -21,25 +21,29 @@ from .state_guided import find_candidates, guided_ranking
 from .thinking import THINK, Thoughts, think_and_answer
 
 
-class Step(NamedTuple):
-    """What a model had in mind before its first thought (``thought`` is None), or after one."""
+class ThoughtStep(NamedTuple):
+    """A state before the first thought (``thought`` is None), or after a thought."""
 
-    thought: int | None  # the token just read
-    gap: float  # |t(first answer) - s_i|, the residual's length: how far the state is from what it says
-    nearest: list[str]  # the titles of the items whose t the state s_i likes best
-    entered: list[str]  # of these, the ones that the step before did not have
-    left: list[str]  # the ones that it had, and that are gone
+    thought: int | None  # the code token just read
+    gap: float  # |t(first answer) - s_i|, the length of the residual
+    nearest: list[str]  # titles of the items with the highest s_i . t
+    entered: list[str]  # those of them that the previous step did not have
+    left: list[str]  # those of the previous step that this one does not have
 
 
 class Recommendations(NamedTuple):
     """Answers to B histories, best first."""
 
     items: list[list[str]]  # B lists of up to k item ids
-    scores: list[list[float]]  # log P(item | history), or after one train of thought: given it
+    scores: list[
+        list[float]
+    ]  # log P(item | history); with one train of thought log P(item | thoughts, history)
     titles: list[list[str]]
     codes: list[list[tuple[int, ...]]]  # the semantic ID of each answer
-    thoughts: Thoughts | None = None  # fast thinking has none
-    steps: list[list[Step]] | None = None  # of the first train of thought, if asked: B lists of l + 1
+    thoughts: Thoughts | None = None  # None: answered at once
+    steps: list[list[ThoughtStep]] | None = (
+        None  # with explain: B lists of l + 1, for the first train of thought
+    )
 
 
 class StreamRec:
@@ -48,12 +52,14 @@ class StreamRec:
     Args:
         model: the backbone.
         tokenizer: semantic IDs of the catalogue.
-        beams: W, beams a user.
-        item_ids, titles: the catalogue's names, in item order; only ``recommend`` needs them.
-        max_history: L, the newest items that are read.
-        l: thoughts that the thinking decoder writes, where there is one.
-        think, n_thoughts: how it thinks unless asked otherwise ("none": the direct decoder answers).
-        w: weight of the last state's own score of the items (``retrieval``); 0: the paper's decoding.
+        beams: W, beams for each user.
+        item_ids: the items' ids, in item order; only ``recommend`` needs them.
+        titles: the items' titles, in item order.
+        max_history: L, how many of the newest items are read.
+        l: thoughts that the thinking decoder writes.
+        think: "none" (the direct decoder answers at once), "greedy", "sample" or "beam"; the default.
+        n_thoughts: trains of thought; the default.
+        w: weight of the last state's scores (``state_guided``); 0: decoding as in the paper.
         device: where to compute; default: where the model is.
     """
 
@@ -69,7 +75,7 @@ class StreamRec:
         think: str = "none",
         n_thoughts: int = 1,
         w: float = 0.0,
-        device=None,
+        device: torch.device | str | None = None,
     ):
         self.device = torch.device(device or next(model.parameters()).device)
         self.model, self.tokenizer = model.to(self.device), tokenizer.to(self.device)
@@ -116,7 +122,7 @@ class StreamRec:
         return guided_ranking(found, w, k), thoughts
 
     def topk(self, prefixes: Prefixes, k: int = 10) -> Tensor:
-        """The evaluator's question: (B, k) item indices, -1 where there is no k-th answer."""
+        """The k best items of each history: (B, k) item indices, -1 if there is no k-th answer."""
         return self.beam(prefixes.history, k).item
 
     def recommend(
@@ -129,16 +135,16 @@ class StreamRec:
     ) -> Recommendations:
         """The k best next items of each history (a list of item ids, oldest first).
 
-        ``think`` and ``n_thoughts`` default to the model's own; with ``explain`` the answer says what
-        the model had in mind at each step. Raises ``BadInput`` for an empty history, an unknown item,
-        k or n_thoughts below 1, and for thinking with a model that has no thinking decoder.
-
         Args:
             histories: item ids of each user, oldest first.
             k: items for each user.
             think: "none", "greedy", "sample" or "beam"; default: the model's own way.
             n_thoughts: trains of thought; default: the model's own number.
             explain: also return the nearest items after each thought.
+
+        Raises:
+            BadInput: an empty history, an unknown item, k or n_thoughts below 1, or thinking with a model
+                that has no thinking decoder.
         """
         think = self.think if think is None else think
         n_thoughts = self.n_thoughts if n_thoughts is None else n_thoughts
@@ -166,8 +172,8 @@ class StreamRec:
         )
 
     @torch.inference_mode()
-    def _steps(self, thoughts: Thoughts, answers: Tensor, k: int) -> list[list[Step]]:
-        """What each user's first train of thought had in mind, step by step."""
+    def _steps(self, thoughts: Thoughts, answers: Tensor, k: int) -> list[list[ThoughtStep]]:
+        """The states of each user's first train of thought: l + 1 steps."""
         table = item_table(self.model, self.tokenizer)
         s = self.model.states(thoughts.hidden[:, 0])  # (B, l + 1, d)
         gap = (table[answers[:, 0]][:, None] - s).norm(dim=-1).tolist()
@@ -178,7 +184,7 @@ class StreamRec:
             for thought, length, now in zip([None, *written], gap[user], nearest[user], strict=True):
                 entered, left = [i for i in now if i not in before], [i for i in before if i not in now]
                 names = ([self.titles[i] for i in items] for items in (now, entered, left))
-                steps.append(Step(thought, length, *names))
+                steps.append(ThoughtStep(thought, length, *names))
                 before = now
             rows.append(steps)
         return rows
@@ -203,31 +209,37 @@ class StreamRec:
 
     @classmethod
     def load(
-        cls, run_dir: str | Path, seed: int = 0, model: str = "TIGER", guided: bool = False, device=None
+        cls,
+        run_dir: str | Path,
+        seed: int = 0,
+        model: str = "TIGER",
+        guided: bool = False,
+        device: torch.device | str | None = None,
     ) -> StreamRec:
-        """The trained ``model`` of a run folder: one of ``FOLDERS``.
-
-        ``guided``: with state-guided scoring, at the weight that was chosen on validation.
+        """A trained model of a run folder, ready to recommend.
 
         Args:
             run_dir: the folder of a run.
             seed: the seed of the training.
-            model: its name.
-            guided: with state-guided scoring, at the weight chosen on validation.
+            model: "TIGER", "STREAM-Rec-PT", "STREAM-Rec-SFT" or "STREAM-Rec-RL".
+            guided: use state-guided scoring, with the weight chosen on validation.
             device: where to compute; default: the GPU if there is one.
+
+        Raises:
+            BadInput: no such model, or files that are missing, broken or of another run.
         """
         found = load_run(run_dir, seed, model, guided)
         return cls(*found, device=device or pick_device())
 
 
-class Asked:
-    """A recommender that is always asked in one way: ``answer``'s options, and l."""
+class WithOptions:
+    """A recommender with fixed options of ``StreamRec.answer``, and a fixed number of thoughts l."""
 
     def __init__(self, model: StreamRec, l: int | None = None, **options):
         self.model, self.l, self.options = model, model.l if l is None else l, options
 
     def topk(self, prefixes: Prefixes, k: int) -> Tensor:
-        """(B, k) item indices, asked in this one way."""
+        """The k best items of each history with these options: (B, k) item indices."""
         kept, self.model.l = self.model.l, self.l
         try:
             return self.model.answer(prefixes.history, k, **self.options)[0].item

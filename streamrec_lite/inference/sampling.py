@@ -1,4 +1,4 @@
-"""Drawing answers instead of searching for the best: what stage 3 learns from."""
+"""Sampling of answers; stage 3 (reinforcement learning) learns from the samples."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import torch
 from torch import Tensor
 
 from ..common.schemas import FIRST_CODE
-from ..tokenizer.trie import PaddedChildren
+from ..tokenizer.trie import PaddedChildren, Trie
 from .step_decoder import StepDecoder
 
 
 def sample_answers(
-    stepper: StepDecoder, trie, hidden: Tensor, temperature: float = 1.0
+    stepper: StepDecoder, trie: Trie, hidden: Tensor, temperature: float = 1.0
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One answer drawn for each of the stepper's R sequences, code by code.
+    """One sampled answer for each of the stepper's R sequences, code by code.
 
-    Under the softmax over the trie every draw is an item. Under that over the vocabulary (eq. 11 as
-    printed) any m tokens may come, and most name no item at first.
+    With the softmax over the trie every sample is an item. With the softmax over the vocabulary (eq. 11 as
+    printed) any m tokens may come, and early in training most are no item's ID.
 
     Args:
-        stepper: what was written so far.
+        stepper: the decoder with the tokens so far.
         trie: the tree of all semantic IDs.
-        hidden: (R, d) what each sequence's newest token gave.
+        hidden: (R, d) hidden states at each sequence's newest token.
         temperature: tau of eq. 11.
 
     Returns:
-        tokens (R, m), the items that they name (R,), -1 for none, and log-probabilities (R, m).
+        tokens (R, m), their items (R,), -1 for none, and log-probabilities (R, m).
     """
     if stepper.model.config.softmax == "vocabulary":
         return _sample_tokens(stepper, trie, hidden, temperature)
@@ -33,45 +33,51 @@ def sample_answers(
     node = torch.zeros(rows, dtype=torch.long, device=hidden.device)
     token = torch.empty((rows, trie.m), dtype=torch.long, device=hidden.device)
     log_prob = torch.zeros((rows, trie.m), device=hidden.device)
-    going = torch.arange(rows, device=hidden.device)  # where more than one item is left
-    parent = going
+    active = torch.arange(rows, device=hidden.device)  # sequences whose prefix has more than one item
+    parent = active
     for level in range(trie.m):
         if level > 0:
-            kept = ~trie.has_single_item[level][node[going]]
-            going, parent = going[kept], parent[kept]
-            if len(going):
+            kept = ~trie.has_single_item[level][node[active]]
+            active, parent = active[kept], parent[kept]
+            if len(active):
                 stepper.select(parent)
-                hidden = stepper.step(token[going, level - 1])
-                parent = torch.arange(len(going), device=hidden.device)
-        family = trie.padded_children(level, node)
-        pick = torch.zeros_like(node)  # where one item is left: the first and only child
-        if len(going):
-            some = (
-                family if len(going) == rows else PaddedChildren(*(x.index_select(0, going) for x in family))
+                hidden = stepper.step(token[active, level - 1])
+                parent = torch.arange(len(active), device=hidden.device)
+        children = trie.padded_children(level, node)
+        pick = torch.zeros_like(node)  # if one item is left: the first and only child
+        if len(active):
+            selected = (
+                children
+                if len(active) == rows
+                else PaddedChildren(*(x.index_select(0, active) for x in children))
             )
-            drawn, each = draw(stepper.model.code_log_probs(hidden, level, trie, some, temperature))
-            pick[going], log_prob[going, level] = drawn[:, 0], each[:, 0]
-        token[:, level] = FIRST_CODE + level * trie.K + family.code.gather(1, pick[:, None])[:, 0]
-        node = family.node.gather(1, pick[:, None])[:, 0]
+            drawn, drawn_log_prob = draw(
+                stepper.model.code_log_probs(hidden, level, trie, selected, temperature)
+            )
+            pick[active], log_prob[active, level] = drawn[:, 0], drawn_log_prob[:, 0]
+        token[:, level] = FIRST_CODE + level * trie.K + children.code.gather(1, pick[:, None])[:, 0]
+        node = children.node.gather(1, pick[:, None])[:, 0]
     return token, trie.leaf_item[node], log_prob
 
 
-def _sample_tokens(stepper: StepDecoder, trie, hidden: Tensor, temperature: float):
-    """``sample_answers`` where any token of the vocabulary may be written."""
+def _sample_tokens(
+    stepper: StepDecoder, trie: Trie, hidden: Tensor, temperature: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``sample_answers`` with the softmax over the whole vocabulary."""
     tokens: list[Tensor] = []
     log_probs: list[Tensor] = []
     for level in range(trie.m):
         if level > 0:
             hidden = stepper.step(tokens[-1])
-        drawn, each = draw(stepper.model.logits(hidden).float() / temperature)
+        drawn, drawn_log_prob = draw(stepper.model.logits(hidden).float() / temperature)
         tokens.append(drawn[:, 0])
-        log_probs.append(each[:, 0])
+        log_probs.append(drawn_log_prob[:, 0])
     token = torch.stack(tokens, dim=1)
     return token, named_items(trie, token), torch.stack(log_probs, dim=1)
 
 
-def named_items(trie, token: Tensor) -> Tensor:
-    """The items (R,) that m tokens each (R, m) name: -1 where one is no code of its level, or none is so."""
+def named_items(trie: Trie, token: Tensor) -> Tensor:
+    """The items (R,) whose IDs are these tokens (R, m); -1 if there is no such item."""
     code = token - FIRST_CODE - trie.K * torch.arange(trie.m, device=token.device)
     right = ((code >= 0) & (code < trie.K)).all(dim=1)
     return torch.where(right, trie.lookup(code.clamp(0, trie.K - 1)), -1)
@@ -80,8 +86,8 @@ def named_items(trie, token: Tensor) -> Tensor:
 def draw(logits: Tensor, n: int = 1) -> tuple[Tensor, Tensor]:
     """n draws from softmax(logits), (..., C) -> (..., n), and their log-probabilities.
 
-    On CPUs several times as fast as torch.multinomial. The largest tensor is written to three times, in
-    place: fresh memory costs more than the arithmetic.
+    On CPUs several times as fast as torch.multinomial. The largest tensor is changed in place, because new
+    memory costs more time than the arithmetic.
     """
     top = logits.amax(-1, keepdim=True)
     mass = (logits - top).exp_()

@@ -1,8 +1,8 @@
-"""State-guided scoring (beyond the paper): the last state is a retriever, and helps to answer.
+"""State-guided scoring (beyond the paper): the last state scores items, too.
 
-L_State (eq. 14) teaches s_l to score items by a s_l . t(item), and the paper never uses that to answer.
-Here an item's score is log P(item | thoughts, history) + w log P_state(item), the second one the
-softmax of a s_l . t over all items. Items that the beam misses but the state likes take part too.
+L_State (eq. 14) teaches s_l to score items by a s_l . t(item); the paper does not use this score to answer.
+Here an item's score is log P(item | thoughts, history) + w log P_state(item), where P_state is the softmax of
+a s_l . t over all items. Items with a high state score take part even if the beam search misses them.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from ..evaluation.metrics import mean_metrics, rank_of_target
 from ..model.backbone import Backbone
 from ..model.item_representation import item_table, state_scores
 from ..model.sequences import history_tokens
+from ..tokenizer.semantic_ids import SemanticTokenizer
 from .beam_search import answer_beams, item_log_probs
 from .step_decoder import StepDecoder
-from .thinking import Thoughts, add_up, think_ahead, train_weights
+from .thinking import Thoughts, generate_thoughts, mixture_weights, sum_over_thoughts
 
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
 STATE_ONLY_WEIGHT = 1e6  # so large that the answer's log-probability does not count beside the state's score
 
 
 class Candidates(NamedTuple):
-    """C items for each of B users; -1 and -inf where there are fewer."""
+    """C items for each of B users; -1 and -inf if there are fewer."""
 
     item: Tensor  # (B, C) int64
     log_prob: Tensor  # (B, C) log P(item | history), summed over the thoughts as in eq. 3
@@ -38,54 +39,63 @@ class Candidates(NamedTuple):
 @torch.inference_mode()
 def find_candidates(
     model: Backbone,
-    tokenizer,
+    tokenizer: SemanticTokenizer,
     tokens: Tensor,
     l: int,
     mode: str = "greedy",
     n: int = 1,
     beams: int = 20,
     table: Tensor | None = None,
-    more: Tensor | None = None,
+    extra_items: Tensor | None = None,
 ) -> tuple[Candidates, Thoughts]:
-    """The W items that the beam finds and the W that the state likes best, with both their scores.
+    """The W items that the beam search finds and the W with the highest state scores, with both scores.
 
-    With several trains of thought the state is their mean, weighted by their probabilities.
+    With several trains of thought the state is the mean of their states, weighted by ``mixture_weights``.
 
     Args:
         model: the backbone.
         tokenizer: gives the items' codes.
-        tokens: history tokens (B, S); l, mode, n as in ``think_and_answer``.
-        table: ``item_table``, where the caller has it.
-        more: (B, C) items that shall be among the candidates too.
+        tokens: history tokens (B, S), PAD on the right.
         l: thoughts.
         mode: "greedy", "sample" or "beam".
         n: trains of thought.
-        beams: W, candidates from the beam search.
+        beams: W, candidates from the beam search, and as many from the state.
+        table: (N, d) ``item_table``, if the caller has it already.
+        extra_items: (B, C) more candidates.
     """
     table = item_table(model, tokenizer) if table is None else table
     stepper = StepDecoder(model, *model.encode(tokens), "thinking")
-    thoughts = think_ahead(stepper, l, mode, n)
-    weight = train_weights(thoughts, mode)  # (B, trains), logarithms
+    thoughts = generate_thoughts(stepper, l, mode, n)
+    weight = mixture_weights(thoughts, mode)  # (B, trains), logarithms
     B, trains = weight.shape
     last = thoughts.answer.flatten(0, 1)
-    again = stepper.copy()
+    stepper_copy = stepper.copy()
     found = answer_beams(stepper, tokenizer.trie, last, beams, beams)
     s = model.states(thoughts.hidden.flatten(0, 1))[:, -1].view(B, trains, -1)
     s = (s * weight.exp()[..., None]).sum(dim=1)
-    liked = state_scores(model, s, table).log_softmax(dim=-1)  # (B, N)
-    wanted = liked.topk(min(beams, liked.shape[1]), dim=1).indices
-    wanted = (wanted if more is None else torch.cat([wanted, more], dim=1)).repeat_interleave(trains, dim=0)
-    log_prob = item_log_probs(again, tokenizer, last, wanted)
-    twice = (wanted[..., None] == found.item[:, None]).any(dim=-1)
-    twice |= (wanted[..., None] == wanted[:, None]).tril(-1).any(dim=-1)
-    item = torch.cat([found.item, wanted.masked_fill(twice, -1)], dim=1).view(B, trains, -1)
+    state_log_probs = state_scores(model, s, table).log_softmax(dim=-1)  # (B, N)
+    retrieved = state_log_probs.topk(min(beams, state_log_probs.shape[1]), dim=1).indices
+    retrieved = (
+        retrieved if extra_items is None else torch.cat([retrieved, extra_items], dim=1)
+    ).repeat_interleave(trains, dim=0)
+    log_prob = item_log_probs(stepper_copy, tokenizer, last, retrieved)
+    duplicate = (retrieved[..., None] == found.item[:, None]).any(dim=-1)
+    duplicate |= (retrieved[..., None] == retrieved[:, None]).tril(-1).any(dim=-1)
+    item = torch.cat([found.item, retrieved.masked_fill(duplicate, -1)], dim=1).view(B, trains, -1)
     score = torch.cat([found.score, log_prob], dim=1).view(B, trains, -1) + weight[..., None]
-    every = add_up(item.flatten(1), score.flatten(1), item.shape[2] * trains)
-    state = liked.gather(1, every.item.clamp_min(0)).masked_fill(every.item < 0, -torch.inf)
-    return Candidates(every.item, every.score, state), thoughts
+    merged = sum_over_thoughts(item.flatten(1), score.flatten(1), item.shape[2] * trains)
+    state = state_log_probs.gather(1, merged.item.clamp_min(0)).masked_fill(merged.item < 0, -torch.inf)
+    return Candidates(merged.item, merged.score, state), thoughts
 
 
-def choose_weight(model: Backbone, tokenizer, prefixes: Prefixes, l: int, beams: int, batch_size: int = 64):
+def choose_weight(
+    model: Backbone,
+    tokenizer: SemanticTokenizer,
+    prefixes: Prefixes,
+    l: int,
+    beams: int,
+    batch_size: int = 64,
+) -> tuple[float, dict]:
     """The w of ``WEIGHTS`` with the best N@10 on ``prefixes`` (validation), after greedy thoughts.
 
     Args:
@@ -93,7 +103,7 @@ def choose_weight(model: Backbone, tokenizer, prefixes: Prefixes, l: int, beams:
         tokenizer: gives the items' codes.
         prefixes: validation examples.
         l: thoughts.
-        beams: W, sequences kept at each level.
+        beams: W, prefixes kept at each level.
         batch_size: examples at once.
 
     Returns:
@@ -112,7 +122,7 @@ def choose_weight(model: Backbone, tokenizer, prefixes: Prefixes, l: int, beams:
 
 
 def guided_ranking(candidates: Candidates, w: float, k: int = 10) -> Beams:
-    """The k best by log_prob + w * state: items and scores (B, k)."""
+    """The k candidates of highest log_prob + w * state: items and scores (B, k)."""
     total = candidates.log_prob + (w * candidates.state if w > 0 else 0.0)
     total = total.masked_fill(candidates.item < 0, -torch.inf)
     score, best = total.topk(min(k, total.shape[1]), dim=1)

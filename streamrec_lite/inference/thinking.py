@@ -2,8 +2,8 @@
 
     P(item | history) = sum over thoughts O of P(O | history) P(item | O, history)
 
-The sum runs over the thoughts that a way of thinking comes up with: one greedy train of thought, n
-sampled ones, or the n most likely ones that a beam finds.
+The sum runs over one greedy sequence of thoughts, n sampled ones, or the n most likely ones that a beam
+search finds. Such a sequence of l thoughts is called a train of thought.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from ..common.schemas import ANSWER, BOS, FIRST_CODE, Beams, Prefixes
 from ..config.sections import MAX_THOUGHTS
 from ..data.sequences import iterate_batches
 from ..model.backbone import Backbone
+from ..tokenizer.semantic_ids import SemanticTokenizer
+from ..tokenizer.trie import Trie
 from .beam_search import answer_beams
 from .sampling import draw
 from .step_decoder import StepDecoder
@@ -29,64 +31,58 @@ THINK = ("none", "greedy", "sample", "beam")
 class Thoughts(NamedTuple):
     """n trains of thought for each of B users.
 
-    ``hidden`` are the decoder's own states d_0..d_l: d_i is what it has after thought i, and predicts
-    the next one. d_l predicts the answer's first code.
+    ``hidden`` are the decoder's hidden states d_0..d_l: d_i follows thought i and predicts the next thought.
+    d_l predicts the answer's first code, unless the model reads ANSWER first.
     """
 
     token: Tensor  # (B, n, l) int64, code tokens: never PAD, BOS or ANSWER
     log_prob: Tensor  # (B, n) log P(thoughts | history)
-    each: Tensor  # (B, n, l) its parts, log P(thought i | thoughts before, history)
+    token_log_prob: Tensor  # (B, n, l) its terms, log P(thought i | earlier thoughts, history)
     hidden: Tensor  # (B, n, l + 1, d)
     answer: Tensor  # (B, n, d), predicts the answer's first code
 
 
-def think_ahead(
-    stepper: StepDecoder, l: int, mode: str, n: int = 1, temperature: float = 1.0, finish: bool = True
+def generate_thoughts(
+    stepper: StepDecoder, l: int, mode: str, n: int = 1, temperature: float = 1.0, last_state: bool = True
 ) -> Thoughts:
-    """Write l thoughts with a fresh stepper (one sequence a user).
-
-    ``mode``: "greedy" (n must be 1), "sample" (n independent draws) or "beam" (the n most likely that
-    a beam of width n finds; fewer where there are not so many). The stepper then holds n sequences a
-    user, ready to answer. ``finish=False``: only tokens and log-probabilities are wanted; the states
-    end with the last but one.
+    """n trains of l thoughts for each user. The stepper then holds n sequences for each, ready to answer.
 
     Args:
-        stepper: a fresh one: one sequence a user, nothing written.
-        l: thoughts.
-        mode: "greedy", "sample" or "beam".
+        stepper: a new decoder: one sequence for each user, nothing written.
+        l: number of thoughts.
+        mode: "greedy" (n must be 1), "sample" (n independent samples) or "beam" (the n most likely that a
+            beam search of width n finds; fewer if there are fewer).
         n: trains of thought.
         temperature: of the softmax over thoughts.
-        finish: False: only tokens and log-probabilities are needed; the last state is left out.
+        last_state: False: do not compute d_l, if only tokens and log-probabilities are needed.
+
+    Raises:
+        BadInput: an unknown mode, or l or n out of range.
     """
-    if mode not in THINK[1:]:
-        raise BadInput(f"think={mode!r}", "unknown way of thinking", did_you_mean(mode, THINK[1:]))
-    if not 0 <= l <= MAX_THOUGHTS:
-        rule = f"the number of thoughts must lie between 0 and {MAX_THOUGHTS}"
-        raise BadInput(f"l={l}", rule, "correct it")
-    if n < 1 or (mode == "greedy" and n > 1):
-        rule = "greedy thinking has one train of thought" if n > 1 else "at least one is needed"
-        raise BadInput(f"n_thoughts={n}", rule, "use think=sample or think=beam for several")
+    _check_options(l, mode, n)
     users, device = stepper.layout.owners, stepper.layout.owner.device
     token = torch.full((users, 1), BOS, device=device)
     score = torch.zeros((users, 1), device=device)
     path = torch.zeros((users, 1, 0), dtype=torch.long, device=device)
-    each = torch.zeros((users, 1, 0), device=device)
+    token_log_prob = torch.zeros((users, 1, 0), device=device)
     hidden = stepper.step(token.flatten())[:, None]
-    trail = [hidden]  # d_0, d_1, ..., (B, w, d) each
-    if mode == "sample" and l == 0:  # n answers without a thought
+    hiddens = [hidden]  # d_0, d_1, ..., (B, w, d) each
+    if mode == "sample" and l == 0:  # n sampled answers, without thoughts
         stepper.select(torch.arange(users, device=device).repeat_interleave(n))
-        token, score, path, each = (x.repeat_interleave(n, dim=1) for x in (token, score, path, each))
+        token, score, path, token_log_prob = (
+            x.repeat_interleave(n, dim=1) for x in (token, score, path, token_log_prob)
+        )
         hidden = hidden.repeat(1, n, 1)
-        trail = [hidden]
-    said = None
-    if not stepper.model.repeats:
-        said = torch.zeros(
+        hiddens = [hidden]
+    excluded = None
+    if not stepper.model.may_repeat_thoughts:
+        excluded = torch.zeros(
             (*token.shape, stepper.model.vocab_size - FIRST_CODE), dtype=torch.bool, device=device
         )
     for i in range(l):
-        logits = stepper.model.thought_logits(hidden, temperature, said)  # (B, w, m*K)
+        logits = stepper.model.thought_logits(hidden, temperature, excluded)  # (B, w, m*K)
         wide, codes = token.shape[1], logits.shape[-1]
-        if mode == "sample":  # a user's first n thoughts are drawn from one distribution
+        if mode == "sample":  # at first all n of a user are drawn from one distribution
             code, gain = (x.flatten(1) for x in draw(logits, n // wide))
             parent = (torch.arange(n, device=device) // (n // wide)).expand(users, n)
         else:
@@ -99,30 +95,44 @@ def think_ahead(
         if n > 1 and (mode == "beam" or wide < n):  # else every sequence continues itself
             first = torch.arange(users, device=device)[:, None] * wide
             stepper.select((first + parent).flatten())
-            score, path, each, *trail = (_gather(x, parent) for x in (score, path, each, *trail))
-            said = None if said is None else _gather(said, parent)
+            score, path, token_log_prob, *hiddens = (
+                _gather(x, parent) for x in (score, path, token_log_prob, *hiddens)
+            )
+            excluded = None if excluded is None else _gather(excluded, parent)
         score = score + gain
-        if said is not None:
-            said = said.scatter(2, code[..., None], True)
+        if excluded is not None:
+            excluded = excluded.scatter(2, code[..., None], True)
         path = torch.cat([path, token[..., None]], dim=-1)
-        each = torch.cat([each, gain[..., None]], dim=-1)
-        if i == l - 1 and not finish:
+        token_log_prob = torch.cat([token_log_prob, gain[..., None]], dim=-1)
+        if i == l - 1 and not last_state:
             break
         hidden = stepper.step(token.flatten()).view(*token.shape, -1)
-        trail.append(hidden)
+        hiddens.append(hidden)
     answer = hidden
-    if stepper.model.mark and finish:
+    if stepper.model.reads_answer_token and last_state:
         answer = stepper.step(torch.full_like(token.flatten(), ANSWER)).view_as(hidden)
-    return Thoughts(path, score, each, torch.stack(trail, dim=2), answer)
+    return Thoughts(path, score, token_log_prob, torch.stack(hiddens, dim=2), answer)
+
+
+def _check_options(l: int, mode: str, n: int) -> None:
+    """``BadInput`` for an unknown mode, or for l or n out of range."""
+    if mode not in THINK[1:]:
+        raise BadInput(f"think={mode!r}", "unknown way of thinking", did_you_mean(mode, THINK[1:]))
+    if not 0 <= l <= MAX_THOUGHTS:
+        rule = f"the number of thoughts must lie between 0 and {MAX_THOUGHTS}"
+        raise BadInput(f"l={l}", rule, "correct it")
+    if n < 1 or (mode == "greedy" and n > 1):
+        rule = "greedy thinking has one train of thought" if n > 1 else "at least one is needed"
+        raise BadInput(f"n_thoughts={n}", rule, "use think=sample or think=beam for several")
 
 
 def _gather(x: Tensor, parent: Tensor) -> Tensor:
-    """What belongs to each parent: (B, w, ...) and (B, n) -> (B, n, ...)."""
+    """The entries of parents (B, n) in x (B, w, ...): (B, n, ...)."""
     return x[torch.arange(len(x), device=x.device)[:, None], parent]
 
 
-def said_before(thought: Tensor, vocab_size: int) -> Tensor:
-    """Which codes stand earlier among a row's thoughts: (R, l) -> (R, l, m*K) bool."""
+def earlier_codes(thought: Tensor, vocab_size: int) -> Tensor:
+    """For each of a row's thoughts (R, l) the codes that come before it: (R, l, m*K) bool."""
     once = F.one_hot(thought - FIRST_CODE, vocab_size - FIRST_CODE)
     return (once.cumsum(1) - once).bool()
 
@@ -130,21 +140,21 @@ def said_before(thought: Tensor, vocab_size: int) -> Tensor:
 @torch.inference_mode()
 def write_thoughts(
     model: Backbone,
-    tokenizer,
+    tokenizer: SemanticTokenizer,
     prefixes: Prefixes,
     l: int,
     batch_size: int | None = None,
     mode: str = "greedy",
     temperature: float = 1.0,
 ) -> Tensor:
-    """What the model thinks by itself after each history, "greedy" or a "sample": (rows, l) code tokens.
+    """The model's own thoughts after each history, greedy or sampled: (B, l) code tokens.
 
     Args:
         model: the backbone.
         tokenizer: gives the items' codes.
         prefixes: B examples.
         l: thoughts.
-        batch_size: examples at once; None: what suits the device.
+        batch_size: examples at once; None: chosen for the device.
         mode: "greedy" or "sample".
         temperature: of the softmax over thoughts.
     """
@@ -152,14 +162,14 @@ def write_thoughts(
     thought = torch.zeros(prefixes.n_examples, l, dtype=torch.long, device=prefixes.target.device)
     for rows, batch in iterate_batches(prefixes, batch_size):
         stepper = StepDecoder.start(model, tokenizer, batch.history)
-        thought[rows] = think_ahead(stepper, l, mode, 1, temperature).token[:, 0]
+        thought[rows] = generate_thoughts(stepper, l, mode, 1, temperature).token[:, 0]
     return thought
 
 
 @torch.inference_mode()
 def think_and_answer(
     model: Backbone,
-    trie,
+    trie: Trie,
     tokens: Tensor,
     l: int,
     mode: str = "greedy",
@@ -167,46 +177,46 @@ def think_and_answer(
     beams: int = 20,
     k: int = 10,
 ) -> tuple[Beams, Thoughts]:
-    """Answer after l thoughts: the k best items of each user, and what was thought.
+    """The k best items of each user after l thoughts, and the thoughts.
 
-    Each train of thought has a beam of its own; an item's score is the log of the sum over thoughts
-    of P(thoughts) P(item | thoughts) ("sample": the mean of P(item | thoughts) over the draws, which
-    estimates the same sum). An item that a thought's beam does not reach gets nothing from it.
+    Each train of thought has its own beam search. An item's score is the log of the sum over thoughts of
+    P(thoughts) P(item | thoughts) ("sample": the mean of P(item | thoughts) over the samples, which estimates
+    the same sum). A beam search that does not find an item adds nothing to the item's sum.
 
     Args:
         model: the backbone.
         trie: the tree of all semantic IDs.
-        tokens: history tokens (B, S). See ``decoding.beam_search`` for the others.
+        tokens: history tokens (B, S), PAD on the right.
         l: thoughts.
         mode: "greedy", "sample" or "beam".
         n: trains of thought.
-        beams: W, sequences kept at each level.
-        k: items to return.
+        beams: W, prefixes kept at each level, for each train of thought.
+        k: items for each user.
     """
     stepper = StepDecoder(model, *model.encode(tokens), "thinking")
-    thoughts = think_ahead(stepper, l, mode, n)
+    thoughts = generate_thoughts(stepper, l, mode, n)
     trains, wide = thoughts.token.shape[1], max(beams, k)
     last = thoughts.answer.flatten(0, 1)
     found = answer_beams(stepper, trie, last, wide, k if trains == 1 else wide)
-    if trains == 1:  # one train of thought: its probability changes no order
+    if trains == 1:  # the probability of a single train of thought does not change the order
         return found, thoughts
-    weight = train_weights(thoughts, mode)
+    weight = mixture_weights(thoughts, mode)
     item = found.item.view(len(tokens), -1)
     score = (found.score.view(len(tokens), trains, -1) + weight[..., None]).flatten(1)
-    return add_up(item, score, k), thoughts
+    return sum_over_thoughts(item, score, k), thoughts
 
 
-def train_weights(thoughts: Thoughts, mode: str) -> Tensor:
-    """How much each train of thought counts among a user's n: logarithms (B, n) that sum to one.
+def mixture_weights(thoughts: Thoughts, mode: str) -> Tensor:
+    """Log-weights (B, n) of a user's n trains of thought; the weights sum to one.
 
-    Independent draws count alike, whatever their probability: it has had its say in the drawing.
+    Independent samples have equal weights, because likely thoughts are already sampled more often.
     """
     weight = torch.zeros_like(thoughts.log_prob) if mode == "sample" else thoughts.log_prob
     return weight.log_softmax(dim=1)
 
 
-def add_up(item: Tensor, score: Tensor, k: int) -> Beams:
-    """Log-sum-exp of the scores of equal items: (B, M) -> the k best items (B, k); -1 names nothing."""
+def sum_over_thoughts(item: Tensor, score: Tensor, k: int) -> Beams:
+    """The k best items (B, k), scored by the log-sum-exp of their scores in (B, M); -1 marks no item."""
     item, order = item.sort(dim=1)
     score = score.gather(1, order).masked_fill(item < 0, -torch.inf)
     new = torch.ones_like(item, dtype=torch.bool)

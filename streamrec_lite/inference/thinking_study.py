@@ -1,11 +1,11 @@
-"""Does thinking help? One model asked in many ways, and the controls that stand beside it.
+"""Does thinking help? One model with different numbers of thoughts, and control models.
 
-The controls are other models with as many training updates as the thinking one:
+The controls have as many training updates as the thinking model:
 
-    deep-tiger       TIGER with a decoder deepened to the steps that thinking adds
-    item-tiger       TIGER whose items have vectors of their own, as fine-tuning gives them
+    deep-tiger       TIGER with more decoder layers, for as much computation as thinking adds
+    item-tiger       TIGER with item vectors, as fine-tuning adds them
     no-thoughts      the same fine-tuning with l = 0
-    random-thoughts  the same fine-tuning, the lessons in thinking being any codes
+    random-thoughts  the same fine-tuning, with random codes as annotated thoughts
 """
 
 from __future__ import annotations
@@ -17,29 +17,31 @@ from ..config.settings import Config
 from ..data.sequences import sample_examples
 from ..evaluation.evaluate import evaluate
 from ..evaluation.metrics import ndcg_at, paired_bootstrap
-from .recommender import Asked, StreamRec
+from .recommender import StreamRec, WithOptions
 
-NUMBERS = (0, 1, 2, 4, 6, 8)  # l
-TRAINS = (1, 4, 16)  # n
+THOUGHT_COUNTS = (0, 1, 2, 4, 6, 8)  # l
+TRAIN_OF_THOUGHT_COUNTS = (1, 4, 16)  # n
 
 
-def ask_in_many_ways(model: StreamRec, prefixes: Prefixes, most: int = 1000, bootstrap: int = 2000) -> dict:
-    """Metrics of ``most`` users by the number of thoughts l (greedy) and of trains of thought n (beam).
+def compare_ways_to_think(
+    model: StreamRec, prefixes: Prefixes, max_users: int = 1000, bootstrap: int = 2000
+) -> dict:
+    """Metrics of ``max_users`` users by the number of thoughts l (greedy) and of trains of thought n (beam).
 
     Args:
         model: a recommender that thinks.
-        prefixes: examples, on its device.
-        most: users at most.
-        bootstrap: resamples.
+        prefixes: examples, on the model's device.
+        max_users: the study uses at most so many users.
+        bootstrap: number of bootstrap resamples.
 
     Returns:
         "users", and "l" and "n": the number as text -> metrics, "users_per_second", and "minus usual",
-        the paired bootstrap of N@10 against the usual way, l greedy thoughts.
+        the paired bootstrap of N@10 against the model's default, l greedy thoughts.
     """
-    users = sample_examples(prefixes, most)
-    ways = {("l", l): Asked(model, l, think="greedy") for l in sorted({*NUMBERS, model.l})}
+    users = sample_examples(prefixes, max_users)
+    ways = {("l", l): WithOptions(model, l, think="greedy") for l in sorted({*THOUGHT_COUNTS, model.l})}
     if model.l > 0:
-        ways |= {("n", n): Asked(model, think="beam", n_thoughts=n) for n in TRAINS}
+        ways |= {("n", n): WithOptions(model, think="beam", n_thoughts=n) for n in TRAIN_OF_THOUGHT_COUNTS}
     seen = {way: evaluate(asked, users, batch_size=64) for way, asked in ways.items()}
     usual = ndcg_at(seen["l", model.l].ranks, 10)
     table: dict = {"users": users.n_examples, "l": {}, "n": {}}

@@ -1,1 +1,1 @@
-"""The encoder-decoder Transformer, and the vectors that stand for items."""
+"""The encoder-decoder Transformer, and the vectors that represent items."""

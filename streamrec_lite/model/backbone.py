@@ -1,10 +1,9 @@
 """The encoder-decoder Transformer (section 2.2.2): one encoder, a direct and a thinking decoder.
 
-The layers are those of transformers' T5 stacks (``stacks``). What is ours is that the stacks share one
-embedding table, which is also the output head, and that an encoder can serve two decoders: the
-direct one answers at once (TIGER, and the reference policy pi_ref), the thinking one writes
-thoughts first. With one decoder and ``recency_embeddings=0`` the model is exactly
-``T5ForConditionalGeneration``.
+The layers are those of transformers' T5 stacks (``t5_stacks``). Two things are added: all stacks share one
+embedding table, which is also the output head, and one encoder can serve two decoders. The direct decoder
+answers at once (TIGER, and the reference policy pi_ref), the thinking decoder writes thoughts first. With
+one decoder and ``recency_embeddings=0`` the model is exactly ``T5ForConditionalGeneration``.
 """
 
 from __future__ import annotations
@@ -39,9 +38,9 @@ class Backbone(nn.Module):
         config: sizes; every stack has ``num_layers`` layers.
         vocab_size: V = 3 + m*K.
         decoders: which decoders to build: "direct", "thinking", or both.
-        mark: does the thinking decoder read ANSWER after its last thought, and answer from there?
-        repeats: may a thought come twice?
-        items: a vector of its own for every item (``ItemVectors``), or None: items are their codes.
+        reads_answer_token: the thinking decoder reads ANSWER after its last thought, and answers from there.
+        may_repeat_thoughts: False: a code that was a thought already has probability zero as a thought.
+        items: one vector for each item (``ItemVectors``), or None: items are represented by their codes only.
     """
 
     encoder: Any  # transformers' T5 stack
@@ -53,18 +52,18 @@ class Backbone(nn.Module):
         config: BackboneConfig,
         vocab_size: int,
         decoders: tuple[str, ...] = ("direct",),
-        mark: bool = False,
-        repeats: bool = True,
+        reads_answer_token: bool = False,
+        may_repeat_thoughts: bool = True,
         items: ItemVectors | None = None,
     ):
         super().__init__()
         for name in decoders:
             if name not in DECODERS:
                 raise BadInput(f"decoder {name!r}", "unknown decoder", did_you_mean(name, DECODERS))
-        self.config, self.vocab_size, self.mark = config, vocab_size, mark
-        self.repeats, self.items = repeats, items
+        self.config, self.vocab_size, self.reads_answer_token = config, vocab_size, reads_answer_token
+        self.may_repeat_thoughts, self.items = may_repeat_thoughts, items
         self.shared = nn.Embedding(vocab_size, config.d_model)
-        nn.init.normal_(self.shared.weight, std=1.0)  # T5's own start; logits are scaled by d**-0.5
+        nn.init.normal_(self.shared.weight, std=1.0)  # as T5 is initialised; logits are scaled by d**-0.5
         if config.recency_embeddings:
             self.recency = nn.Embedding(config.recency_embeddings, config.d_model)
             nn.init.normal_(self.recency.weight, std=0.5)
@@ -74,19 +73,19 @@ class Backbone(nn.Module):
         )
         if "thinking" in decoders:
             self.state_head, self.residual_head = Head(config.d_model), Head(config.d_model)
-            self.state_scale = nn.Parameter(torch.tensor(0.5))  # the deviation of a mean of 4 codes
+            self.state_scale = nn.Parameter(torch.tensor(0.5))  # the standard deviation of a mean of 4 codes
             self.state_score_scale = nn.Parameter(torch.tensor(config.d_model**-0.5))  # see ``state_scores``
 
     def encode(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
         """History tokens (B, S), PAD on the right -> states (B, S, d) and mask (B, S), True = real.
 
-        On a CPU the mask is None where no position is padded, which spares the attention a mask; a GPU
-        would have to be waited for to know.
+        On a CPU the mask is None if no position is padded: attention is then faster. On a GPU the mask is
+        always there, because to check for padding would need a host synchronisation.
 
-        T5 knows positions only relative to each other, so nothing tells its decoder which item came
-        last, and that is what matters most. We depart from it: each token carries an embedding of
-        its distance from the end of the history (``config.recency_embeddings``; 0 is T5 as it is). Where
-        items have vectors of their own, each of an item's tokens carries that too.
+        T5 has only relative positions, so its decoder cannot tell which item is the newest, and the newest
+        item matters most. We depart from T5: each token gets an embedding of its distance from the end of
+        the history (``config.recency_embeddings``; 0: T5 unchanged). If items have vectors (``items``), each
+        token of an item gets the item's vector, too.
         """
         check_shape("tokens", tokens, None, None)
         real = tokens != PAD
@@ -120,12 +119,16 @@ class Backbone(nn.Module):
         )
         return out.last_hidden_state
 
-    def cross(self, states: Tensor, decoder: str, mask: Tensor | None = None) -> list[tuple[Tensor, Tensor]]:
-        """What cross-attention reads, a layer: keys (B, H, d_kv, S) and values (B, H, S, d_kv)."""
-        heads, found, there = self.config.num_heads, [], sparse_positions(mask)
+    def cross_keys_values(
+        self, states: Tensor, decoder: str, mask: Tensor | None = None
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Keys (B, H, d_kv, S) and values (B, H, S, d_kv) of cross-attention, a pair for each layer."""
+        heads, found, positions = self.config.num_heads, [], sparse_positions(mask)
         for block in self.decoders[decoder].block:
             attention = block.layer[1].EncDecAttention
-            keys, values = (split_heads(project(x, states, there), heads) for x in (attention.k, attention.v))
+            keys, values = (
+                split_heads(project(x, states, positions), heads) for x in (attention.k, attention.v)
+            )
             found.append((keys.transpose(2, 3).contiguous(), values.contiguous()))
         return found
 
@@ -137,18 +140,17 @@ class Backbone(nn.Module):
         decoder: str = "thinking",
         bias: Tensor | None = None,
     ) -> Tensor:
-        """``decode`` for G sequences a user: inputs (B*G, T), a user's side by side -> (B*G, T, d).
+        """``decode`` for G sequences of each user: inputs (B*G, T) -> hidden states (B*G, T, d).
 
-        The G sequences are queries against one set of the user's keys and values, ``cross``; ``decode``
-        would project and keep a copy of it for each. ``bias`` (B*G or 1, H, T, T): the position bias, -inf
-        where a token must not look; left out, it is T5's.
+        The G sequences are queries against one copy of the user's keys and values, ``cross``; ``decode``
+        would compute and keep a copy for each sequence.
 
         Args:
             inputs: (B*G, T) tokens, the G sequences of a user side by side.
-            cross: keys and values of the encoder states a layer (``Backbone.cross``).
+            cross: keys and values of the encoder states for each layer (``Backbone.cross_keys_values``).
             mask: (B, S), True = real, or None.
             decoder: "direct" or "thinking".
-            bias: (B*G or 1, H, T, T), -inf where a token must not look; None: the position bias of T5.
+            bias: (B*G or 1, H, T, T) position bias, -inf where a token must not look; None: T5's causal one.
         """
         stack, users = self.decoders[decoder], len(cross[0][0])
         x = stack.dropout(self.shared(inputs))
@@ -167,72 +169,74 @@ class Backbone(nn.Module):
         return F.linear(hidden * self.config.d_model**-0.5, self.shared.weight)
 
     def code_log_probs(
-        self, hidden: Tensor, level: int, trie: Trie, family: PaddedChildren, temperature: float = 1.0
+        self, hidden: Tensor, level: int, trie: Trie, children: PaddedChildren, temperature: float = 1.0
     ) -> Tensor:
-        """log P(code of ``level`` | what was written, history), eq. 11 at temperature tau.
+        """log P(code of ``level`` | codes so far, thoughts, history), eq. 11 at temperature tau.
 
-        The paper's softmax runs over the whole vocabulary C. That is ``softmax="vocabulary"``. The
-        default, ``softmax="trie"``, departs from it: it runs over the codes that lead to an item, so
-        that no training is spent on learning which prefixes exist, which the trie knows, and the
-        probabilities of all items sum to one. Where items have vectors that name them, a code then has that
-        of the prefix it ends beside its own embedding (``ItemVectors.below``).
+        The paper's softmax runs over the whole vocabulary C: ``softmax="vocabulary"``. The default,
+        ``softmax="trie"``, departs from it: the softmax runs over the codes that lead to an item. So the
+        model need not learn which prefixes exist, and the probabilities of all items sum to one. If item
+        vectors take part in the answer's logits (``items.in_answer_logits``), the vector of the prefix that a
+        code ends is added to the code's embedding (``ItemVectors.prefix_means``).
 
         Args:
             hidden: decoder states (..., d) that predict the level's code.
-            family: the codes that lead to an item (``Trie.padded_children``), F each.
+            children: the codes that lead to an item (``Trie.padded_children``), F each.
             level: of the code, from 0.
             trie: the tree of all semantic IDs.
             temperature: tau of eq. 11.
 
         Returns:
-            (..., F) float32; -inf where not real.
+            (..., F) float32; -inf for padding.
         """
         low = FIRST_CODE + level * trie.K
         if self.config.softmax == "vocabulary":
             logits = self.logits(hidden).float() / temperature
-            log_probs = logits.gather(-1, low + family.code) - logits.logsumexp(-1, keepdim=True)
-            return log_probs.masked_fill(~family.real, -torch.inf)
+            log_probs = logits.gather(-1, low + children.code) - logits.logsumexp(-1, keepdim=True)
+            return log_probs.masked_fill(~children.real, -torch.inf)
         hidden = hidden * self.config.d_model**-0.5
-        logits = F.linear(hidden, self.shared.weight[low : low + trie.K]).gather(-1, family.code).float()
-        if self.items is not None and self.items.naming:
-            logits = logits + self._item_logits(hidden, level, trie, family).float()
-        return (logits / temperature).masked_fill(~family.real, -torch.inf).log_softmax(-1)
+        logits = F.linear(hidden, self.shared.weight[low : low + trie.K]).gather(-1, children.code).float()
+        if self.items is not None and self.items.in_answer_logits:
+            logits = logits + self._item_logits(hidden, level, trie, children).float()
+        return (logits / temperature).masked_fill(~children.real, -torch.inf).log_softmax(-1)
 
-    def _item_logits(self, hidden: Tensor, level: int, trie: Trie, family: PaddedChildren) -> Tensor:
-        """What items' vectors say for each prefix that a code would end: (..., F)."""
+    def _item_logits(self, hidden: Tensor, level: int, trie: Trie, children: PaddedChildren) -> Tensor:
+        """The item vectors' part of the logits of each child: (..., F)."""
         assert self.items is not None
-        if level == 0:  # one family for all
-            return F.linear(hidden, self.items.below(trie, 1)).gather(-1, family.node)
-        vectors = self.items.of_prefixes(trie, level + 1, family.node)
-        if torch.is_grad_enabled():  # half the time under autocast, which would copy the vectors
+        if level == 0:  # the same children for all
+            return F.linear(hidden, self.items.prefix_means(trie, 1)).gather(-1, children.node)
+        vectors = self.items.of_nodes(trie, level + 1, children.node)
+        if torch.is_grad_enabled():  # half the time: under autocast a matmul would copy the vectors
             return (vectors * hidden[..., None, :]).sum(-1)
         return (vectors @ hidden[..., None])[..., 0]
 
     def thought_log_probs(
-        self, hidden: Tensor, temperature: float = 1.0, said: Tensor | None = None
+        self, hidden: Tensor, temperature: float = 1.0, excluded: Tensor | None = None
     ) -> Tensor:
-        """log P(next thought): (..., d) -> (..., m*K) float32 over all codes; special tokens are none."""
-        return self.thought_logits(hidden, temperature, said).log_softmax(-1)
+        """log P(next thought): (..., d) -> (..., m*K) float32 over all codes, without the special tokens."""
+        return self.thought_logits(hidden, temperature, excluded).log_softmax(-1)
 
-    def thought_logits(self, hidden: Tensor, temperature: float = 1.0, said: Tensor | None = None) -> Tensor:
-        """Of which ``thought_log_probs`` is the logarithm of the softmax.
+    def thought_logits(
+        self, hidden: Tensor, temperature: float = 1.0, excluded: Tensor | None = None
+    ) -> Tensor:
+        """Logits of the next thought: (..., d) -> (..., m*K) float32, divided by the temperature.
 
-        ``said`` (..., m*K), True: codes that were thought before and shall not come again.
+        ``excluded`` (..., m*K): True for codes that were thoughts already and must not come again.
         """
         logits = F.linear(hidden * self.config.d_model**-0.5, self.shared.weight[FIRST_CODE:]).float()
         logits = logits if temperature == 1 else logits / temperature
-        return logits if said is None else logits.masked_fill(said, -torch.inf)
+        return logits if excluded is None else logits.masked_fill(excluded, -torch.inf)
 
     def states(self, hidden: Tensor) -> Tensor:
-        """The model's estimates of what the user wants: d_0..d_i (B, T, d) -> s_0..s_i (B, T, d)."""
+        """States s_0..s_i (B, T, d), estimates of what the user wants, from hidden d_0..d_i (B, T, d)."""
         return self.state(hidden.float().cumsum(dim=1))
 
     def state(self, total: Tensor) -> Tensor:
-        """The estimate s_i after what adds up to d_0 + ... + d_i (..., d): MLP_s of it, section 2.3.1.
+        """The state s_i = MLP_s(d_0 + ... + d_i) from that sum ``total`` (..., d), section 2.3.1.
 
-        We depart from it in one thing: the sum is brought to one length first, ``state_scale`` a
-        component (at first that of a mean of 4 fresh codes). Raw sums grow with every step, and then
-        t - s_i is mostly that growth.
+        We depart from the paper in one point: the sum is first scaled to a root mean square of
+        ``state_scale`` (at first that of a mean of 4 code embeddings). A plain sum grows with every step, and
+        then t - s_i is mostly that growth.
         """
         total = total * total.square().mean(-1, keepdim=True).add(1e-6).rsqrt()
         return self.state_head(total * self.state_scale)
@@ -253,9 +257,11 @@ class Backbone(nn.Module):
             "backbone": vars(self.config),
             "vocab_size": self.vocab_size,
             "decoders": list(self.decoders),
-            "mark": self.mark,
-            "repeats": self.repeats,
-            "items": None if self.items is None else [len(self.items.keys), self.items.m, self.items.naming],
+            "mark": self.reads_answer_token,
+            "repeats": self.may_repeat_thoughts,
+            "items": None
+            if self.items is None
+            else [len(self.items.keys), self.items.m, self.items.in_answer_logits],
         }
         write_json(folder / "model.json", sizes)
 
@@ -267,12 +273,13 @@ class Backbone(nn.Module):
         try:
             backbone = read_section(BackboneConfig, sizes["backbone"], f"{folder / 'model.json'}: backbone.")
             decoders = tuple(sizes["decoders"])
-            habits = {"mark": sizes.get("mark", False), "repeats": sizes.get("repeats", True)}
+            reads_answer_token, may_repeat = sizes.get("mark", False), sizes.get("repeats", True)
+            items = None
             if sizes.get("items"):
-                n_items, m, *naming = sizes["items"]  # models from before naming have two numbers
-                habits["items"] = ItemVectors(n_items, m, backbone.d_model, sizes["vocab_size"])
-                habits["items"].naming = naming == [True]
-            model = cls(backbone, sizes["vocab_size"], decoders, **habits)
+                n_items, m, *in_logits = sizes["items"]  # older files have two numbers
+                items = ItemVectors(n_items, m, backbone.d_model, sizes["vocab_size"])
+                items.in_answer_logits = in_logits == [True]
+            model = cls(backbone, sizes["vocab_size"], decoders, reads_answer_token, may_repeat, items)
         except BadInput:
             raise
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -284,7 +291,9 @@ class Backbone(nn.Module):
 
 
 def answer_inputs(model: Backbone, thought: Tensor, answer: Tensor) -> Tensor:
-    """What the thinking decoder reads to answer: BOS, thoughts (B, l), ANSWER where the model marks it, and
-    all but the last of the answer's codes (B, m)."""
-    mark = thought.new_full((len(thought), int(model.mark)), ANSWER)
-    return shift_right(torch.cat([thought, mark, answer], dim=1))
+    """Inputs (B, T) of the thinking decoder, T = 1 + l + (1 if it reads ANSWER) + m - 1.
+
+    BOS, thoughts (B, l), ANSWER if the model reads it, and all but the last of the answer's m codes (B, m).
+    """
+    answer_token = thought.new_full((len(thought), int(model.reads_answer_token)), ANSWER)
+    return shift_right(torch.cat([thought, answer_token, answer], dim=1))

@@ -1,8 +1,8 @@
-"""Two sequences a user in one decoder pass: what they share is decoded once.
+"""Two sequences of each user in one decoder pass: their shared prefix is decoded once.
 
-A dispreferred item is read after the same thoughts as the target, a lesson in thinking after the same BOS.
-So a user's second sequence is written behind the first one as a branch: its tokens have the places that
-they would have in a sequence of their own, and see of the first sequence only what they continue.
+A rejected item follows the same thoughts as the target, and annotated thoughts follow the same BOS. So a
+user's second sequence is appended to the first one as a branch. Its tokens keep the positions that they would
+have in a separate sequence, and the attention mask shows them only the shared prefix of the first sequence.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ def decode_branches(
     mask: Tensor | None,
     decoder: str = "thinking",
 ) -> tuple[Tensor, list[Tensor]]:
-    """Decoder states of the inputs (B, T) and of branches that leave them.
+    """Decoder states of the inputs (B, T) and of their branches.
 
     Args:
         model: the backbone.
         inputs: (B, T) tokens, the first of them BOS.
         branches: (fork, tokens (rows, n)) each. A branch continues the first ``fork`` inputs of its users;
             the first branch belongs to the first users, the next one to those after them, and so on to B.
-        cross, mask: see ``Backbone.decode_groups``.
+        cross: keys and values of the encoder states for each layer (``Backbone.cross_keys_values``).
+        mask: (B, S), True = real, or None.
         decoder: "direct" or "thinking".
 
     Returns:
@@ -57,12 +58,12 @@ def decode_branches(
 def branch_bias(model: Backbone, T: int, fork: int, width: int, decoder: str) -> Tensor:
     """T5's position bias for T inputs and a branch of ``width`` tokens from ``fork`` on: (1, H, T+w, T+w).
 
-    -inf where a token does not see another: what comes later, and what its branch does not continue.
+    -inf where a token must not look: at later tokens, and for a branch at inputs behind its fork.
 
     Args:
         model: the backbone.
         T: tokens of the main sequence.
-        fork: where the branch leaves it.
+        fork: how many tokens of the main sequence the branch continues.
         width: tokens of the branch.
         decoder: "direct" or "thinking".
     """

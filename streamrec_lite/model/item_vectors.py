@@ -14,22 +14,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..common.errors import BadInput
+from ..tokenizer.semantic_ids import SemanticTokenizer
+from ..tokenizer.trie import Trie
 
 
 class ItemVectors(nn.Module):
-    """N vectors, found by an item's number or by the m code tokens that are its ID.
+    """One vector for each of N items, looked up by item index or by the m code tokens of its ID.
 
     Args:
         n_items, m, d: sizes.
-        vocab_size: V. Tokens are read as an m-digit number with V digits, the key to find an item by.
+        vocab_size: V. The m tokens of an ID are the digits of a number in base V, the key of the item.
 
-    In training an item of a history goes without its vector with probability ``dropout``, so that an
-    item's few users are not learned by heart: codes have to do.
+    In training each item of a history loses its vector with probability ``dropout``, so that the model does
+    not memorise the few users of an item and learns from the codes, too.
 
-    ``naming``: they help to name an answer, too (``Backbone.code_log_probs``).
+    ``in_answer_logits``: the vectors also take part in the answer's logits (``Backbone.code_log_probs``).
     """
 
-    dropout, naming = 0.0, False
+    dropout, in_answer_logits = 0.0, False
     keys: Tensor  # (N,) int64, rising
     item: Tensor  # (N,) int64, the item of each key
 
@@ -45,43 +47,45 @@ class ItemVectors(nn.Module):
         self.register_buffer("item", torch.zeros(n_items, dtype=torch.int64))  # the item of each key
 
     @classmethod
-    def of(cls, tokenizer, d: int, dropout: float = 0.0, naming: bool = False) -> ItemVectors:
+    def of(
+        cls, tokenizer: SemanticTokenizer, d: int, dropout: float = 0.0, in_answer_logits: bool = False
+    ) -> ItemVectors:
         """Zero vectors for the catalogue of ``tokenizer``.
 
         Args:
-            tokenizer: of the catalogue.
+            tokenizer: the semantic IDs of the catalogue.
             d: width of the vectors.
-            dropout: how often an item of a history goes without its vector in training.
-            naming: do they help to name an answer, too?
+            dropout: probability that an item of a history loses its vector in training.
+            in_answer_logits: the vectors also take part in the answer's logits.
         """
         made = cls(tokenizer.n_items, tokenizer.m, d, tokenizer.vocab_size).to(tokenizer.tokens.device)
         keys, item = made._key(tokenizer.tokens[: tokenizer.n_items]).sort()
         made.keys.copy_(keys)
         made.item.copy_(item)
-        made.dropout, made.naming = dropout, naming
+        made.dropout, made.in_answer_logits = dropout, in_answer_logits
         return made
 
     def of_items(self, items: Tensor) -> Tensor:
-        """Items (...) -> their vectors (..., d)."""
+        """The vectors (..., d) of item indices (...)."""
         return self.vectors(items)
 
-    def every(self) -> Tensor:
+    def all_vectors(self) -> Tensor:
         """The vectors of all items (N, d)."""
         return self.vectors.weight[:-1]
 
-    def below(self, trie, depth: int) -> Tensor:
-        """What names a prefix of ``depth`` codes: the mean of the vectors of its items, (nodes, d)."""
+    def prefix_means(self, trie: Trie, depth: int) -> Tensor:
+        """For each prefix of ``depth`` codes the mean of its items' vectors: (nodes, d)."""
         first = trie.first_leaf[depth][:-1]
         return F.embedding_bag(trie.leaf_item, self.vectors.weight, first, mode="mean")
 
-    def of_prefixes(self, trie, depth: int, node: Tensor) -> Tensor:
-        """What names prefixes of ``depth`` codes: nodes (...) -> (..., d). An item's whole ID: its vector."""
+    def of_nodes(self, trie: Trie, depth: int, node: Tensor) -> Tensor:
+        """Mean item vectors (..., d) of nodes (...) at ``depth``; at depth m the vector of the one item."""
         if depth == trie.m:
             return self.vectors(trie.leaf_item[node])
-        return F.embedding(node, self.below(trie, depth))
+        return F.embedding(node, self.prefix_means(trie, depth))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """History tokens (B, L*m) -> for each token the vector of its item (B, L*m, d); PAD: zero."""
+        """For history tokens (B, L*m) the vector of each token's item: (B, L*m, d), zero for PAD."""
         key = self._key(tokens.view(len(tokens), -1, self.m))  # (B, L)
         place = torch.searchsorted(self.keys, key).clamp_max(len(self.keys) - 1)
         known = self.keys[place] == key
@@ -93,6 +97,6 @@ class ItemVectors(nn.Module):
         return vectors.repeat_interleave(self.m, dim=1)
 
     def _key(self, tokens: Tensor) -> Tensor:
-        """(..., m) -> (...): different IDs, different numbers."""
+        """The key (...) of IDs (..., m): different IDs have different keys."""
         place = self.vocab_size ** torch.arange(self.m - 1, -1, -1, device=tokens.device)
         return (tokens * place).sum(dim=-1)

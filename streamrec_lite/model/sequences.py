@@ -1,4 +1,4 @@
-"""What encoder and decoder read: history tokens, and labels shifted by one; log-probabilities of labels."""
+"""Inputs of encoder and decoder: history tokens, labels shifted by one; and log-probabilities of labels."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Attention of many short sequences to what they share, as a few large products.
+"""Attention of many short sequences to shared keys and values, as a few large matrix products.
 
-A user's beams, rollouts or negatives all look at the same history, and continue the same thoughts. Here
-the sequences of one owner sit side by side in a table (owner, w), and are queries against one set of keys
-and values: nothing is projected or copied once for each.
+A user's beams, rollouts or negatives all attend to the same history, and continue the same thoughts. Here
+the sequences of one owner are side by side in a table (owner, w), and are queries against one copy of the
+keys and values: nothing is projected or copied for each sequence.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-LOPSIDED = 2  # where one owner has more than so many times the mean, owners have several rows
+MAX_IMBALANCE = 2  # if one owner has more than this many times the mean, owners may have several rows
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -34,18 +34,18 @@ def attend(
 ) -> Tensor:
     """softmax(q k) v of T5, unscaled: queries (B, W, H*d_kv) -> (B, W, H*d_kv).
 
-    Two plain products: for a handful of queries an owner, torch's fused attention took from a half more
-    to seven times as long on a CPU.
+    Two plain products: with few queries for each owner, torch's fused attention took 1.5 to 7 times as long
+    on a CPU.
 
     Args:
-        query: (B, W, H*d_kv), W queries a user.
+        query: (B, W, H*d_kv), W queries of each user.
         keys: (B, H, d_kv, S), contiguous.
         values: (B, H, S, d_kv), contiguous.
         mask: (B, 1, 1, S), True = real, or None.
-        drop: what acts on the weights, dropout or nothing.
+        drop: dropout of the attention weights; by default none.
     """
     scores = (split_heads(query, keys.shape[1]) @ keys).float()  # (B, H, W, S)
-    if mask is not None:  # a sum takes a third of the time of filling where a broadcast mask says so
+    if mask is not None:  # adding takes a third of the time of masked_fill with a broadcast mask
         scores.add_(torch.where(mask, 0.0, -torch.inf))
     return merge_heads(drop(scores.softmax(-1).type_as(query)) @ values)
 
@@ -54,20 +54,27 @@ class SequenceTable:
     """Packs A sequences, sorted by user, into a table (R, W).
 
     One user's sequences are then queries against one copy of the user's keys and values. A row of the table
-    belongs to one user, here its owner.
+    belongs to one user, its owner.
 
-    An owner has one row, and W is the most that one owner has. But where a few have many more than the
-    others the table would be mostly empty: then W is the mean, and an owner has as many rows as it needs.
+    An owner has one row, and W is the largest number of sequences of one owner. If a few owners have many
+    more than the others, this table would be mostly empty: then W is the mean number, and an owner has as
+    many rows as it needs.
+
+    Args:
+        owner: (A,) owner of each sequence, ascending.
+        owners: number of owners.
     """
 
     def __init__(self, owner: Tensor, owners: int):
         self.owner, self.owners = owner, owners
         count = torch.bincount(owner, minlength=owners)
         self.width, mean = int(count.max()), -(-len(owner) // owners)
-        self.rows = None  # (R,) whose each row is; None: one row an owner, in order
+        self.rows = None  # (R,) owner of each row; None: one row for each owner, in order
         first = count.cumsum(0) - count
-        turn = torch.arange(len(owner), device=owner.device) - first[owner]  # of its owner's sequences
-        if self.width > LOPSIDED * mean:
+        turn = (
+            torch.arange(len(owner), device=owner.device) - first[owner]
+        )  # number of the sequence among its owner's
+        if self.width > MAX_IMBALANCE * mean:
             self.width = mean
             need = (count + mean - 1) // mean
             self.rows = torch.repeat_interleave(need)
@@ -79,8 +86,8 @@ class SequenceTable:
         self.full = len(owner) == self.size
 
     @classmethod
-    def of_each(cls, owners: int, device) -> SequenceTable:
-        """One sequence an owner; nothing is counted, so that there is no host synchronisation."""
+    def one_each(cls, owners: int, device: torch.device | str) -> SequenceTable:
+        """A table of one sequence for each owner; nothing is counted, so no host synchronisation."""
         layout = cls.__new__(cls)
         layout.owner = layout.place = torch.arange(owners, device=device)
         layout.owners = layout.size = owners
@@ -88,20 +95,20 @@ class SequenceTable:
         return layout
 
     def select(self, parent: Tensor) -> SequenceTable:
-        """The table of sequences that continue these: ``parent`` (A',), owners ascending."""
+        """The table of the sequences ``parent`` (A',); one may come several times, owners stay ascending."""
         return SequenceTable(self.owner[parent], self.owners)
 
     def for_rows(self, x: Tensor) -> Tensor:
-        """Each row's part of what each owner has: (owners, ...) -> (R, ...)."""
+        """What each row's owner has: (owners, ...) -> (R, ...)."""
         return x if self.rows is None else x.index_select(0, self.rows)
 
-    def spread(self, x: Tensor) -> Tensor:
-        """(A, n) -> (R, W, n); empty places hold zeros."""
+    def to_table(self, x: Tensor) -> Tensor:
+        """Sequences (A, n) -> table (R, W, n); empty places hold zeros."""
         if not self.full:
             x = x.new_zeros(self.size, x.shape[1]).index_copy_(0, self.place, x)
         return x.reshape(self.size // self.width, self.width, -1)
 
-    def collect(self, x: Tensor) -> Tensor:
-        """The inverse of ``spread``: (R, W, n) -> (A, n)."""
+    def from_table(self, x: Tensor) -> Tensor:
+        """The inverse of ``to_table``: (R, W, n) -> (A, n)."""
         x = x.reshape(self.size, -1)
         return x if self.full else x.index_select(0, self.place)

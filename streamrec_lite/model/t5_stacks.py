@@ -1,4 +1,4 @@
-"""transformers' T5 stacks, and an encoder that computes little of what is only padding."""
+"""transformers' T5 stacks, and an encoder that skips most of the padding on CPUs."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ from torch import Tensor, nn
 from ..common.schemas import BOS, PAD
 from ..config.sections import BackboneConfig
 
-SPARSE = 0.5  # where no more than this share of the places are real, histories share rows
+MAX_REAL_SHARE = 0.5  # if at most this share of the positions is real, histories are packed into shared rows
 
 
 def t5_stack(config: BackboneConfig, vocab_size: int, is_decoder: bool) -> nn.Module:
-    """One stack, embedding nothing by itself: ``Backbone.shared`` does for all, under one name.
+    """One T5 stack without an embedding table: all stacks use ``Backbone.shared``.
 
-    Its norms are torch's, and its ReLU overwrites what it reads: the same numbers and gradients, the norms
-    in a fourth of the time where rows are many.
+    Its norms are torch's RMSNorm, and its ReLU works in place: the same numbers and gradients, and the norms
+    take a quarter of the time when there are many rows.
+
+    Args:
+        config: sizes.
+        vocab_size: V.
+        is_decoder: with causal attention and cross-attention.
     """
     from transformers.models.t5.modeling_t5 import T5DenseActDense, T5LayerNorm, T5Stack
 
@@ -36,7 +41,7 @@ def t5_config(config: BackboneConfig, vocab_size: int, is_decoder: bool) -> Any:
     """transformers' configuration of one stack; dropout also acts on attention weights, as in T5."""
     from transformers import T5Config
 
-    make: Any = T5Config  # its signature leaves out what it passes on
+    make: Any = T5Config  # its signature does not list all settings
     return make(
         vocab_size=vocab_size,
         d_model=config.d_model,
@@ -56,31 +61,31 @@ def t5_config(config: BackboneConfig, vocab_size: int, is_decoder: bool) -> Any:
 
 
 def run_encoder(encoder: nn.Module, x: Tensor, real: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Embedded tokens x (B, S, d), where ``real`` (B, S) -> states (B, S, d) and a mask (B, S), True = real.
+    """States (B, S, d) and mask (B, S), True = real, of embedded tokens x (B, S, d); ``real`` (B, S).
 
-    On a CPU the mask is None where no position is padded, which spares the attention a mask, and where
-    most are, several histories share a row: of 32 users drawn at random, four fifths of the places are
-    padding. What stands in padded places is never read. A GPU would have to be waited for to know either.
+    On a CPU the mask is None if no position is padded: attention is then faster. If most positions are
+    padded, several histories share a row (of 32 random users, four fifths of the positions are padding).
+    States at padded positions are never read. On a GPU both checks would need a host synchronisation.
     """
     if x.device.type != "cpu":
         return encoder(inputs_embeds=x, attention_mask=real).last_hidden_state, real
     if bool(real.all()):
         return encoder(inputs_embeds=x).last_hidden_state, None
-    there = sparse_positions(real)
-    if there is None:
+    positions = sparse_positions(real)
+    if positions is None:
         return encoder(inputs_embeds=x, attention_mask=real).last_hidden_state, real
     rows, place = pack(real.sum(dim=1), x.shape[1])
-    place = (place[:, None] + torch.arange(x.shape[1])).flatten()[there]
-    owner = torch.full((rows * x.shape[1],), -1).index_copy_(0, place, there // x.shape[1])
+    place = (place[:, None] + torch.arange(x.shape[1])).flatten()[positions]
+    owner = torch.full((rows * x.shape[1],), -1).index_copy_(0, place, positions // x.shape[1])
     owner = owner.view(rows, -1)
-    packed = _put(x.flatten(0, 1).index_select(0, there), place, rows, x.shape[1])
-    together = owner[:, None, :, None] == owner[:, None, None, :]  # nobody reads a neighbour's history
+    packed = _put(x.flatten(0, 1).index_select(0, positions), place, rows, x.shape[1])
+    together = owner[:, None, :, None] == owner[:, None, None, :]  # tokens attend only to their own history
     states = encoder(inputs_embeds=packed, attention_mask=together).last_hidden_state
-    return _put(states.flatten(0, 1).index_select(0, place), there, *x.shape[:2]), real
+    return _put(states.flatten(0, 1).index_select(0, place), positions, *x.shape[:2]), real
 
 
 def _put(y: Tensor, place: Tensor, rows: int, width: int) -> Tensor:
-    """(n, d) -> (rows, width, d): y at these places, counted through, zeros everywhere else."""
+    """y (n, d) -> (rows, width, d): y at these flat positions, zeros everywhere else."""
     return y.new_zeros(rows * width, y.shape[1]).index_copy_(0, place, y).view(rows, width, -1)
 
 
@@ -88,21 +93,21 @@ def sparse_positions(real: Tensor | None) -> Tensor | None:
     """Flat indices (n,) of the real tokens if at most half of the batch is real (CPU only), else None."""
     if real is None or real.device.type != "cpu":
         return None
-    there = real.flatten().nonzero()[:, 0]
-    return there if len(there) <= SPARSE * real.numel() else None
+    positions = real.flatten().nonzero()[:, 0]
+    return positions if len(positions) <= MAX_REAL_SHARE * real.numel() else None
 
 
-def project(layer: nn.Module, x: Tensor, there: Tensor | None) -> Tensor:
-    """``layer`` of x (B, S, d); where ``there`` is given, zeros everywhere else."""
-    if there is None:
+def project(layer: nn.Module, x: Tensor, positions: Tensor | None) -> Tensor:
+    """``layer`` of x (B, S, d); if flat ``positions`` (n,) are given, only there, zeros elsewhere."""
+    if positions is None:
         return layer(x)
-    return _put(layer(x.flatten(0, 1).index_select(0, there)), there, *x.shape[:2])
+    return _put(layer(x.flatten(0, 1).index_select(0, positions)), positions, *x.shape[:2])
 
 
 def pack(length: Tensor, width: int) -> tuple[int, Tensor]:
-    """Histories of these lengths (B,), side by side in rows of ``width``: how many rows, and each start.
+    """Pack histories of these lengths (B,) into rows of ``width``: the number of rows, and starts (B,).
 
-    Each goes into the first row that has room, the longest first.
+    First fit, longest first: each history goes into the first row that has room.
     """
     room: list[int] = []
     first = [0] * len(length)

@@ -10,7 +10,7 @@ from ..config.settings import Config
 from ..evaluation.rows import evaluate_splits, save_row
 from ..inference.recommender import StreamRec
 from ..inference.state_guided import choose_weight
-from ..inference.thinking_study import ask_in_many_ways, control_config
+from ..inference.thinking_study import compare_ways_to_think, control_config
 from ..model.backbone import Backbone
 from ..training.finetune import finetune
 from ..training.loop import Trained, TrainingJob
@@ -57,7 +57,9 @@ def train_sft(work: Work) -> None:
     run, _, seed, part = work
     result, splits = _finetuned(run, run.config, seed, part)
     slow = _recommender(run, result, l=run.config.sft.l)
-    question = ask_in_many_ways(slow, splits.test.to(run.device), bootstrap=run.config.evaluate.bootstrap)
+    question = compare_ways_to_think(
+        slow, splits.test.to(run.device), bootstrap=run.config.evaluate.bootstrap
+    )
     _keep_guided(run, result, slow, splits, part, {"question": question})
 
 

@@ -120,7 +120,7 @@ def annotate_batch(
             break
         r = model.residual_head(t - s)  # r_{i+1}
         if fixed is None:
-            excluded = _used(thoughts, len(codes)) if i and not model.repeats else None
+            excluded = _used(thoughts, len(codes)) if i and not model.may_repeat_thoughts else None
             token = _nearest_code(r, codes, excluded)
         else:
             token = fixed[:, i]

@@ -44,8 +44,8 @@ def finetune(model: Backbone, job: TrainingJob, tokenizer: SemanticTokenizer, ne
     job = job.on_device()
     settings, device, train_set = job.config.sft, job.splits.train.target.device, job.splits.train
     check_model(model, tokenizer)
-    model.mark = settings.answer_token == "answer"
-    model.repeats = settings.repeated_thoughts == "allowed"
+    model.reads_answer_token = settings.answer_token == "answer"
+    model.may_repeat_thoughts = settings.repeated_thoughts == "allowed"
     model, tokenizer = model.to(device), tokenizer.to(device)
     near = neighbours[:, : settings.similar_pool].to(device)
     path = job.work_dir / "reference.safetensors"  # written before the model changes
@@ -121,7 +121,7 @@ def _configure_model(model: Backbone, tokenizer: SemanticTokenizer, settings: Sf
         model.items = ItemVectors.of(tokenizer, model.config.d_model)
     if model.items is not None:
         model.items.dropout = settings.item_vector_dropout
-        model.items.naming = settings.item_vectors == "history-and-answer"
+        model.items.in_answer_logits = settings.item_vectors == "history-and-answer"
     if settings.state_score_scale > 0:
         model.state_score_scale.requires_grad_(False).fill_(settings.state_score_scale)
     if settings.decoder_init == "direct":  # stage 1 trained the thinking decoder to trust leaked hints

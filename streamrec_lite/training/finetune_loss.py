@@ -12,10 +12,10 @@ from ..common.schemas import FIRST_CODE, Prefixes
 from ..config.training import SftConfig
 from ..inference.beam_search import answer_log_probs
 from ..inference.step_decoder import StepDecoder
-from ..inference.thinking import said_before, think_ahead
+from ..inference.thinking import earlier_codes, generate_thoughts
 from ..model.backbone import Backbone, answer_inputs
 from ..model.branches import decode_branches
-from ..model.item_representation import targets
+from ..model.item_representation import represent_items
 from ..tokenizer.semantic_ids import SemanticTokenizer
 from .annotator import corrective_thoughts
 from .dpo import dpo_loss
@@ -65,7 +65,7 @@ def finetune_loss(
         weight 0 may be missing.
     """
     states, mask = model.encode_history(tokenizer, batch.history)
-    cross = model.cross(states, "thinking", mask)
+    cross = model.cross_keys_values(states, "thinking", mask)
     l, m = thought.shape[1], tokenizer.m
     own = config.condition_on == "own" and l > 0
     context = _own_thoughts(model, states, mask, cross, l, config.thought_decoding) if own else thought
@@ -82,7 +82,7 @@ def finetune_loss(
     parts = _answer_parts(model, tokenizer, answers, batch.target, rejected[:n_dpo], reference, config)
     hidden = hidden[:, : l + 1]
     s = model.states(hidden)  # s_0..s_l
-    t = targets(model, tokenizer, batch.target).float()
+    t = represent_items(model, tokenizer, batch.target).float()
     parts["state"] = distilled_state_loss(model, tokenizer, batch, s, t, neighbours, config)
     parts["align"] = align_loss(s, t)
     if n_thoughts:
@@ -133,7 +133,7 @@ def _thought_parts(
     ``read``: the thoughts (B, l) that the decoder read. They are the labels, too, unless ``relabelled``:
     then the labels are what the annotator would write next.
     """
-    excluded = None if model.repeats else said_before(read, model.vocab_size)
+    excluded = None if model.may_repeat_thoughts else earlier_codes(read, model.vocab_size)
     thought = corrective_thoughts(model, gap, excluded) if relabelled else read
     log_prob = model.thought_log_probs(hidden, config.temperature, excluded)  # (B, l, m*K)
     parts = {"thoughts": -log_prob.gather(-1, (thought - FIRST_CODE)[..., None]).mean()}
@@ -152,7 +152,7 @@ def _own_thoughts(
     was_training = stack.training
     stack.eval()
     decoder = StepDecoder(model, states, mask, "thinking", cross)
-    thought = think_ahead(decoder, l, mode, finish=False).token[:, 0]
+    thought = generate_thoughts(decoder, l, mode, last_state=False).token[:, 0]
     stack.train(was_training)
     return thought
 

@@ -20,7 +20,7 @@ from ..config.training import GrpoConfig
 from ..inference.beam_search import answer_log_probs
 from ..inference.sampling import sample_answers
 from ..inference.step_decoder import StepDecoder
-from ..inference.thinking import said_before, think_ahead
+from ..inference.thinking import earlier_codes, generate_thoughts
 from ..model.backbone import Backbone, answer_inputs
 from ..tokenizer.semantic_ids import SemanticTokenizer
 from .rewards import ANSWER_REWARDS, REWARD_NAMES
@@ -63,14 +63,14 @@ def sample_rollouts(
         the rollouts, and the decoder as it was after the thoughts, to score other answers with.
     """
     decoder = StepDecoder(model, states, mask, "thinking")
-    thoughts = think_ahead(decoder, l, "sample", G, temperature)
+    thoughts = generate_thoughts(decoder, l, "sample", G, temperature)
     after_thoughts = decoder.copy()
     last = thoughts.answer.flatten(0, 1)
     answer, item, log_prob = sample_answers(decoder, tokenizer.trie, last, temperature)
     with torch.autocast(states.device.type, enabled=False):  # the state's scores are too close for bfloat16
         state = model.state(thoughts.hidden.flatten(0, 1).float().sum(dim=1))  # s_l
     user = torch.arange(len(states), device=states.device).repeat_interleave(G)
-    log_prob = torch.cat([thoughts.each.flatten(0, 1), log_prob], dim=1)
+    log_prob = torch.cat([thoughts.token_log_prob.flatten(0, 1), log_prob], dim=1)
     rollouts = Rollouts(user, thoughts.token.flatten(0, 1), answer, item, log_prob, state, last)
     return rollouts, after_thoughts
 
@@ -131,13 +131,13 @@ def _teacher_forced(
     """Log-probabilities of the tokens (R, l + m), and of all codes at each thought (R, l, m*K)."""
     l, m = rollouts.thought.shape[1], rollouts.answer.shape[1]
     inputs = answer_inputs(model, rollouts.thought, rollouts.answer)
-    hidden = model.decode_groups(inputs, model.cross(states, "thinking", mask), mask)
+    hidden = model.decode_groups(inputs, model.cross_keys_values(states, "thinking", mask), mask)
     if model.config.softmax == "trie":
         answer = answer_log_probs(model, tokenizer, hidden[:, -m:], rollouts.item, temperature)
     else:
         vocabulary = (model.logits(hidden[:, -m:]).float() / temperature).log_softmax(-1)
         answer = vocabulary.gather(-1, rollouts.answer[..., None])[..., 0]
-    excluded = None if model.repeats else said_before(rollouts.thought, model.vocab_size)
+    excluded = None if model.may_repeat_thoughts else earlier_codes(rollouts.thought, model.vocab_size)
     codes = model.thought_log_probs(hidden[:, :l], temperature, excluded)
     thought = codes.gather(-1, (rollouts.thought - FIRST_CODE)[..., None])[..., 0]
     return torch.cat([thought, answer], dim=1), codes

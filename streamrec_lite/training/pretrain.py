@@ -72,8 +72,10 @@ def pretrain(job: TrainingJob, tokenizer: SemanticTokenizer, neighbours: Tensor)
     model = use_byte_dropout(model, device).to(device)
     tokenizer, neighbours = tokenizer.to(device), neighbours.to(device)
     if settings.item_vectors != "none":
-        naming = settings.item_vectors == "history-and-answer"
-        model.items = ItemVectors.of(tokenizer, config.backbone.d_model, settings.item_vector_dropout, naming)
+        in_answer_logits = settings.item_vectors == "history-and-answer"
+        model.items = ItemVectors.of(
+            tokenizer, config.backbone.d_model, settings.item_vector_dropout, in_answer_logits
+        )
 
     task = Task(
         name="Pretraining",

@@ -13,7 +13,7 @@ from ..config.training import GrpoConfig
 from ..inference.beam_search import answer_beams, answer_log_probs, item_log_probs
 from ..inference.step_decoder import StepDecoder
 from ..model.backbone import Backbone, answer_inputs
-from ..model.item_representation import targets
+from ..model.item_representation import represent_items
 from ..tokenizer.semantic_ids import SemanticTokenizer
 from .grpo import (
     Rollouts,
@@ -65,7 +65,7 @@ def compute_rewards(
     """
     user, target = rollouts.user, batch.target[rollouts.user]
     with torch.autocast(target.device.type, enabled=False):
-        t = targets(model, tokenizer, batch.target)
+        t = represent_items(model, tokenizer, batch.target)
         similarity = similarity_reward(rollouts.state, t, user)
     rewards = {
         "format": format_reward(rollouts.item),
@@ -199,7 +199,7 @@ def target_nll(
     thought = rollouts.thought.view(batch.n_examples, config.G, -1)[:, :count].flatten(0, 1)
     items = batch.target.repeat_interleave(count)
     inputs = answer_inputs(model, thought, tokenizer.tokens[items])
-    hidden = model.decode_groups(inputs, model.cross(states, "thinking", mask), mask)
+    hidden = model.decode_groups(inputs, model.cross_keys_values(states, "thinking", mask), mask)
     return -answer_log_probs(model, tokenizer, hidden[:, -tokenizer.m :], items, config.temperature).mean()
 
 

@@ -15,9 +15,9 @@ from ..common.schemas import Prefixes
 from ..config.training import SftConfig
 from ..data.sequences import iterate_batches
 from ..inference.step_decoder import StepDecoder
-from ..inference.thinking import think_ahead
+from ..inference.thinking import generate_thoughts
 from ..model.backbone import Backbone
-from ..model.item_representation import item_table, state_scores, targets
+from ..model.item_representation import item_table, represent_items, state_scores
 from ..tokenizer.semantic_ids import SemanticTokenizer
 
 HEAD_LR = 3e-3  # learning rate of the state head's warm-up
@@ -207,10 +207,10 @@ def warm_up_state_head(
     d = torch.empty(examples.n_examples, l + 1, model.config.d_model, device=device)
     model.eval()
     with torch.no_grad():
-        t = targets(model, tokenizer, examples.target)
+        t = represent_items(model, tokenizer, examples.target)
         for rows, batch in iterate_batches(examples):
             decoder = StepDecoder.start(model, tokenizer, batch.history)
-            d[rows] = think_ahead(decoder, l, "greedy").hidden[:, 0].float()
+            d[rows] = generate_thoughts(decoder, l, "greedy").hidden[:, 0].float()
     head = [*model.state_head.parameters(), model.state_scale, model.state_score_scale]
     optimizer = torch.optim.AdamW([p for p in head if p.requires_grad], lr=HEAD_LR)
     for _ in range(steps):

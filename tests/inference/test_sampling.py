@@ -9,7 +9,7 @@ from tiny_world import small_world
 from streamrec_lite.common.schemas import BOS, FIRST_CODE
 from streamrec_lite.inference.sampling import draw, named_items, sample_answers
 from streamrec_lite.inference.step_decoder import StepDecoder
-from streamrec_lite.inference.thinking import think_ahead
+from streamrec_lite.inference.thinking import generate_thoughts
 from streamrec_lite.model.sequences import history_tokens
 
 
@@ -66,9 +66,9 @@ def test_first_thoughts_are_independent_draws(l):
     torch.manual_seed(0)
     model, tokenizer, users = small_world()
     stepper = StepDecoder.start(model, tokenizer, users.history)
-    found = think_ahead(stepper, l, "sample", 8)
+    found = generate_thoughts(stepper, l, "sample", 8)
     assert found.token.shape == (6, 8, l) and found.hidden.shape == (6, 8, l + 1, 16)
     assert stepper.layout.owner.tolist() == [user for user in range(6) for _ in range(8)]
     if l:
         assert all(len(row.unique()) > 1 for row in found.token[:, :, 0])
-    torch.testing.assert_close(found.log_prob, found.each.sum(dim=-1))
+    torch.testing.assert_close(found.log_prob, found.token_log_prob.sum(dim=-1))

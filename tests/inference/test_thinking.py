@@ -13,7 +13,12 @@ from streamrec_lite.common.errors import BadInput
 from streamrec_lite.common.schemas import BOS, FIRST_CODE
 from streamrec_lite.inference.beam_search import item_log_probs
 from streamrec_lite.inference.step_decoder import StepDecoder
-from streamrec_lite.inference.thinking import add_up, said_before, think_ahead, think_and_answer
+from streamrec_lite.inference.thinking import (
+    earlier_codes,
+    generate_thoughts,
+    sum_over_thoughts,
+    think_and_answer,
+)
 from streamrec_lite.model.sequences import history_tokens
 
 
@@ -27,7 +32,7 @@ def stepper_of(model, tokens):
 def test_thoughts_are_codes_and_their_log_probs_those_of_a_teacher_forced_pass(mode, n):
     model, tokenizer, users = small_world()
     tokens = history_tokens(tokenizer.tokens, users.history)
-    thoughts = think_ahead(stepper_of(model, tokens), 3, mode, n)
+    thoughts = generate_thoughts(stepper_of(model, tokens), 3, mode, n)
     assert thoughts.token.shape == (6, n, 3)
     assert int(thoughts.token.min()) >= FIRST_CODE  # never PAD, BOS or ANSWER
     assert int(thoughts.token.max()) < tokenizer.vocab_size
@@ -40,7 +45,7 @@ def test_thoughts_are_codes_and_their_log_probs_those_of_a_teacher_forced_pass(m
 def test_states_on_the_way_are_those_of_a_full_pass():
     model, tokenizer, users = small_world()
     tokens = history_tokens(tokenizer.tokens, users.history)
-    thoughts = think_ahead(stepper_of(model, tokens), 3, "beam", 4)
+    thoughts = generate_thoughts(stepper_of(model, tokens), 3, "beam", 4)
     states, mask = model.encode(tokens)
     for i in range(4):
         written = torch.cat([torch.full((6, 1), BOS), thoughts.token[:, i]], dim=1)
@@ -57,7 +62,7 @@ def test_beam_finds_the_most_likely_thoughts():
     all_scores = torch.stack(
         [by_teacher_forcing(model, tokenizer, tokens, row.expand(6, -1), users.target)[0] for row in every], 1
     )
-    thoughts = think_ahead(stepper_of(model, tokens), 2, "beam", 6)  # as wide as the first step
+    thoughts = generate_thoughts(stepper_of(model, tokens), 2, "beam", 6)  # as wide as the first step
     best = all_scores.topk(6, dim=1)
     torch.testing.assert_close(thoughts.log_prob, best.values, atol=1e-5, rtol=0)
     assert torch.equal(thoughts.token, every[best.indices])
@@ -144,10 +149,10 @@ def test_a_floor_saves_steps_and_changes_nothing_above_it():
 def test_add_up_by_hand():
     item = torch.tensor([[5, 2, 5, -1, 7]])
     score = torch.tensor([[0.1, 0.25, 0.2, 0.9, 0.05]]).log()
-    got = add_up(item, score, 3)
+    got = sum_over_thoughts(item, score, 3)
     assert got.item.tolist() == [[5, 2, 7]]  # 0.1 + 0.2 beats 0.25; what names no item counts for nothing
     torch.testing.assert_close(got.score.exp(), torch.tensor([[0.3, 0.25, 0.05]]), atol=1e-6, rtol=0)
-    nothing = add_up(torch.tensor([[-1, -1]]), torch.tensor([[0.0, -torch.inf]]), 2)
+    nothing = sum_over_thoughts(torch.tensor([[-1, -1]]), torch.tensor([[0.0, -torch.inf]]), 2)
     assert nothing.item.tolist() == [[-1, -1]]
     assert torch.isneginf(nothing.score).all()
 
@@ -158,9 +163,9 @@ def test_add_up_by_hand():
 def test_ways_of_thinking_that_cannot_be(mode, n, word):
     model, tokenizer, users = small_world()
     with pytest.raises(BadInput, match=word), torch.inference_mode():
-        think_ahead(stepper_of(model, history_tokens(tokenizer.tokens, users.history)), 2, mode, n)
+        generate_thoughts(stepper_of(model, history_tokens(tokenizer.tokens, users.history)), 2, mode, n)
 
 
 def test_said_before_by_hand():
     thought = torch.tensor([[3, 4, 3]])
-    assert said_before(thought, 6).int().tolist() == [[[0, 0, 0], [1, 0, 0], [1, 1, 0]]]
+    assert earlier_codes(thought, 6).int().tolist() == [[[0, 0, 0], [1, 0, 0], [1, 1, 0]]]

@@ -8,7 +8,12 @@ from tiny_world import SIZES, small_world
 from streamrec_lite.config.presets import preset
 from streamrec_lite.evaluation.evaluate import evaluate
 from streamrec_lite.inference.recommender import StreamRec
-from streamrec_lite.inference.thinking_study import NUMBERS, Asked, ask_in_many_ways, control_config
+from streamrec_lite.inference.thinking_study import (
+    THOUGHT_COUNTS,
+    WithOptions,
+    compare_ways_to_think,
+    control_config,
+)
 from streamrec_lite.model.backbone import Backbone
 from streamrec_lite.running.stage_table import CONTROLS
 
@@ -16,10 +21,10 @@ from streamrec_lite.running.stage_table import CONTROLS
 def test_the_usual_way_differs_from_itself_by_nothing():
     model, tokenizer, users = small_world()
     slow = StreamRec(model, tokenizer, l=4, think="greedy")
-    table = ask_in_many_ways(slow, users, bootstrap=50)
+    table = compare_ways_to_think(slow, users, bootstrap=50)
     assert (
         table["users"] == 6
-        and set(table["l"]) == set(map(str, NUMBERS))
+        and set(table["l"]) == set(map(str, THOUGHT_COUNTS))
         and list(table["n"]) == ["1", "4", "16"]
     )
     assert table["l"]["4"]["minus usual"] == {"mean_difference": 0.0, "low": 0.0, "high": 0.0}
@@ -32,7 +37,7 @@ def test_the_usual_way_differs_from_itself_by_nothing():
 def test_asking_in_another_way_leaves_the_model_as_it_was():
     model, tokenizer, users = small_world()
     slow = StreamRec(model, tokenizer, l=3, think="greedy")
-    asked = Asked(slow, 1, think="beam", n_thoughts=2)
+    asked = WithOptions(slow, 1, think="beam", n_thoughts=2)
     want = slow.answer(users.history, 5)[0].item
     assert not torch.equal(asked.topk(users, 5), want) or slow.l == 3
     assert torch.equal(slow.topk(users, 5), want)
@@ -40,7 +45,7 @@ def test_asking_in_another_way_leaves_the_model_as_it_was():
 
 def test_a_model_without_thoughts_is_asked_by_l_alone():
     model, tokenizer, users = small_world()
-    table = ask_in_many_ways(StreamRec(model, tokenizer, l=0, think="greedy"), users, bootstrap=50)
+    table = compare_ways_to_think(StreamRec(model, tokenizer, l=0, think="greedy"), users, bootstrap=50)
     assert table["n"] == {}
 
 

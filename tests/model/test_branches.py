@@ -23,7 +23,7 @@ def test_branches_give_what_sequences_of_their_own_give():
     model, states, mask, inputs = setting()
     late = torch.randint(FIRST_CODE, model.vocab_size, (2, 2))  # continues three inputs of users 0 and 1
     early = torch.randint(FIRST_CODE, model.vocab_size, (len(states) - 2, 4))  # BOS of the others, longer
-    cross = model.cross(states, "thinking")
+    cross = model.cross_keys_values(states, "thinking")
     first, (a, b) = decode_branches(model, inputs, [(3, late), (1, early)], cross, mask)
     assert torch.allclose(first, model.decode(inputs, states, mask, "thinking"), atol=1e-5)
     alone = model.decode(torch.cat([inputs[:2, :3], late], 1), states[:2], mask[:2], "thinking")
@@ -35,7 +35,7 @@ def test_branches_give_what_sequences_of_their_own_give():
 @torch.no_grad()
 def test_without_branches_it_is_a_plain_pass():
     model, states, mask, inputs = setting()
-    hidden, none = decode_branches(model, inputs, [], model.cross(states, "thinking"), mask)
+    hidden, none = decode_branches(model, inputs, [], model.cross_keys_values(states, "thinking"), mask)
     assert none == [] and torch.allclose(hidden, model.decode(inputs, states, mask, "thinking"), atol=1e-5)
 
 
@@ -54,6 +54,6 @@ def test_gradients_of_a_branch_reach_what_it_continues_and_nothing_else():
     tokens = torch.randint(FIRST_CODE, model.vocab_size, (1, 2))
     rest = torch.randint(FIRST_CODE, model.vocab_size, (len(states) - 1, 2))
     branches = [(3, tokens), (1, rest)]
-    _, (mine, _) = decode_branches(model, inputs, branches, model.cross(states, "thinking"), mask)
+    _, (mine, _) = decode_branches(model, inputs, branches, model.cross_keys_values(states, "thinking"), mask)
     mine.sum().backward()
     assert states.grad[0].abs().sum() > 0 and states.grad[1:].abs().sum() == 0

@@ -13,7 +13,7 @@ from streamrec_lite.config.sections import BackboneConfig
 from streamrec_lite.config.training import TrainConfig
 from streamrec_lite.inference.beam_search import answer_log_probs, beam_search
 from streamrec_lite.model.backbone import Backbone
-from streamrec_lite.model.item_representation import item_table, targets
+from streamrec_lite.model.item_representation import item_table, represent_items
 from streamrec_lite.model.item_vectors import ItemVectors
 from streamrec_lite.model.sequences import history_tokens, shift_right
 from streamrec_lite.tokenizer.semantic_ids import SemanticTokenizer
@@ -56,14 +56,14 @@ def test_at_first_the_model_is_the_same_and_then_t_moves_by_the_vector():
     with torch.no_grad():
         model.items.vectors.weight[7] = 2.0
     assert torch.equal(
-        targets(model, tokenizer, torch.tensor([7, 8])), before[7:9] + torch.tensor([[2.0], [0]])
+        represent_items(model, tokenizer, torch.tensor([7, 8])), before[7:9] + torch.tensor([[2.0], [0]])
     )
 
 
 def test_gradients_reach_the_items_read_and_the_target_and_never_the_padding():
     model, tokenizer, users = with_vectors()
     states, _ = model.encode_history(tokenizer, users.history)
-    (states.sum() + targets(model, tokenizer, users.target).sum()).backward()
+    (states.sum() + represent_items(model, tokenizer, users.target).sum()).backward()
     touched = model.items.vectors.weight.grad.abs().sum(1) > 0
     read = set(users.history[users.history >= 0].tolist()) | set(users.target.tolist())
     assert set(touched.nonzero().flatten().tolist()) == read
@@ -113,7 +113,7 @@ def test_a_prefix_is_named_by_the_mean_vector_of_its_items():
     torch.nn.init.normal_(model.items.vectors.weight[:-1])
     trie = tokenizer.trie
     for depth in range(1, 4):
-        got = model.items.below(trie, depth)
+        got = model.items.prefix_means(trie, depth)
         assert got.shape == (trie.n_nodes(depth), 16)
         for node in range(trie.n_nodes(depth)):
             inside = trie.paths[:, depth] == node
@@ -126,7 +126,7 @@ def test_code_scores_with_naming_vectors_by_hand():
     tokenizer = SemanticTokenizer.from_codes(codes, 2)
     sizes = BackboneConfig(d_model=4, d_ff=8, num_layers=1, num_heads=2, d_kv=2, dropout=0.0)
     model = Backbone(sizes, tokenizer.vocab_size)
-    model.items = ItemVectors.of(tokenizer, 4, naming=True)
+    model.items = ItemVectors.of(tokenizer, 4, in_answer_logits=True)
     with torch.no_grad():
         model.shared.weight.zero_()
         model.shared.weight[FIRST_CODE : FIRST_CODE + 4, 0] = torch.tensor([1.0, 2.0, 3.0, 5.0])
@@ -141,7 +141,7 @@ def test_code_scores_with_naming_vectors_by_hand():
         hidden, 1, tokenizer.trie, tokenizer.trie.padded_children(1, torch.tensor([0]))
     )
     torch.testing.assert_close(second, torch.tensor([[3.0 + 2.0, 5.0 + 4.0]]).log_softmax(-1))
-    model.items.naming = False
+    model.items.in_answer_logits = False
     plain = model.code_log_probs(
         hidden, 0, tokenizer.trie, tokenizer.trie.padded_children(0, torch.tensor([0]))
     )
@@ -153,7 +153,7 @@ def test_answers_sum_to_one_and_the_beam_agrees_where_vectors_name_them():
     torch.nn.init.normal_(model.items.vectors.weight[:-1])
     tokens, plain = history_tokens(tokenizer.tokens, users.history), None
     for naming in (False, True):
-        model.items.naming = naming
+        model.items.in_answer_logits = naming
         found = beam_search(model.eval(), tokenizer.trie, tokens, tokenizer.n_items, tokenizer.n_items)
         torch.testing.assert_close(found.score.exp().sum(1), torch.ones(len(tokens)))
         states, mask = model.encode(tokens)
@@ -167,9 +167,9 @@ def test_answers_sum_to_one_and_the_beam_agrees_where_vectors_name_them():
 
 def test_naming_is_kept_with_the_weights_and_older_models_have_none(tmp_path):
     model, _, _ = with_vectors()
-    model.items.naming = True
+    model.items.in_answer_logits = True
     model.save(tmp_path)
-    assert Backbone.load(tmp_path).items.naming
+    assert Backbone.load(tmp_path).items.in_answer_logits
     sizes = read_json(tmp_path / "model.json")
     write_json(tmp_path / "model.json", {**sizes, "items": sizes["items"][:2]})
-    assert not Backbone.load(tmp_path).items.naming
+    assert not Backbone.load(tmp_path).items.in_answer_logits

@@ -30,9 +30,9 @@ def test_attention_is_that_of_each_sequence_alone(owner):
     mask = (torch.arange(length) < torch.tensor([2, 5, 3, 1])[:owners, None])[:, None, None]
     query = torch.randn(len(owner), heads * size)
     layout = SequenceTable(owner, owners)
-    assert torch.equal(layout.collect(layout.spread(query)), query)
-    there = (layout.for_rows(x) for x in (keys, values, mask))
-    got = layout.collect(attend(layout.spread(query), *there))
+    assert torch.equal(layout.from_table(layout.to_table(query)), query)
+    shared = (layout.for_rows(x) for x in (keys, values, mask))
+    got = layout.from_table(attend(layout.to_table(query), *shared))
     for i, who in enumerate(owner.tolist()):
         n = int(mask[who].sum())
         scores = torch.einsum("hd,hds->hs", query[i].view(heads, size), keys[who, :, :, :n])

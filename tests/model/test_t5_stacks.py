@@ -9,7 +9,7 @@ import torch
 from transformers.models.t5.modeling_t5 import T5Stack
 
 from streamrec_lite.config.sections import BackboneConfig
-from streamrec_lite.model import t5_stacks as stacks
+from streamrec_lite.model import t5_stacks
 from streamrec_lite.model.t5_stacks import pack, project, run_encoder, sparse_positions, t5_config, t5_stack
 
 SIZES = BackboneConfig(d_model=32, d_ff=48, num_layers=2, num_heads=4, d_kv=8, dropout=0.0)
@@ -52,7 +52,7 @@ def test_shared_rows_change_neither_states_nor_gradients(encoder, monkeypatch):
     packed, mask = run_encoder(encoder, x, real)
     assert torch.equal(mask, real)
     got = torch.autograd.grad(packed[real].square().sum(), [x, *encoder.parameters()])
-    monkeypatch.setattr(stacks, "SPARSE", 0.0)
+    monkeypatch.setattr(t5_stacks, "MAX_REAL_SHARE", 0.0)
     plain, _ = run_encoder(encoder, x, real)
     want = torch.autograd.grad(plain[real].square().sum(), [x, *encoder.parameters()])
     torch.testing.assert_close(packed[real], plain[real], atol=1e-5, rtol=1e-5)

@@ -11,7 +11,7 @@ from tiny_world import small_world
 from streamrec_lite.common.errors import BadInput
 from streamrec_lite.common.schemas import BOS, FIRST_CODE
 from streamrec_lite.model.heads import Head
-from streamrec_lite.model.item_representation import targets
+from streamrec_lite.model.item_representation import represent_items
 from streamrec_lite.tokenizer.semantic_ids import SemanticTokenizer
 from streamrec_lite.training.annotator import STRATEGIES, annotate, informativeness
 
@@ -19,7 +19,7 @@ from streamrec_lite.training.annotator import STRATEGIES, annotate, informativen
 @torch.no_grad()
 def one_by_one(model, tokenizer, users, l):
     """Eqs 12 and 13 as printed: the decoder starts from BOS at every step, one user after the other."""
-    everything = targets(model, tokenizer, torch.arange(tokenizer.n_items))
+    everything = represent_items(model, tokenizer, torch.arange(tokenizer.n_items))
     codes = model.shared.weight[FIRST_CODE:]
     thoughts, norms, ranks = [], [], []
     for row in range(users.n_examples):
@@ -103,7 +103,7 @@ def test_a_head_starts_as_the_identity_and_states_have_the_targets_length():
 def test_targets_are_means_of_code_embeddings():
     model, tokenizer, _ = small_world()
     by_hand = model.shared.weight[tokenizer.tokens[7]].sum(0) / 3
-    torch.testing.assert_close(targets(model, tokenizer, torch.tensor([7]))[0], by_hand)
+    torch.testing.assert_close(represent_items(model, tokenizer, torch.tensor([7]))[0], by_hand)
 
 
 def test_informativeness_by_hand():

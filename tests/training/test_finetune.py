@@ -16,7 +16,7 @@ from streamrec_lite.config.training import SftConfig
 from streamrec_lite.inference.beam_search import answer_log_probs
 from streamrec_lite.inference.thinking import write_thoughts
 from streamrec_lite.model.backbone import Backbone
-from streamrec_lite.model.item_representation import item_table, targets
+from streamrec_lite.model.item_representation import item_table, represent_items
 from streamrec_lite.model.item_vectors import ItemVectors
 from streamrec_lite.training import finetune as finetune_module
 from streamrec_lite.training import loop as training_loop
@@ -69,11 +69,11 @@ def test_a_uniform_model_by_hand():
 def test_the_lesson_after_own_thoughts_by_hand():
     """What should have been thought next, eq. 12, user by user and step by step, in passes of their own."""
     model, tokenizer, batch, _, rejected, reference, nearby = two_users()
-    model.mark = True
+    model.reads_answer_token = True
     torch.nn.init.normal_(model.residual_head.outer.weight, std=0.3)
     nothing = torch.zeros(2, 2, dtype=torch.long)  # what the annotator wrote is not looked at
     for repeats in (True, False):
-        model.repeats = repeats
+        model.may_repeat_thoughts = repeats
         config = SftConfig(thought_decoding="greedy", learn_thoughts_after="own", **ALL)
         own = write_thoughts(model, tokenizer, batch, 2)
         parts = finetune_loss(model, tokenizer, batch, nothing, rejected, reference, nearby, config)
@@ -82,7 +82,7 @@ def test_the_lesson_after_own_thoughts_by_hand():
             inputs = torch.tensor([[BOS, *own[user].tolist()]])
             one = batch.select(torch.tensor([user]))
             hidden = model.decode(inputs, *model.encode_history(tokenizer, one.history), "thinking")
-            s, t = model.states(hidden)[0], targets(model, tokenizer, one.target)[0]
+            s, t = model.states(hidden)[0], represent_items(model, tokenizer, one.target)[0]
             for j in range(2):
                 r = model.residual_head(t - s[j])
                 far = (r - codes).norm(dim=1)
@@ -103,7 +103,7 @@ def test_own_thoughts_are_written_without_the_decoders_dropout():
     with torch.no_grad():
         states, mask = model.encode_history(tokenizer, batch.history)
     model.train()
-    cross = model.cross(states, "thinking", mask)
+    cross = model.cross_keys_values(states, "thinking", mask)
     asked = write_thoughts(model, tokenizer, batch, 4)
     model.train()
     for _ in range(5):
@@ -117,7 +117,7 @@ def test_two_users_one_after_the_other_give_the_batch():
     model, tokenizer, batch, thought, rejected, reference, nearby = two_users()
     config = SftConfig(condition_on="annotated", negatives="batch", dpo_beta=0.3, quant_beta=0.25, **ALL)
     got = finetune_loss(model, tokenizer, batch, thought, rejected, reference, nearby, config)
-    t = targets(model, tokenizer, batch.target)
+    t = represent_items(model, tokenizer, batch.target)
     sums = dict.fromkeys(("answer", "thoughts", "dpo", "state", "align", "quant"), 0.0)
     for u in range(2):
         one = batch.select(torch.tensor([u]))

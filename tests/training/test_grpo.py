@@ -109,7 +109,7 @@ def test_what_was_drawn_has_the_probability_of_a_teacher_forced_pass(softmax, ma
     model, tokenizer, users = small_world()
     model.config.__dict__["softmax"] = softmax
     try:
-        model.mark, model.repeats = mark, repeats
+        model.reads_answer_token, model.may_repeat_thoughts = mark, repeats
         torch.manual_seed(3)
         states, mask = model.encode_history(tokenizer, users.history)
         rollouts, _ = sample_rollouts(model, tokenizer, states, mask, l=3, G=5, temperature=1.3)
@@ -132,7 +132,7 @@ def test_groups_are_decoded_as_if_each_sequence_had_its_own_encoder():
     model, tokenizer, users = small_world()
     states, mask = model.encode_history(tokenizer, users.history)
     inputs = torch.randint(0, model.vocab_size, (18, 5))
-    together = model.decode_groups(inputs, model.cross(states, "thinking"), mask)
+    together = model.decode_groups(inputs, model.cross_keys_values(states, "thinking"), mask)
     apart = model.decode(inputs, states.repeat_interleave(3, 0), mask.repeat_interleave(3, 0), "thinking")
     assert torch.allclose(together, apart, atol=1e-5)
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from streamrec_lite.config.training import SftConfig
 from streamrec_lite.evaluation.metrics import rank_by_score
-from streamrec_lite.model.item_representation import item_table, state_scores, targets
+from streamrec_lite.model.item_representation import item_table, represent_items, state_scores
 from streamrec_lite.training.annotator import annotate
 from streamrec_lite.training.finetune import finetune
 from streamrec_lite.training.loop import TrainingJob
@@ -127,7 +127,7 @@ def test_another_user_with_the_same_target_is_no_negative():
 def test_against_all_items_one_state_a_user_is_drawn_by_the_weights():
     """The mean of 1,000 draws for 2 users; s_0, the worst by far, is never drawn."""
     model, tokenizer, batch, *_, nearby = two_users()
-    t = targets(model, tokenizer, batch.target)
+    t = represent_items(model, tokenizer, batch.target)
     torch.manual_seed(0)
     s = torch.stack([-t, torch.randn_like(t), t], dim=1).detach()  # from bad to good
     with torch.no_grad():
@@ -149,7 +149,7 @@ def test_against_all_items_one_state_a_user_is_drawn_by_the_weights():
 def test_what_is_kept_is_the_first_guess_among_the_candidates(negatives):
     """Two states: the draw has no choice, so the loss is that of s_1 with the label worked out here."""
     model, tokenizer, batch, *_, nearby = two_users()
-    t = targets(model, tokenizer, batch.target).detach()
+    t = represent_items(model, tokenizer, batch.target).detach()
     s = torch.randn(2, 2, t.shape[1])
     catalogue = negatives == "catalogue"
     table = item_table(model, tokenizer).detach() if catalogue else t
@@ -176,7 +176,7 @@ def test_what_is_kept_is_the_first_guess_among_the_candidates(negatives):
 def test_users_with_the_same_target_do_not_count_in_a_guess_either():
     model, tokenizer, batch, *_, nearby = two_users()
     same = batch._replace(target=batch.target[[0, 0]])
-    t, config = targets(model, tokenizer, same.target).detach(), SftConfig(negatives="batch")
+    t, config = represent_items(model, tokenizer, same.target).detach(), SftConfig(negatives="batch")
     s = torch.randn(2, 2, t.shape[1])
     assert (
         distilled_state_loss(model, tokenizer, same, s, t, nearby, config).item() == 0

@@ -53,7 +53,10 @@ def test_a_step_moves_the_weights_along_the_clipped_gradient():
 def without_values():
     """``small_world`` where tensors have shapes and no values: whoever looks at one gets an error."""
     model, tokenizer, batch = small_world()
-    model.items, model.mark = ItemVectors.of(tokenizer, SIZES.d_model, naming=True), True
+    model.items, model.reads_answer_token = (
+        ItemVectors.of(tokenizer, SIZES.d_model, in_answer_logits=True),
+        True,
+    )
     model.items.dropout = 0.3
     tokenizer, trie = copy.copy(tokenizer), copy.copy(tokenizer.trie)
     trie.paths = trie.paths.to("meta")

@@ -20,7 +20,7 @@ from ...data.sequences import iterate_batches
 from ...evaluation.metrics import metric_per_user, paired_bootstrap
 from ...inference.beam_search import answer_log_probs, item_log_probs
 from ...inference.step_decoder import StepDecoder
-from ...inference.thinking import think_ahead, write_thoughts
+from ...inference.thinking import generate_thoughts, write_thoughts
 from ...model.backbone import Backbone, answer_inputs
 from ...tokenizer.semantic_ids import SemanticTokenizer
 from ...training.annotator import annotate
@@ -218,7 +218,7 @@ def preference_margins(
         for rows, batch in iterate_batches(prefixes):
             stepper = StepDecoder.start(model, tokenizer, batch.history, decoder)
             if decoder == "thinking":
-                hidden = think_ahead(stepper, l, "greedy").answer[:, 0]
+                hidden = generate_thoughts(stepper, l, "greedy").answer[:, 0]
             else:
                 hidden = stepper.step(torch.full_like(batch.target, BOS))
             items = torch.stack([batch.target, neighbours[batch.target, 0]], dim=1)

@@ -6,7 +6,7 @@ import pandas as pd
 
 from ...common.schemas import Prefixes
 from ...evaluation.evaluate import evaluate
-from ...inference.recommender import Asked, StreamRec
+from ...inference.recommender import StreamRec, WithOptions
 
 
 def metrics_by_thoughts(
@@ -23,7 +23,7 @@ def metrics_by_thoughts(
     ways = {"at once": ("none", 1)} | {f"n = {n}": ("beam", n) for n in numbers}
     rows = {}
     for name, (think, n) in ways.items():
-        asked = Asked(model, think=think, n_thoughts=n)
+        asked = WithOptions(model, think=think, n_thoughts=n)
         result = evaluate(asked, prefixes, k=k, batch_size=64)
         rows[name] = {key: result.metrics[key] for key in ("N@10", "R@10")}
         rows[name]["ms a user"] = 1000 / result.users_per_second

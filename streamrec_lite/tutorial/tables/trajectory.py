@@ -16,7 +16,7 @@ from ...common.schemas import BOS, Prefixes
 from ...data.sequences import iterate_batches
 from ...evaluation.metrics import rank_by_score
 from ...inference.step_decoder import StepDecoder
-from ...inference.thinking import think_ahead, write_thoughts
+from ...inference.thinking import generate_thoughts, write_thoughts
 from ...model.backbone import Backbone
 from ...model.item_representation import item_table
 from ...tokenizer.semantic_ids import SemanticTokenizer
@@ -163,7 +163,7 @@ def mean_sampled_trajectory(
     for rows, batch in iterate_batches(prefixes.to(device), batch_size):
         here = rows.cpu()
         states, mask = model.encode_history(tokenizer, batch.history)
-        found = think_ahead(StepDecoder(model, states, mask, "thinking"), l, "sample", n)
+        found = generate_thoughts(StepDecoder(model, states, mask, "thinking"), l, "sample", n)
         batch_s = model.states(found.hidden.flatten(0, 1)).view(len(here), n, l + 1, d).mean(dim=1)
         gap = table[batch.target][:, None] - batch_s[:, :-1]
         thought[here], s[here] = found.token[:, 0].cpu(), batch_s.cpu()

@@ -36,7 +36,7 @@ def test_answer_cost_is_the_teacher_forced_log_probability():
 def test_costs_agree_with_the_scores_of_the_beam(mark):
     """Own greedy thoughts, and a beam as wide as the catalogue: the target's score is minus its cost."""
     model, tokenizer, users = small_world()
-    model.mark = mark
+    model.reads_answer_token = mark
     tokens = history_tokens(tokenizer.tokens, users.history)
     found, _ = think_and_answer(model, tokenizer.trie, tokens, 2, "greedy", 1, beams=40, k=40)
     score = found.score[found.item == users.target[:, None]]

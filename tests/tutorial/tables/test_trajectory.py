@@ -10,8 +10,8 @@ from streamrec_lite.common.device import derive_seed
 from streamrec_lite.data.sequences import iterate_batches
 from streamrec_lite.inference.recommender import StreamRec
 from streamrec_lite.inference.step_decoder import StepDecoder
-from streamrec_lite.inference.thinking import think_ahead
-from streamrec_lite.model.item_representation import targets
+from streamrec_lite.inference.thinking import generate_thoughts
+from streamrec_lite.model.item_representation import represent_items
 from streamrec_lite.training.annotator import STRATEGIES, annotate
 from streamrec_lite.tutorial.tables.trajectory import (
     annotated_trajectory,
@@ -38,7 +38,7 @@ def test_gaps_ranks_and_residuals_are_those_of_the_states():
     model, ids, users = small_world()
     trajectory = annotated_trajectory(model, ids, users, 4)
     with torch.no_grad():
-        table = targets(model, ids, torch.arange(40))
+        table = represent_items(model, ids, torch.arange(40))
         r = model.residual_head(table[users.target][:, None] - trajectory.s[:, :-1])
     assert torch.equal(item_representations(model, ids), table)
     torch.testing.assert_close(trajectory.r, r, atol=1e-5, rtol=0)
@@ -57,7 +57,7 @@ def test_own_thoughts_are_the_models_greedy_ones():
     _, thoughts = StreamRec(model, ids, l=4).answer(users.history, think="greedy")
     assert torch.equal(trajectory.thought, thoughts.token[:, 0])
     states, mask = model.encode_history(ids, users.history)
-    thoughts = think_ahead(StepDecoder(model, states, mask, "thinking"), 4, "greedy")
+    thoughts = generate_thoughts(StepDecoder(model, states, mask, "thinking"), 4, "greedy")
     torch.testing.assert_close(trajectory.s, model.states(thoughts.hidden[:, 0]), atol=1e-5, rtol=0)
 
 
@@ -84,7 +84,7 @@ def test_sampled_trajectories_are_the_mean_of_their_states():
     torch.manual_seed(derive_seed(5, "own together"))
     rows, batch = next(iterate_batches(users, 2))
     states, mask = model.encode_history(ids, batch.history)
-    drawn = think_ahead(StepDecoder(model, states, mask, "thinking"), 3, "sample", 4)
+    drawn = generate_thoughts(StepDecoder(model, states, mask, "thinking"), 3, "sample", 4)
     mean = torch.stack([model.states(drawn.hidden[:, j]) for j in range(4)]).mean(dim=0)
     torch.testing.assert_close(trajectory.s[rows], mean, atol=1e-5, rtol=0)
     table = item_representations(model, ids)
