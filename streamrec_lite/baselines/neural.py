@@ -1,4 +1,4 @@
-"""The neural baselines of Table 2: one loop, one loss, one small grid for each of them."""
+"""Training and tuning of the neural baselines of Table 2, by ``loop.train`` and a small grid."""
 
 from __future__ import annotations
 
@@ -23,32 +23,34 @@ from .sasrec import SASRec
 from .sequence import ItemModel
 
 MODELS = {"Caser": Caser, "GRU4Rec": GRU4Rec, "SASRec": SASRec, "BERT4Rec": BERT4Rec, "ReaRec": ReaRec}
-RATES = (0.001, 0.003, 0.005)  # the paper's
-DROPOUTS = (0.2, 0.5)  # the first one while the rate is chosen
-TIE_RATIO = (
-    0.99  # a validation N@10 of at least this share of the best is as good: less than one standard error
-)
+LEARNING_RATES = (0.001, 0.003, 0.005)  # as in the paper
+DROPOUTS = (0.2, 0.5)  # the first one is used while the learning rate is chosen
+TIE_RATIO = 0.99  # an N@10 above this share of the best is a tie: it is within one standard error
 EVAL_BATCH = 512  # users ranked at once
-KEPT = ("checkpoint.safetensors", "best.safetensors", "log.jsonl")  # what ``loop.train`` continues from
+# ``loop.train`` resumes from these.
+CHECKPOINT_FILES = ("checkpoint.safetensors", "best.safetensors", "log.jsonl")
 
 
-def build(name: str, splits: Splits, n_items: int, settings: BaselineConfig) -> ItemModel:
+def build_baseline(name: str, splits: Splits, n_items: int, settings: BaselineConfig) -> ItemModel:
     """A model of ``MODELS`` with fresh weights.
 
     Args:
         name: one of ``MODELS``.
-        splits: tell how long histories are.
-        n_items: items of the catalogue.
+        splits: the longest test history sets the number of positions.
+        n_items: N.
         settings: sizes and dropout.
     """
-    return MODELS[name](n_items, settings, places=splits.test.history.shape[1])
+    return MODELS[name](n_items, settings, max_length=splits.test.history.shape[1])
 
 
 def train_neural(name: str, job: TrainingJob, n_items: int) -> Trained:
-    """Train by ``loop.train``, with the learning rate and the dropout of ``job.config.baselines``."""
+    """Train a model of ``MODELS`` with the learning rate and the dropout of ``job.config.baselines``.
+
+    ``loop.train`` says which files it writes.
+    """
     device, settings = torch.device(job.device), job.config.baselines
     seed_everything(job.seed, "baselines", name, "weights")
-    model = use_byte_dropout(build(name, job.splits, n_items, settings), device).to(device)
+    model = use_byte_dropout(build_baseline(name, job.splits, n_items, settings), device).to(device)
     task = Task(
         name=name,
         section="baselines",
@@ -58,25 +60,32 @@ def train_neural(name: str, job: TrainingJob, n_items: int) -> Trained:
     return train(task, model, job.on_device(), EVAL_BATCH)
 
 
-def with_values(config: Config, lr: float, dropout: float) -> Config:
-    """The settings with another learning rate and dropout for the baselines."""
+def with_lr_and_dropout(config: Config, lr: float, dropout: float) -> Config:
+    """The settings with this learning rate and dropout for the baselines."""
     return dataclasses.replace(
         config, baselines=dataclasses.replace(config.baselines, lr=lr, dropout=dropout)
     )
 
 
 def tune(name: str, job: TrainingJob, n_items: int) -> list[dict]:
-    """Choose the rate at the first dropout, then the dropout at that rate, on validation, with seed 0.
+    """Choose the learning rate at the first dropout, then the dropout at that rate, with seed 0.
 
-    Keeps the best's ``KEPT`` files. Returns a row for each training: lr, dropout, "valid N@10" and R@10,
-    the epoch it was reached in, epochs and seconds; the one that ``choose`` takes comes first. A training
-    that diverges is reported with N@10 0. Killed, it continues.
+    Models are compared on validation (``choose``). The ``CHECKPOINT_FILES`` of the best one stay in the
+    job's folder as ``best-NAME``. A killed run continues with the training that was interrupted.
+
+    Returns:
+        a row for each training, the best one first: "lr", "dropout", "valid N@10", "valid R@10", "best
+        epoch", "epochs", "train_seconds". A training that diverged has N@10 0 and its error as "failed".
+
+    Raises:
+        FloatingPointError: all trainings diverged.
     """
 
-    def point(lr: float, dropout: float) -> dict:
+    def train_point(lr: float, dropout: float) -> dict:
+        """The row of one training, read from its folder if it is done."""
         folder = work_dir / f"lr-{lr}-dropout-{dropout}"
         if not (folder / "row.json").exists():
-            values = with_values(job.config, lr, dropout)
+            values = with_lr_and_dropout(job.config, lr, dropout)
             row: dict = {"lr": lr, "dropout": dropout}
             try:
                 result = train_neural(name, job._replace(config=values, seed=0, work_dir=folder), n_items)
@@ -89,22 +98,22 @@ def tune(name: str, job: TrainingJob, n_items: int) -> list[dict]:
         return read_json(folder / "row.json")
 
     work_dir = Path(job.work_dir)
-    rows = [point(lr, DROPOUTS[0]) for lr in RATES]
+    rows = [train_point(lr, DROPOUTS[0]) for lr in LEARNING_RATES]
     lr = choose(rows)["lr"]
-    rows += [point(lr, dropout) for dropout in DROPOUTS[1:]]
+    rows += [train_point(lr, dropout) for dropout in DROPOUTS[1:]]
     chosen = choose(rows)
     if "failed" in chosen:
         raise FloatingPointError(f"{name}: every training of the grid diverged: {chosen['failed']}")
     rows = [chosen, *sorted((row for row in rows if row is not chosen), key=lambda row: -row["valid N@10"])]
     best = work_dir / f"lr-{rows[0]['lr']}-dropout-{rows[0]['dropout']}"
-    for kept in KEPT:
-        shutil.copy2(best / kept, work_dir / f"best-{kept}")
+    for file in CHECKPOINT_FILES:
+        shutil.copy2(best / file, work_dir / f"best-{file}")
     for folder in work_dir.glob("lr-*"):
         shutil.rmtree(folder)
     return rows
 
 
 def choose(rows: list[dict]) -> dict:
-    """The row with the best validation N@10; of those as good (``TIE_RATIO``), the one with the best R@10."""
-    enough = TIE_RATIO * max(row["valid N@10"] for row in rows)
-    return max((row for row in rows if row["valid N@10"] >= enough), key=lambda row: row["valid R@10"])
+    """The row with the best R@10 among those of equally good N@10 (``TIE_RATIO``), on validation."""
+    threshold = TIE_RATIO * max(row["valid N@10"] for row in rows)
+    return max((row for row in rows if row["valid N@10"] >= threshold), key=lambda row: row["valid R@10"])

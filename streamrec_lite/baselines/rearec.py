@@ -1,12 +1,13 @@
-"""ReaRec (Tang et al., 2025): the other kind of slow thinking. SASRec reads its own last state again.
+"""ReaRec (Tang et al., 2025): slow thinking in latent states. SASRec reads its own last state again.
 
-No thought is written down: the last state, with an embedding of the step, is appended to the sequence as
-if it were an item, K times. Two ways to train it:
+A thought is a vector here, not a token: the last state plus an embedding of the step is appended to the
+sequence as if it were an item, K times. There are two ways to train it:
 
-    ERL  the answer is the mean over the steps' states; the steps are pushed apart by the KL divergence
-         of what they predict, so that they do not all say the same
-    PRL  the last step answers; earlier steps predict too, at a temperature that falls from step to step
-         (first broad, then sharp), and stay near those of a sequence whose steps got some noise
+    ERL  ensemble reasoning learning: the mean over the steps' states scores the items. The KL divergence
+         between the steps' predictions is raised, so that the steps differ
+    PRL  progressive reasoning learning: the last step scores the items. Earlier steps are trained on the
+         target too, at a temperature that falls from step to step. A contrastive loss keeps every step
+         close to the same step computed with noisy inputs
 """
 
 from __future__ import annotations
@@ -16,64 +17,73 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..common.schemas import PAD_ITEM, Prefixes
-from .sequence import ItemModel, Reader, newest_last, start_small
+from ..config.training import BaselineConfig
+from .sequence import ItemModel, ItemTransformer, init_weights, pad_left
 
 DIVERGENCE_WEIGHT = 0.05  # ERL: weight of the divergence between steps
-MAX_DIVERGENCE = 1.0  # ERL: largest divergence of two steps in nats; without a bound it can grow for ever
-DIVERGENCE_EVERY_NTH_USER = 8  # ERL: the divergence is computed for every so-many-th user of a batch
-TEMPERATURE_BASE = 5.0  # PRL: the temperature grows by this factor a step, from the last step backwards
-INPUT_NOISE_STD = 0.01  # PRL: standard deviation of the noise added to the inputs of the steps
+MAX_DIVERGENCE = 1.0  # ERL: upper bound on the divergence of two steps, in nats
+DIVERGENCE_EVERY_NTH_USER = 8  # ERL: only these users of a batch are in the divergence; saves time
+TEMPERATURE_BASE = 5.0  # PRL: the temperature of a step is this times that of the next step
+INPUT_NOISE_STD = 0.01  # PRL: standard deviation of the noise added to the input of each step
 
 
 class ReaRec(ItemModel):
-    """Args: as SASRec's; ``settings.reasoning_steps`` is K, ``settings.reasoning_method`` "ERL" or "PRL"."""
+    """SASRec with K latent reasoning steps.
 
-    def __init__(self, n_items: int, settings, places: int):
+    Args:
+        n_items: N.
+        settings: the section ``baselines``: ``reasoning_steps`` is K, ``reasoning_method`` "ERL" or "PRL".
+        max_length: of a history, in items.
+    """
+
+    def __init__(self, n_items: int, settings: BaselineConfig, max_length: int):
         super().__init__(n_items, settings.d)
         s = settings
-        self.reader = Reader(s.d, s.num_layers, s.num_heads, s.dropout, places, causal=True)
+        self.reader = ItemTransformer(s.d, s.num_layers, s.num_heads, s.dropout, max_length, causal=True)
         self.step = nn.Embedding(s.reasoning_steps, s.d)
         self.ensemble = s.reasoning_method == "ERL"
-        self.apply(start_small)
+        self.apply(init_weights)
 
-    def steps(self, prefixes: Prefixes, noise: float = 0.0) -> Tensor:
-        """(B, K + 1, d): the last state as SASRec has it, and after each step."""
-        history = newest_last(prefixes.history, prefixes.length)
+    def reasoning_states(self, prefixes: Prefixes, noise: float = 0.0) -> Tensor:
+        """SASRec's last state, then the state after each step: (B, K + 1, d).
+
+        ``noise`` is the standard deviation of the noise added to the steps' inputs.
+        """
+        history = pad_left(prefixes.history, prefixes.length)
         x = self.items(history.clamp_min(0))
-        filled = history != PAD_ITEM
-        memory: list[Tensor] = []
-        found = [self.reader(x, filled, memory)[:, -1:]]
+        is_real = history != PAD_ITEM
+        layer_inputs: list[Tensor] = []
+        states = [self.reader(x, is_real, layer_inputs)[:, -1:]]
         for embedding in self.step.weight:
-            thought = found[-1] + embedding
+            thought = states[-1] + embedding
             thought = thought + noise * torch.randn_like(thought) if noise else thought
-            filled = F.pad(filled, (0, 1), value=True)
-            found.append(self.reader.step(thought, filled, memory))
-        return torch.cat(found, dim=1)
+            is_real = F.pad(is_real, (0, 1), value=True)
+            states.append(self.reader.step(thought, is_real, layer_inputs))
+        return torch.cat(states, dim=1)
 
     def state(self, prefixes: Prefixes) -> Tensor:
         """The mean of all steps (ERL), or the last step (PRL): (B, d)."""
-        steps = self.steps(prefixes)
+        steps = self.reasoning_states(prefixes)
         return steps.mean(dim=1) if self.ensemble else steps[:, -1]
 
     def loss(self, prefixes: Prefixes) -> Tensor:
         """Cross-entropy over the catalogue, with the terms of ERL or PRL: a scalar."""
-        steps = self.steps(prefixes)
+        steps = self.reasoning_states(prefixes)
         state = steps.mean(dim=1) if self.ensemble else steps[:, -1]
         answer = F.cross_entropy((state @ self.items.weight.T).float(), prefixes.target)
         if self.ensemble:
-            some = steps[
-                ::DIVERGENCE_EVERY_NTH_USER
-            ]  # batches are shuffled: the same on average, and most of the time saved
-            return answer - DIVERGENCE_WEIGHT * divergence((some @ self.items.weight.T).float())
-        again = self.steps(prefixes, noise=INPUT_NOISE_STD)
-        early = progressive((steps[:, :-1] @ self.items.weight.T).float(), prefixes.target)
-        return answer + early + nearness(steps[:, 1:].float(), again[:, 1:].float(), prefixes.target)
+            subset = steps[::DIVERGENCE_EVERY_NTH_USER]  # batches are shuffled: a random subset
+            return answer - DIVERGENCE_WEIGHT * step_divergence((subset @ self.items.weight.T).float())
+        noisy = self.reasoning_states(prefixes, noise=INPUT_NOISE_STD)
+        earlier = progressive_loss((steps[:, :-1] @ self.items.weight.T).float(), prefixes.target)
+        contrast = contrastive_loss(steps[:, 1:].float(), noisy[:, 1:].float(), prefixes.target)
+        return answer + earlier + contrast
 
 
-def divergence(logits: Tensor) -> Tensor:
-    """Mean KL divergence of the predictions of two steps, over ordered pairs: (B, T, N) -> ().
+def step_divergence(logits: Tensor) -> Tensor:
+    """Mean KL divergence between the predictions of two steps, over ordered pairs: (B, T, N) -> ().
 
-    Each pair counts at most ``MAX_DIVERGENCE``.
+    The divergence of a pair is clamped to ``MAX_DIVERGENCE``: without a bound it could grow for ever.
     """
     log_p = logits.log_softmax(dim=-1)
     cross = log_p.exp() @ log_p.transpose(1, 2)  # (B, T, T): sum of p_i log p_j
@@ -82,18 +92,22 @@ def divergence(logits: Tensor) -> Tensor:
     return kl.clamp_max(MAX_DIVERGENCE).sum() / (len(kl) * steps * (steps - 1))
 
 
-def progressive(logits: Tensor, target: Tensor) -> Tensor:
+def progressive_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Mean cross-entropy of the steps before the last: (B, T, N), (B,) -> ().
 
-    Step i is taken at the temperature ``TEMPERATURE_BASE ** (T - i)``.
+    Step i of 0..T-1 has the temperature ``TEMPERATURE_BASE ** (T - i)``.
     """
     steps = logits.shape[1]
-    heat = TEMPERATURE_BASE ** torch.arange(steps, 0, -1, device=logits.device)
-    return F.cross_entropy((logits / heat[:, None]).flatten(0, 1), target.repeat_interleave(steps))
+    temperature = TEMPERATURE_BASE ** torch.arange(steps, 0, -1, device=logits.device)
+    return F.cross_entropy((logits / temperature[:, None]).flatten(0, 1), target.repeat_interleave(steps))
 
 
-def nearness(clean: Tensor, noisy: Tensor, target: Tensor) -> Tensor:
-    """Each noisy step (B, T, d) must pick its own clean one among the batch's; equal targets are no foils."""
+def contrastive_loss(clean: Tensor, noisy: Tensor, target: Tensor) -> Tensor:
+    """InfoNCE between noisy and clean states of the same step, with in-batch negatives: a scalar.
+
+    Both are (B, T, d). The positive of a noisy state is the same user's clean state. Users with the same
+    target (B,) are not negatives of each other.
+    """
     similar = torch.einsum("btd,ctd->tbc", F.normalize(noisy, dim=-1), F.normalize(clean, dim=-1)) / 0.1
     same = (target[:, None] == target) & ~torch.eye(len(target), dtype=torch.bool, device=target.device)
     own = torch.arange(len(target), device=target.device).expand(similar.shape[:2])

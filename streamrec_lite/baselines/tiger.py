@@ -17,7 +17,7 @@ from ..training.loop import Hooks, Task, Trained, TrainingJob, train
 from ..training.optim import use_byte_dropout
 
 
-def tiger_loss(model: Backbone, tokenizer, batch: Prefixes, config: TrainConfig) -> Tensor:
+def tiger_loss(model: Backbone, tokenizer: SemanticTokenizer, batch: Prefixes, config: TrainConfig) -> Tensor:
     """Mean of -log P(c_j | c_<j, history) over the m codes of each target (eqs 10 and 11).
 
     The encoder reads the codes of the history, the decoder [BOS, c_1..c_{m-1}] of the target.
@@ -35,9 +35,9 @@ def tiger_loss(model: Backbone, tokenizer, batch: Prefixes, config: TrainConfig)
 
 
 def train_tiger(job: TrainingJob, tokenizer: SemanticTokenizer, items: bool = False) -> Trained:
-    """Train TIGER from scratch by ``loop.train``, which says what is written to ``work_dir``.
+    """Train TIGER from scratch by ``loop.train``, which says what is written to the job's folder.
 
-    ``items``: give every item a vector of its own too, which TIGER does not have: a control.
+    With ``items`` every item has a learned vector in addition to its codes. TIGER has none: a control.
     """
     job = job.on_device()
     device, config, settings = job.device, job.config, job.config.tiger

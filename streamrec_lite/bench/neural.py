@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..baselines.neural import build
+from ..baselines.neural import build_baseline
 from ..common.device import autocast, resolve_precision, seed_everything
 from ..config.training import BaselineConfig
 from ..data.sequences import length_batches
@@ -24,7 +24,7 @@ def bench_sasrec(subject: Subject) -> dict:
 
     def trainer(batches, precision: str, quick: bool):
         seed_everything(0, "bench")
-        model = build("SASRec", splits, n_items, settings).to(device).train()
+        model = build_baseline("SASRec", splits, n_items, settings).to(device).train()
         model = use_byte_dropout(model) if quick else model
         optimizer, queue = make_optimizer(model, settings), iter(batches)
 

@@ -65,9 +65,10 @@ def train_neural(work: Work) -> None:
     dataset, splits = run_data(run)
     tuning, config = run_tuning(run, name), run.config
     if tuning:
-        config = neural.with_values(config, tuning[0]["lr"], tuning[0]["dropout"])
-        for kept in neural.KEPT if seed == 0 else ():  # the grid was trained with seed 0: this is its best
-            shutil.copy2(run.folder(f"{name} tuning") / f"best-{kept}", part / kept)
+        config = neural.with_lr_and_dropout(config, tuning[0]["lr"], tuning[0]["dropout"])
+        # The grid was trained with seed 0, so its best model is that of seed 0.
+        for file in neural.CHECKPOINT_FILES if seed == 0 else ():
+            shutil.copy2(run.folder(f"{name} tuning") / f"best-{file}", part / file)
     job = TrainingJob(splits, config, seed, part, run.device, sys.stderr.isatty())
     result = neural.train_neural(name, job, dataset.n_items)
     write_tensors(part / "model.safetensors", result.model.state_dict())

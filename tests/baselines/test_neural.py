@@ -12,9 +12,9 @@ from streamrec_lite.baselines import neural
 from streamrec_lite.baselines.bert4rec import BERT4Rec
 from streamrec_lite.baselines.caser import WINDOW, Caser
 from streamrec_lite.baselines.gru4rec import GRU4Rec
-from streamrec_lite.baselines.rearec import ReaRec, divergence, nearness, progressive
+from streamrec_lite.baselines.rearec import ReaRec, contrastive_loss, progressive_loss, step_divergence
 from streamrec_lite.baselines.sasrec import SASRec
-from streamrec_lite.baselines.sequence import ItemModel, newest_last
+from streamrec_lite.baselines.sequence import ItemModel, pad_left
 from streamrec_lite.common.schemas import PAD_ITEM, Prefixes, Splits
 from streamrec_lite.config.presets import preset
 from streamrec_lite.config.training import BaselineConfig
@@ -77,16 +77,16 @@ def test_order_matters_to_all_that_should_see_it():
     """Models with places or recurrence tell (a, b, c) from (b, a, c); the multiset alone does not decide."""
     torch.manual_seed(0)
     for name in ALL:
-        model = neural.build(name, world(lambda h: h[:, 0]), 8, SMALL).eval()
+        model = neural.build_baseline(name, world(lambda h: h[:, 0]), 8, SMALL).eval()
         one, two = (model.scores(prefixes([h], [0])) for h in ([1, 2, 3], [2, 1, 3]))
         assert (one - two).abs().max() > 1e-7, name
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_no_model_sees_the_target_or_the_padding(name):
-    """The target is not an input, and a history means the same however far it is filled."""
+    """The target is not an input, and a history means the same however long its padding is."""
     torch.manual_seed(0)
-    model = neural.build(name, world(lambda h: h[:, 0]), 8, SMALL).eval()
+    model = neural.build_baseline(name, world(lambda h: h[:, 0]), 8, SMALL).eval()
     alone = prefixes([[1, 2, 3]], [0])
     assert torch.equal(model.scores(alone), model.scores(alone._replace(target=torch.tensor([5]))))
     beside = prefixes([[1, 2, 3], [4, 5, 6, 7, 0, 1]], [0, 0])._replace(user=torch.tensor([0, 1]))
@@ -98,10 +98,10 @@ def test_no_model_sees_the_target_or_the_padding(name):
 def test_no_place_sees_its_future(model):
     torch.manual_seed(0)
     reader = model(8, SMALL, 20).eval().reader
-    x, filled = torch.randn(1, 5, 16), torch.ones(1, 5, dtype=torch.bool)
+    x, is_real = torch.randn(1, 5, 16), torch.ones(1, 5, dtype=torch.bool)
     changed = x.clone()
     changed[:, 3:] = torch.randn(1, 2, 16)
-    before, after = reader(x, filled), reader(changed, filled)
+    before, after = reader(x, is_real), reader(changed, is_real)
     torch.testing.assert_close(before[:, :3], after[:, :3], atol=1e-6, rtol=0)
     assert (before[:, 3:] - after[:, 3:]).abs().min() > 1e-6
 
@@ -146,9 +146,9 @@ def test_loss_of_a_model_without_opinion_is_log_n(model):
     assert model.loss(prefixes([[1, 2], [3]], [0, 5])).item() == pytest.approx(math.log(8), abs=1e-6)
 
 
-def test_newest_last_by_hand():
+def test_pad_left_by_hand():
     history = torch.tensor([[3, 4, PAD_ITEM], [5, PAD_ITEM, PAD_ITEM], [1, 2, 3]])
-    moved = newest_last(history, torch.tensor([2, 1, 3]))
+    moved = pad_left(history, torch.tensor([2, 1, 3]))
     assert moved.tolist() == [[PAD_ITEM, 3, 4], [PAD_ITEM, PAD_ITEM, 5], [1, 2, 3]]
 
 
@@ -168,25 +168,26 @@ def test_divergence_by_hand():
     p, q = torch.tensor([0.5, 0.5]), torch.tensor([0.25, 0.75])
     kl = lambda a, b: (a * (a / b).log()).sum().item()  # noqa: E731
     logits = torch.stack([p, q]).log()[None]
-    assert divergence(logits).item() == pytest.approx((kl(p, q) + kl(q, p)) / 2, abs=1e-6)
-    assert divergence(logits[:, :1].expand(1, 3, 2)).item() == pytest.approx(0.0, abs=1e-6)
-    assert divergence(torch.tensor([[[40.0, 0.0], [0.0, 40.0]]])).item() == 1.0  # apart enough, no further
+    assert step_divergence(logits).item() == pytest.approx((kl(p, q) + kl(q, p)) / 2, abs=1e-6)
+    assert step_divergence(logits[:, :1].expand(1, 3, 2)).item() == pytest.approx(0.0, abs=1e-6)
+    far_apart = torch.tensor([[[40.0, 0.0], [0.0, 40.0]]])
+    assert step_divergence(far_apart).item() == 1.0  # the bound
 
 
 def test_progressive_by_hand():
     """Two steps before the last: temperatures 25 and 5."""
     logits = torch.tensor([[[25.0, 0.0], [5.0, 0.0]]])
     want = -math.log(math.e / (math.e + 1))
-    assert progressive(logits, torch.tensor([0])).item() == pytest.approx(want, abs=1e-6)
+    assert progressive_loss(logits, torch.tensor([0])).item() == pytest.approx(want, abs=1e-6)
 
 
-def test_nearness_leaves_out_equal_targets():
+def test_the_contrastive_loss_leaves_out_equal_targets():
     clean = torch.tensor([[[1.0, 0.0]], [[1.0, 0.0]], [[0.0, 1.0]]])
     alike, all_differ = torch.tensor([7, 7, 1]), torch.tensor([7, 8, 1])
     far = math.log(1 + math.exp(-10))
     want = (2 * far + math.log(1 + 2 * math.exp(-10))) / 3
-    assert nearness(clean, clean, alike).item() == pytest.approx(want, abs=1e-5)
-    assert nearness(clean, clean, all_differ).item() > 0.4  # two of three cannot tell their twin
+    assert contrastive_loss(clean, clean, alike).item() == pytest.approx(want, abs=1e-5)
+    assert contrastive_loss(clean, clean, all_differ).item() > 0.4  # two of three cannot tell their twin
 
 
 @pytest.mark.parametrize("reasoning", ["ERL", "PRL"])
@@ -195,7 +196,7 @@ def test_rearec_thinks_in_steps(reasoning):
     settings = dataclasses.replace(SMALL, reasoning_steps=3, reasoning_method=reasoning)
     model = ReaRec(8, settings, 20).eval()
     batch = prefixes([[1, 2], [3, 4, 5]], [6, 7])
-    steps = model.steps(batch)
+    steps = model.reasoning_states(batch)
     assert steps.shape == (2, 4, 16)
     want = steps.mean(dim=1) if reasoning == "ERL" else steps[:, -1]
     torch.testing.assert_close(model.state(batch), want)
@@ -210,14 +211,14 @@ def test_a_step_equals_reading_all_anew():
     torch.manual_seed(0)
     model = ReaRec(8, SMALL, 20).eval()
     reader, x, thought = model.reader, torch.randn(2, 3, 16), torch.randn(2, 1, 16)
-    filled, memory = torch.tensor([[False, True, True], [True, True, True]]), []
-    reader(x, filled, memory)
-    more = torch.nn.functional.pad(filled, (0, 1), value=True)
+    is_real, layer_inputs = torch.tensor([[False, True, True], [True, True, True]]), []
+    reader(x, is_real, layer_inputs)
+    more = torch.nn.functional.pad(is_real, (0, 1), value=True)
     places = reader.places(torch.arange(2, -1, -1))
     whole = reader.start(torch.cat([x + places, thought], dim=1))
     for layer in reader.blocks.layers:
-        whole = layer(whole, src_mask=reader._hidden(more))
-    torch.testing.assert_close(reader.step(thought, more, memory), whole[:, -1:], atol=1e-6, rtol=0)
+        whole = layer(whole, src_mask=reader._attention_mask(more))
+    torch.testing.assert_close(reader.step(thought, more, layer_inputs), whole[:, -1:], atol=1e-6, rtol=0)
 
 
 def test_ranking_is_without_dropout():
@@ -230,7 +231,7 @@ def test_ranking_is_without_dropout():
 
 def test_the_grid_keeps_its_best_and_the_seed_continues_from_it(tmp_path, monkeypatch):
     splits = world(lambda h: (h[:, -1] + 3) % 8, rows=128)
-    monkeypatch.setattr(neural, "RATES", (0.00001, 0.005))
+    monkeypatch.setattr(neural, "LEARNING_RATES", (0.00001, 0.005))
     monkeypatch.setattr(neural, "DROPOUTS", (0.2, 0.9))
     config = config_of(max_epochs=8)
     rows = neural.tune("SASRec", TrainingJob(splits, config, 0, tmp_path / "tuning", progress=False), 8)
@@ -239,12 +240,12 @@ def test_the_grid_keeps_its_best_and_the_seed_continues_from_it(tmp_path, monkey
     assert (rows[0]["lr"], rows[0]["dropout"]) == (0.005, 0.2)
     assert rows[0]["valid N@10"] > rows[1]["valid N@10"]
     files = sorted(path.name for path in (tmp_path / "tuning").iterdir())
-    assert files == sorted(f"best-{kept}" for kept in neural.KEPT)
+    assert files == sorted(f"best-{kept}" for kept in neural.CHECKPOINT_FILES)
     again = tmp_path / "again"
     again.mkdir()
-    for kept in neural.KEPT:
+    for kept in neural.CHECKPOINT_FILES:
         (tmp_path / "tuning" / f"best-{kept}").rename(again / kept)
-    values = neural.with_values(config, 0.005, 0.2)
+    values = neural.with_lr_and_dropout(config, 0.005, 0.2)
     result = neural.train_neural("SASRec", TrainingJob(splits, values, 0, again, progress=False), 8)
     fresh = neural.train_neural(
         "SASRec", TrainingJob(splits, values, 0, tmp_path / "fresh", progress=False), 8
@@ -256,7 +257,7 @@ def test_the_grid_keeps_its_best_and_the_seed_continues_from_it(tmp_path, monkey
 
 def test_a_point_that_diverges_does_not_end_the_grid(tmp_path, monkeypatch):
     splits = world(lambda h: h[:, -1], rows=128)
-    monkeypatch.setattr(neural, "RATES", (0.005, 0.003))
+    monkeypatch.setattr(neural, "LEARNING_RATES", (0.005, 0.003))
     monkeypatch.setattr(neural, "DROPOUTS", (0.2,))
     real = neural.train_neural
 

@@ -17,6 +17,7 @@ from streamrec_lite.config.sections import BackboneConfig
 from streamrec_lite.config.training import TrainConfig
 from streamrec_lite.inference.recommender import StreamRec
 from streamrec_lite.model.backbone import Backbone
+from streamrec_lite.training import loop as training_loop
 from streamrec_lite.training.loop import TrainingJob
 
 
@@ -56,9 +57,7 @@ def test_resumed_equals_uninterrupted(tmp_path, ema, monkeypatch):
     config = tiny(max_epochs=4, ema_decay=ema)
     whole = train_tiger(TrainingJob(splits, config, 0, tmp_path / "whole", progress=False), tokenizer)
 
-    from streamrec_lite.training import loop
-
-    real, calls = loop._one_epoch, []
+    real, calls = training_loop._one_epoch, []
 
     def dies_in_epoch_three(*args):
         calls.append(1)
@@ -66,10 +65,10 @@ def test_resumed_equals_uninterrupted(tmp_path, ema, monkeypatch):
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(loop, "_one_epoch", dies_in_epoch_three)
+    monkeypatch.setattr(training_loop, "_one_epoch", dies_in_epoch_three)
     with pytest.raises(KeyboardInterrupt):
         train_tiger(TrainingJob(splits, config, 0, tmp_path / "cut", progress=False), tokenizer)
-    monkeypatch.setattr(loop, "_one_epoch", real)
+    monkeypatch.setattr(training_loop, "_one_epoch", real)
     cut = train_tiger(TrainingJob(splits, config, 0, tmp_path / "cut", progress=False), tokenizer)
 
     assert cut.best == whole.best

@@ -145,7 +145,7 @@ def test_several_seeds_give_means_and_deviations(copied):
 def test_a_grid_chooses_lr_and_dropout_for_every_seed(copied, monkeypatch):
     from streamrec_lite.baselines import neural
 
-    monkeypatch.setattr(neural, "RATES", (0.0001, 0.01))
+    monkeypatch.setattr(neural, "LEARNING_RATES", (0.0001, 0.01))
     monkeypatch.setattr(neural, "DROPOUTS", (0.2,))
     monkeypatch.setattr("streamrec_lite.running.stages.NEURAL", ("GRU4Rec",))
     run = opened(copied, "baselines.tune=grid", seeds=(0, 1), branch="grid")
