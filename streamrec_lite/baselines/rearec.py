@@ -40,7 +40,7 @@ class ReaRec(ItemModel):
         super().__init__(n_items, settings.d)
         s = settings
         self.reader = ItemTransformer(s.d, s.num_layers, s.num_heads, s.dropout, max_length, causal=True)
-        self.step = nn.Embedding(s.reasoning_steps, s.d)
+        self.step_embedding = nn.Embedding(s.reasoning_steps, s.d)
         self.ensemble = s.reasoning_method == "ERL"
         self.apply(init_weights)
 
@@ -54,7 +54,7 @@ class ReaRec(ItemModel):
         is_real = history != PAD_ITEM
         layer_inputs: list[Tensor] = []
         states = [self.reader(x, is_real, layer_inputs)[:, -1:]]
-        for embedding in self.step.weight:
+        for embedding in self.step_embedding.weight:
             thought = states[-1] + embedding
             thought = thought + noise * torch.randn_like(thought) if noise else thought
             is_real = F.pad(is_real, (0, 1), value=True)

@@ -76,8 +76,8 @@ class ItemTransformer(nn.Module):
     def __init__(self, d: int, layers: int, heads: int, dropout: float, max_length: int, causal: bool):
         super().__init__()
         block = nn.TransformerEncoderLayer(d, heads, 4 * d, dropout, activation="gelu", batch_first=True)
-        self.places, self.causal, self.heads = nn.Embedding(max_length, d), causal, heads
-        self.start = nn.Sequential(nn.LayerNorm(d), nn.Dropout(dropout))
+        self.positions, self.causal, self.heads = nn.Embedding(max_length, d), causal, heads
+        self.input_norm = nn.Sequential(nn.LayerNorm(d), nn.Dropout(dropout))
         self.blocks = nn.TransformerEncoder(block, layers, enable_nested_tensor=False)
 
     def forward(self, x: Tensor, is_real: Tensor, layer_inputs: list[Tensor] | None = None) -> Tensor:
@@ -90,7 +90,7 @@ class ItemTransformer(nn.Module):
         """
         width = x.shape[1]
         distance = torch.arange(width - 1, -1, -1, device=x.device)
-        x, blocked = self.start(x + self.places(distance)), self._attention_mask(is_real)
+        x, blocked = self.input_norm(x + self.positions(distance)), self._attention_mask(is_real)
         for layer in self.blocks.layers:
             if layer_inputs is not None:
                 layer_inputs.append(x)
@@ -107,7 +107,7 @@ class ItemTransformer(nn.Module):
             is_real: (B, L + 1), True = real, the new position included.
             layer_inputs: the layers' inputs (B, L, d) so far; each grows by the new position.
         """
-        x = self.start(x)
+        x = self.input_norm(x)
         for i, layer in enumerate(self.blocks.layers):
             layer_inputs[i] = torch.cat([layer_inputs[i], x], dim=1)
             attended, _ = layer.self_attn(

@@ -81,11 +81,11 @@ def annotate(
     rank = torch.zeros(prefixes.n_examples, l + 1, dtype=torch.long, device=device)
     for rows, batch in iterate_batches(prefixes, batch_size or annotation_batch_size(device)):
         fixed = _fixed_thoughts(tokenizer, batch.target, l, strategy, neighbours, generator)
-        thought[rows], norm[rows], rank[rows] = annotate_batch(model, tokenizer, batch, table, l, fixed)
+        thought[rows], norm[rows], rank[rows] = trace_batch(model, tokenizer, batch, table, l, fixed)
     return Traces(thought, norm, rank)
 
 
-def annotate_batch(
+def trace_batch(
     model: Backbone,
     tokenizer: SemanticTokenizer,
     batch: Prefixes,

@@ -1,8 +1,8 @@
-"""Stage 1 (section 2.2): two decoders learn on one encoder.
+"""Stage 1, pretraining (section 2.2): two decoders are trained on one encoder.
 
-The thinking decoder learns to write long: the codes of a few items whose text resembles the
-target's, then the target's own codes (eq. 9). The direct decoder learns to answer at once; with
-this encoder, frozen, it is the reference policy pi_ref of the stages that follow.
+The thinking decoder is trained to write the codes of a few items whose text resembles the target's, then the
+target's own codes (eq. 9). The direct decoder is trained to write the target's codes at once; with this
+encoder, frozen, it is the reference policy pi_ref of the later stages.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .optim import use_byte_dropout
 
 
 def pretrain_loss(
-    model: Backbone, tokenizer, batch: Prefixes, similar: Tensor, config: PretrainConfig
+    model: Backbone, tokenizer: SemanticTokenizer, batch: Prefixes, similar: Tensor, config: PretrainConfig
 ) -> dict[str, Tensor]:
     """Eq. 10 for both decoders, each term a mean over its codes.
 
@@ -41,29 +41,33 @@ def pretrain_loss(
     states, mask = model.encode_history(tokenizer, batch.history)
     answer = tokenizer.tokens[batch.target]  # (B, m)
     hidden = model.decode(shift_right(answer), states, mask, "direct")
-    direct = -answer_log_probs(model, tokenizer, hidden, batch.target, config.temperature).mean()
+    direct_nll = -answer_log_probs(model, tokenizer, hidden, batch.target, config.temperature).mean()
 
     thoughts = tokenizer.tokens[similar].flatten(1)  # (B, q)
     q = thoughts.shape[1]
     hidden = model.decode(shift_right(torch.cat([thoughts, answer], dim=1)), states, mask, "thinking")
     log_probs = model.thought_log_probs(hidden[:, :q], config.temperature)
-    written = -log_probs.gather(-1, (thoughts - FIRST_CODE)[..., None]).mean()
-    named = -answer_log_probs(model, tokenizer, hidden[:, q:], batch.target, config.temperature).mean()
-    return {"loss": direct + written + named, "direct": direct, "similar": written, "answer": named}
+    similar_nll = -log_probs.gather(-1, (thoughts - FIRST_CODE)[..., None]).mean()
+    answer_nll = -answer_log_probs(model, tokenizer, hidden[:, q:], batch.target, config.temperature).mean()
+    loss = direct_nll + similar_nll + answer_nll
+    return {"loss": loss, "direct": direct_nll, "similar": similar_nll, "answer": answer_nll}
 
 
 def draw_similar(neighbours: Tensor, items: Tensor, count: int) -> Tensor:
-    """``count`` different ones of each item's nearest: ``neighbours`` (N, pool), items (B,) -> (B, count)."""
+    """``count`` different random neighbours of each item: neighbours (N, pool), items (B,) -> (B, count)."""
     pool = neighbours[items]
-    place = torch.rand(pool.shape, device=pool.device).argsort(dim=1)[:, :count]
-    return pool.gather(1, place)
+    column = torch.rand(pool.shape, device=pool.device).argsort(dim=1)[:, :count]
+    return pool.gather(1, column)
 
 
 def pretrain(job: TrainingJob, tokenizer: SemanticTokenizer, neighbours: Tensor) -> Trained:
     """Train both decoders by ``loop.train``; the direct decoder's validation N@10 decides when it ends.
 
-    ``neighbours`` (N, pool) are the items of similar text (``embeddings.similar_items``); for every example
-    of every epoch ``pretrain.n_similar`` of them are drawn anew.
+    Args:
+        job: data, settings, seed, folder and device.
+        tokenizer: gives the items' codes.
+        neighbours: (N, pool) items of most similar text to each (``embeddings.similar_items``). For every
+            example of every epoch ``pretrain.n_similar`` of them are drawn.
     """
     job = job.on_device()
     device, config, settings = job.device, job.config, job.config.pretrain

@@ -214,8 +214,8 @@ def test_a_step_equals_reading_all_anew():
     is_real, layer_inputs = torch.tensor([[False, True, True], [True, True, True]]), []
     reader(x, is_real, layer_inputs)
     more = torch.nn.functional.pad(is_real, (0, 1), value=True)
-    places = reader.places(torch.arange(2, -1, -1))
-    whole = reader.start(torch.cat([x + places, thought], dim=1))
+    positions = reader.positions(torch.arange(2, -1, -1))
+    whole = reader.input_norm(torch.cat([x + positions, thought], dim=1))
     for layer in reader.blocks.layers:
         whole = layer(whole, src_mask=reader._attention_mask(more))
     torch.testing.assert_close(reader.step(thought, more, layer_inputs), whole[:, -1:], atol=1e-6, rtol=0)

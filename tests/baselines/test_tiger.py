@@ -1,4 +1,4 @@
-"""TIGER's loop: the loss by hand, one batch learned by heart, resume equal to no interruption."""
+"""TIGER's loop: the loss by hand, a rule learned, resume equal to no interruption."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_loss_of_a_uniform_model_by_hand(softmax):
     assert loss.item() == pytest.approx(want, abs=1e-6)
 
 
-def test_learns_the_rule_by_heart(tmp_path):
+def test_learns_the_rule(tmp_path):
     tokenizer, splits = chain_world()
     result = train_tiger(TrainingJob(splits, tiny(max_epochs=25), 0, tmp_path, progress=False), tokenizer)
     assert result.best["N@10"] == 1.0

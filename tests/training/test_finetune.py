@@ -24,7 +24,7 @@ from streamrec_lite.training.finetune import finetune
 from streamrec_lite.training.finetune_loss import _own_thoughts, finetune_loss
 from streamrec_lite.training.loop import TrainingJob
 
-# every part takes part, and L_State is that of eq. 14
+# Every part of the loss has a weight, and L_State is that of eq. 14.
 ALL = {
     "lam": 0.7,
     "mu": 0.3,
@@ -45,28 +45,29 @@ def test_a_uniform_model_by_hand():
     thought = torch.randint(FIRST_CODE, FIRST_CODE + 12, (2, 2))
     reference = torch.tensor([[-2.0, -1.0], [-2.0, -4.0]])
     rejected, nearby = torch.tensor([5, 6]), torch.arange(12)[:, None]
-    for read in ("own", "annotated"):
-        config = SftConfig(condition_on=read, dpo_beta=0.5, **ALL)
+    for condition_on in ("own", "annotated"):
+        config = SftConfig(condition_on=condition_on, dpo_beta=0.5, **ALL)
         parts = finetune_loss(model, tokenizer, batch, thought, rejected, reference, nearby, config)
         dpo = math.log(1 + math.exp(-0.5))  # user 0: the margin is 2 - 1
-        if read == "annotated":  # user 1 has no lesson then, but preferences, too: the margin is 2 - 4
+        if condition_on == "annotated":  # then user 1 trains preferences, too: the margin is 2 - 4
             dpo = (dpo + math.log(1 + math.exp(1.0))) / 2
         want = {
             "answer": math.log(12) / 3,
             "thoughts": math.log(12),  # 3 levels of 4 codes
             "dpo": dpo,
             "state": math.log(12),  # 12 items
-            "align": 0.5 if read == "own" else 0.25,  # states start with length 0.5 a component; own: twice
+            # States start with length 0.5 a component; with own thoughts there are two sequences of them.
+            "align": 0.5 if condition_on == "own" else 0.25,
             "quant": 16 * 0.25 * 1.25,  # r = -s of 16 components, o = 0
         }
         for name, value in want.items():
-            assert parts[name].item() == pytest.approx(value, abs=1e-4), (read, name)
+            assert parts[name].item() == pytest.approx(value, abs=1e-4), (condition_on, name)
         total = want["answer"] + 0.8 * want["thoughts"] + 0.7 * dpo + 0.5 * want["state"]
         total += 0.2 * want["align"] + 0.3 * want["quant"]
         assert parts["loss"].item() == pytest.approx(total, abs=1e-4)
 
 
-def test_the_lesson_after_own_thoughts_by_hand():
+def test_thoughts_learned_after_own_thoughts_by_hand():
     """What should have been thought next, eq. 12, user by user and step by step, in passes of their own."""
     model, tokenizer, batch, _, rejected, reference, nearby = two_users()
     model.reads_answer_token = True
@@ -149,17 +150,21 @@ def test_two_users_one_after_the_other_give_the_batch():
 
 
 @pytest.mark.parametrize(
-    ("read", "lesson"), [("own", "annotated"), ("annotated", "annotated"), ("own", "own")]
+    ("condition_on", "learn_after"), [("own", "annotated"), ("annotated", "annotated"), ("own", "own")]
 )
 @pytest.mark.parametrize("negatives", ["catalogue", "batch"])
 @pytest.mark.parametrize("part", ["answer", "thoughts", "dpo", "state"])
-def test_gradient_equals_a_finite_difference(read, lesson, negatives, part):
+def test_gradient_equals_a_finite_difference(condition_on, learn_after, negatives, part):
     model, tokenizer, batch, thought, rejected, reference, nearby = two_users()
     model = model.double()
     for head in (model.state_head, model.residual_head):  # states are taken in single precision
         head.float()
     config = SftConfig(
-        condition_on=read, learn_thoughts_after=lesson, negatives=negatives, thought_decoding="greedy", **ALL
+        condition_on=condition_on,
+        learn_thoughts_after=learn_after,
+        negatives=negatives,
+        thought_decoding="greedy",
+        **ALL,
     )
 
     def loss():

@@ -1,4 +1,4 @@
-"""One training step: gradients as by hand, losses that a GPU can record, recorded steps like eager ones."""
+"""One training step: gradients by hand, losses that a CUDA graph can capture, captured like eager steps."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_step_moves_the_weights_along_the_clipped_gradient():
 
 
 def without_values():
-    """``small_world`` where tensors have shapes and no values: whoever looks at one gets an error."""
+    """``small_world`` whose tensors have shapes but no values: reading a value is an error."""
     model, tokenizer, batch = small_world()
     model.items, model.reads_answer_token = (
         ItemVectors.of(tokenizer, SIZES.d_model, in_answer_logits=True),
@@ -66,21 +66,21 @@ def without_values():
     return model.train().to("meta"), tokenizer, batch.to("meta")
 
 
-@pytest.mark.parametrize("read", ["own", "annotated"])
+@pytest.mark.parametrize("condition_on", ["own", "annotated"])
 @pytest.mark.parametrize("negatives", ["catalogue", "batch"])
-def test_the_losses_look_at_no_value(read, negatives, monkeypatch):
-    """Whatever is decided by a value has to wait for the GPU, and cannot be recorded."""
+def test_the_losses_read_no_value_of_a_tensor(condition_on, negatives, monkeypatch):
+    """Control flow that depends on a value needs a host synchronisation, and cannot be captured."""
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)  # transformers asks
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # knows no "meta"
     model, tokenizer, batch = without_values()
     two = torch.zeros(batch.n_examples, 2, dtype=torch.long, device="meta")
     nearby = torch.zeros(tokenizer.n_items, 3, dtype=torch.long, device="meta")
-    sft = SftConfig(condition_on=read, negatives=negatives, mu=0.3)
-    given = two, two[:, 0], two.float(), nearby
+    config = SftConfig(condition_on=condition_on, negatives=negatives, mu=0.3)
+    extra = two, two[:, 0], two.float(), nearby
     losses = {
         "TIGER": tiger_loss(model, tokenizer, batch, TrainConfig()),
         "pretraining": pretrain_loss(model, tokenizer, batch, two, preset("smoke").pretrain)["loss"],
-        "fine-tuning": finetune_loss(model, tokenizer, batch, *given, sft)["loss"],
+        "fine-tuning": finetune_loss(model, tokenizer, batch, *extra, config)["loss"],
     }
     for name, loss in losses.items():
         gradient = torch.autograd.grad(loss, model.shared.weight, retain_graph=True)[0]
@@ -102,7 +102,7 @@ def largest_gap(one: dict, other: dict) -> float:
 
 @on_gpu
 @pytest.mark.parametrize("stage", ["pretrain", "sft"])
-def test_recorded_steps_learn_what_eager_ones_learn(stage, tmp_path, monkeypatch):
+def test_captured_steps_learn_what_eager_ones_learn(stage, tmp_path, monkeypatch):
     """... dropout and own thoughts included: the same draws, in the same order."""
     tokenizer, splits = chain_world()
     config, ends = preset("smoke"), []
@@ -115,7 +115,7 @@ def test_recorded_steps_learn_what_eager_ones_learn(stage, tmp_path, monkeypatch
         sft=dataclasses.replace(config.sft, **small, l=2, similar_pool=3),
     )
     near = (torch.arange(12)[:, None] + torch.arange(1, 4)) % 12
-    for most in (EAGER_STEPS, 10**9):  # recorded after a few, or never
+    for most in (EAGER_STEPS, 10**9):  # captured after a few steps, or never
         monkeypatch.setattr("streamrec_lite.training.train_step.EAGER_STEPS", most)
         folder = tmp_path / str(most)
         folder.mkdir()
@@ -130,7 +130,7 @@ def test_recorded_steps_learn_what_eager_ones_learn(stage, tmp_path, monkeypatch
 
 
 @on_gpu
-def test_a_shape_is_recorded_after_some_steps():
+def test_a_shape_is_captured_after_some_steps():
     model = torch.nn.Linear(2, 1, bias=False).cuda()
     batch = Prefixes(*(torch.zeros(1, dtype=torch.long, device="cuda") for _ in range(4)))
     config = TrainConfig(max_grad_norm=100.0, precision="float32")
