@@ -46,7 +46,7 @@ def train_tiger(job: TrainingJob, tokenizer: SemanticTokenizer, items: bool = Fa
     tokenizer = tokenizer.to(device)
     if items:
         in_answer_logits = config.sft.item_vectors == "history-and-answer"
-        model.items = ItemVectors.of(
+        model.item_vectors = ItemVectors.of(
             tokenizer,
             config.backbone.d_model,
             config.sft.item_vector_dropout,

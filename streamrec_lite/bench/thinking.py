@@ -167,7 +167,7 @@ def bench_finetuning(subject: Subject) -> dict:
     """Time of a fine-tuning epoch, its share of annotation included, in TIGER epochs of the same sizes."""
     tokenizer, device = subject.tokenizer, subject.device
     tiger, model = _fresh(subject), _fresh(subject)
-    model.items = ItemVectors.of(tokenizer, model.config.d_model, in_answer_logits=True)  # as in fine-tuning
+    model.item_vectors = ItemVectors.of(tokenizer, model.config.d_model, in_answer_logits=True)  # as in SFT
     config, train = SftConfig(), subject.splits.train
     for each in (tiger, model):
         use_byte_dropout(each, device).train()

@@ -40,12 +40,12 @@ class Backbone(nn.Module):
         decoders: which decoders to build: "direct", "thinking", or both.
         reads_answer_token: the thinking decoder reads ANSWER after its last thought, and answers from there.
         may_repeat_thoughts: False: a code that was a thought already has probability zero as a thought.
-        items: one vector for each item (``ItemVectors``), or None: items are represented by their codes only.
+        item_vectors: one vector for each item (``ItemVectors``), or None: codes alone represent items.
     """
 
     encoder: Any  # transformers' T5 stack
     decoders: Any  # T5 stacks by name
-    items: ItemVectors | None
+    item_vectors: ItemVectors | None
 
     def __init__(
         self,
@@ -54,14 +54,14 @@ class Backbone(nn.Module):
         decoders: tuple[str, ...] = ("direct",),
         reads_answer_token: bool = False,
         may_repeat_thoughts: bool = True,
-        items: ItemVectors | None = None,
+        item_vectors: ItemVectors | None = None,
     ):
         super().__init__()
         for name in decoders:
             if name not in DECODERS:
                 raise BadInput(f"decoder {name!r}", "unknown decoder", did_you_mean(name, DECODERS))
         self.config, self.vocab_size, self.reads_answer_token = config, vocab_size, reads_answer_token
-        self.may_repeat_thoughts, self.items = may_repeat_thoughts, items
+        self.may_repeat_thoughts, self.item_vectors = may_repeat_thoughts, item_vectors
         self.shared = nn.Embedding(vocab_size, config.d_model)
         nn.init.normal_(self.shared.weight, std=1.0)  # as T5 is initialised; logits are scaled by d**-0.5
         if config.recency_embeddings:
@@ -84,7 +84,7 @@ class Backbone(nn.Module):
 
         T5 has only relative positions, so its decoder cannot tell which item is the newest, and the newest
         item matters most. We depart from T5: each token gets an embedding of its distance from the end of
-        the history (``config.recency_embeddings``; 0: T5 unchanged). If items have vectors (``items``), each
+        the history (``config.recency_embeddings``; 0: T5 unchanged). If there are ``item_vectors``, each
         token of an item gets the item's vector, too.
         """
         check_shape("tokens", tokens, None, None)
@@ -94,8 +94,8 @@ class Backbone(nn.Module):
             place = torch.arange(tokens.shape[1], device=tokens.device)
             distance = real.sum(dim=1, keepdim=True) - 1 - place  # 0: the newest token
             x = x + self.recency(distance.clamp(0, self.config.recency_embeddings - 1))
-        if self.items is not None:
-            x = x + self.items(tokens)
+        if self.item_vectors is not None:
+            x = x + self.item_vectors(tokens)
         return run_encoder(self.encoder, x, real)
 
     def encode_history(self, tokenizer: SemanticTokenizer, history: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -176,8 +176,8 @@ class Backbone(nn.Module):
         The paper's softmax runs over the whole vocabulary C: ``softmax="vocabulary"``. The default,
         ``softmax="trie"``, departs from it: the softmax runs over the codes that lead to an item. So the
         model need not learn which prefixes exist, and the probabilities of all items sum to one. If item
-        vectors take part in the answer's logits (``items.in_answer_logits``), the vector of the prefix that a
-        code ends is added to the code's embedding (``ItemVectors.prefix_means``).
+        vectors take part in the answer's logits (``item_vectors.in_answer_logits``), the vector of the
+        prefix that a code ends is added to the code's embedding (``ItemVectors.prefix_means``).
 
         Args:
             hidden: decoder states (..., d) that predict the level's code.
@@ -196,16 +196,16 @@ class Backbone(nn.Module):
             return log_probs.masked_fill(~children.real, -torch.inf)
         hidden = hidden * self.config.d_model**-0.5
         logits = F.linear(hidden, self.shared.weight[low : low + trie.K]).gather(-1, children.code).float()
-        if self.items is not None and self.items.in_answer_logits:
+        if self.item_vectors is not None and self.item_vectors.in_answer_logits:
             logits = logits + self._item_logits(hidden, level, trie, children).float()
         return (logits / temperature).masked_fill(~children.real, -torch.inf).log_softmax(-1)
 
     def _item_logits(self, hidden: Tensor, level: int, trie: Trie, children: PaddedChildren) -> Tensor:
         """The item vectors' part of the logits of each child: (..., F)."""
-        assert self.items is not None
+        assert self.item_vectors is not None
         if level == 0:  # the same children for all
-            return F.linear(hidden, self.items.prefix_means(trie, 1)).gather(-1, children.node)
-        vectors = self.items.of_nodes(trie, level + 1, children.node)
+            return F.linear(hidden, self.item_vectors.prefix_means(trie, 1)).gather(-1, children.node)
+        vectors = self.item_vectors.of_nodes(trie, level + 1, children.node)
         if torch.is_grad_enabled():  # half the time: under autocast a matmul would copy the vectors
             return (vectors * hidden[..., None, :]).sum(-1)
         return (vectors @ hidden[..., None])[..., 0]
@@ -251,17 +251,15 @@ class Backbone(nn.Module):
 
     def save(self, folder: str | Path) -> None:
         """Write ``model.safetensors`` and ``model.json`` (sizes), each whole or not at all."""
-        folder = Path(folder)
+        folder, vectors = Path(folder), self.item_vectors
         write_tensors(folder / "model.safetensors", self.state_dict())
         sizes = {
             "backbone": vars(self.config),
             "vocab_size": self.vocab_size,
             "decoders": list(self.decoders),
-            "mark": self.reads_answer_token,
-            "repeats": self.may_repeat_thoughts,
-            "items": None
-            if self.items is None
-            else [len(self.items.keys), self.items.m, self.items.in_answer_logits],
+            "reads_answer_token": self.reads_answer_token,
+            "may_repeat_thoughts": self.may_repeat_thoughts,
+            "item_vectors": vectors and [len(vectors.keys), vectors.m, vectors.in_answer_logits],
         }
         write_json(folder / "model.json", sizes)
 
@@ -273,17 +271,17 @@ class Backbone(nn.Module):
         try:
             backbone = read_section(BackboneConfig, sizes["backbone"], f"{folder / 'model.json'}: backbone.")
             decoders = tuple(sizes["decoders"])
-            reads_answer_token, may_repeat = sizes.get("mark", False), sizes.get("repeats", True)
-            items = None
-            if sizes.get("items"):
-                n_items, m, *in_logits = sizes["items"]  # older files have two numbers
-                items = ItemVectors(n_items, m, backbone.d_model, sizes["vocab_size"])
-                items.in_answer_logits = in_logits == [True]
-            model = cls(backbone, sizes["vocab_size"], decoders, reads_answer_token, may_repeat, items)
+            reads_answer_token, may_repeat = sizes["reads_answer_token"], sizes["may_repeat_thoughts"]
+            vectors = None
+            if sizes["item_vectors"]:
+                n_items, m, in_answer_logits = sizes["item_vectors"]
+                vectors = ItemVectors(n_items, m, backbone.d_model, sizes["vocab_size"])
+                vectors.in_answer_logits = in_answer_logits
+            model = cls(backbone, sizes["vocab_size"], decoders, reads_answer_token, may_repeat, vectors)
         except BadInput:
             raise
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            rule = f"the file must hold backbone, vocab_size and decoders ({error})"
+            rule = f"the file must hold what Backbone.save writes ({type(error).__name__}: {error})"
             raise BadInput(str(folder / "model.json"), rule, "run the stage again") from None
         weights, _ = read_tensors(folder / "model.safetensors")
         load_weights(model, weights, folder / "model.safetensors")

@@ -12,13 +12,13 @@ from .backbone import Backbone
 def represent_items(model: Backbone, tokenizer: SemanticTokenizer, items: Tensor) -> Tensor:
     """t (..., d) of items (...): the mean of their m code embeddings, plus their item vectors."""
     t = _mean_of_codes(model, tokenizer.tokens[items])
-    return t if model.items is None else t + model.items.of_items(items)
+    return t if model.item_vectors is None else t + model.item_vectors.of_items(items)
 
 
 def item_table(model: Backbone, tokenizer: SemanticTokenizer) -> Tensor:
     """t of all items, which states are compared with: (N, d) float32."""
     t = _mean_of_codes(model, tokenizer.tokens[: tokenizer.n_items])
-    return (t if model.items is None else t + model.items.all_vectors()).float()
+    return (t if model.item_vectors is None else t + model.item_vectors.all_vectors()).float()
 
 
 def _mean_of_codes(model: Backbone, tokens: Tensor) -> Tensor:

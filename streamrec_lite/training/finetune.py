@@ -116,12 +116,12 @@ def check_collapse(report: dict, first: dict, share: float = 0.25) -> None:
 def _configure_model(model: Backbone, tokenizer: SemanticTokenizer, settings: SftConfig) -> None:
     """Give the pretrained ``model`` the parts that ``settings`` ask for; pi_ref must be stored before."""
     if settings.item_vectors == "none":
-        model.items = None
-    elif model.items is None:
-        model.items = ItemVectors.of(tokenizer, model.config.d_model)
-    if model.items is not None:
-        model.items.dropout = settings.item_vector_dropout
-        model.items.in_answer_logits = settings.item_vectors == "history-and-answer"
+        model.item_vectors = None
+    elif model.item_vectors is None:
+        model.item_vectors = ItemVectors.of(tokenizer, model.config.d_model)
+    if model.item_vectors is not None:
+        model.item_vectors.dropout = settings.item_vector_dropout
+        model.item_vectors.in_answer_logits = settings.item_vectors == "history-and-answer"
     if settings.state_score_scale > 0:
         model.state_score_scale.requires_grad_(False).fill_(settings.state_score_scale)
     if settings.decoder_init == "direct":  # stage 1 trained the thinking decoder to trust leaked hints

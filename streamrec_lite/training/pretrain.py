@@ -77,7 +77,7 @@ def pretrain(job: TrainingJob, tokenizer: SemanticTokenizer, neighbours: Tensor)
     tokenizer, neighbours = tokenizer.to(device), neighbours.to(device)
     if settings.item_vectors != "none":
         in_answer_logits = settings.item_vectors == "history-and-answer"
-        model.items = ItemVectors.of(
+        model.item_vectors = ItemVectors.of(
             tokenizer, config.backbone.d_model, settings.item_vector_dropout, in_answer_logits
         )
 

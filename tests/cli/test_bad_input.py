@@ -143,7 +143,10 @@ CHECKPOINTS = {
     "row is a list": (lambda run: write_json(run / ROW, []), "row.json"),
     "other IDs": (lambda run: write_json(run / ROW, {"ids": "x"}), "other semantic"),
     "negative width": (edit(f"{MODEL}.json", lambda v: v["backbone"].update(d_model=-5)), "model.json"),
-    "half of the vectors' sizes": (edit(f"{MODEL}.json", lambda v: v.update(items=[600])), "model.json"),
+    "half of the vectors' sizes": (
+        edit(f"{MODEL}.json", lambda v: v.update(item_vectors=[600])),
+        "model.json",
+    ),
     "model gone": (gone(f"{MODEL}.json"), "no trained model"),
     "weights gone": (gone(f"{MODEL}.safetensors"), "model.safetensors"),
     "weights cut short": (cut(f"{MODEL}.safetensors", 500), "safetensors"),

@@ -22,28 +22,30 @@ from streamrec_lite.training.optim import make_optimizer
 
 def with_vectors():
     model, tokenizer, users = small_world()
-    model.items = ItemVectors.of(tokenizer, model.config.d_model)
+    model.item_vectors = ItemVectors.of(tokenizer, model.config.d_model)
     return model, tokenizer, users
 
 
 def test_each_token_carries_its_items_vector_and_padding_none():
     model, tokenizer, users = with_vectors()
-    torch.nn.init.normal_(model.items.vectors.weight[:-1])
-    found = model.items(history_tokens(tokenizer.tokens, users.history)).view(*users.history.shape, 3, 16)
+    torch.nn.init.normal_(model.item_vectors.vectors.weight[:-1])
+    found = model.item_vectors(history_tokens(tokenizer.tokens, users.history)).view(
+        *users.history.shape, 3, 16
+    )
     for row in range(6):
         for place, item in enumerate(users.history[row].tolist()):
-            want = model.items.vectors.weight[item] if item >= 0 else torch.zeros(16)
+            want = model.item_vectors.vectors.weight[item] if item >= 0 else torch.zeros(16)
             assert torch.equal(found[row, place], want.expand(3, 16))
 
 
 def test_tokens_that_name_no_item_have_no_vector():
     model, tokenizer, _ = with_vectors()
-    torch.nn.init.normal_(model.items.vectors.weight[:-1])
+    torch.nn.init.normal_(model.item_vectors.vectors.weight[:-1])
     known = {tuple(row) for row in tokenizer.tokens.tolist()}
     every = torch.cartesian_prod(*(torch.arange(3 + 6 * j, 9 + 6 * j) for j in range(3)))
-    named = model.items(every).abs().sum(dim=(1, 2)) > 0
+    named = model.item_vectors(every).abs().sum(dim=(1, 2)) > 0
     assert named.tolist() == [tuple(row) in known for row in every.tolist()]
-    assert not model.items(torch.full((1, 3), PAD)).any()
+    assert not model.item_vectors(torch.full((1, 3), PAD)).any()
 
 
 def test_at_first_the_model_is_the_same_and_then_t_moves_by_the_vector():
@@ -54,7 +56,7 @@ def test_at_first_the_model_is_the_same_and_then_t_moves_by_the_vector():
     before = item_table(model, tokenizer)
     assert torch.equal(before, item_table(plain, tokenizer))
     with torch.no_grad():
-        model.items.vectors.weight[7] = 2.0
+        model.item_vectors.vectors.weight[7] = 2.0
     assert torch.equal(
         represent_items(model, tokenizer, torch.tensor([7, 8])), before[7:9] + torch.tensor([[2.0], [0]])
     )
@@ -64,7 +66,7 @@ def test_gradients_reach_the_items_read_and_the_target_and_never_the_padding():
     model, tokenizer, users = with_vectors()
     states, _ = model.encode_history(tokenizer, users.history)
     (states.sum() + represent_items(model, tokenizer, users.target).sum()).backward()
-    touched = model.items.vectors.weight.grad.abs().sum(1) > 0
+    touched = model.item_vectors.vectors.weight.grad.abs().sum(1) > 0
     read = set(users.history[users.history >= 0].tolist()) | set(users.target.tolist())
     assert set(touched.nonzero().flatten().tolist()) == read
 
@@ -72,13 +74,13 @@ def test_gradients_reach_the_items_read_and_the_target_and_never_the_padding():
 def test_vectors_learn_as_fast_as_the_table_without_weight_decay():
     model, _, _ = with_vectors()
     groups = make_optimizer(model, TrainConfig(lr=1e-3, embedding_lr_factor=20.0)).param_groups
-    own = next(g for g in groups if any(p is model.items.vectors.weight for p in g["params"]))
+    own = next(g for g in groups if any(p is model.item_vectors.vectors.weight for p in g["params"]))
     assert own["lr_factor"] == 20.0 and own["weight_decay"] == 0.0
 
 
 def test_saved_and_loaded_with_the_model(tmp_path):
     model, tokenizer, users = with_vectors()
-    torch.nn.init.normal_(model.items.vectors.weight[:-1])
+    torch.nn.init.normal_(model.item_vectors.vectors.weight[:-1])
     model.save(tmp_path)
     again = Backbone.load(tmp_path)
     tokens = history_tokens(tokenizer.tokens, users.history)
@@ -97,11 +99,11 @@ def test_ids_too_long_for_a_key_are_refused():
 
 def test_in_training_whole_vectors_are_left_out_and_the_rest_made_up_for():
     model, tokenizer, _ = with_vectors()
-    model.items.vectors.weight.data[:-1] = 1.0
-    model.items.dropout = 0.25
+    model.item_vectors.vectors.weight.data[:-1] = 1.0
+    model.item_vectors.dropout = 0.25
     tokens = tokenizer.tokens[torch.randint(0, tokenizer.n_items, (2000, 4))].flatten(1)
-    assert torch.equal(model.items.eval()(tokens), torch.ones(2000, 12, 16))
-    found = model.items.train()(tokens)
+    assert torch.equal(model.item_vectors.eval()(tokens), torch.ones(2000, 12, 16))
+    found = model.item_vectors.train()(tokens)
     assert torch.allclose(found.unique(), torch.tensor([0.0, 1 / 0.75]))
     by_item = found.view(2000, 4, -1)
     assert (by_item.amin(-1) == by_item.amax(-1)).all()  # an item's tokens share their fate
@@ -110,14 +112,14 @@ def test_in_training_whole_vectors_are_left_out_and_the_rest_made_up_for():
 
 def test_a_prefix_is_named_by_the_mean_vector_of_its_items():
     model, tokenizer, _ = with_vectors()
-    torch.nn.init.normal_(model.items.vectors.weight[:-1])
+    torch.nn.init.normal_(model.item_vectors.vectors.weight[:-1])
     trie = tokenizer.trie
     for depth in range(1, 4):
-        got = model.items.prefix_means(trie, depth)
+        got = model.item_vectors.prefix_means(trie, depth)
         assert got.shape == (trie.n_nodes(depth), 16)
         for node in range(trie.n_nodes(depth)):
             inside = trie.paths[:, depth] == node
-            want = model.items.vectors.weight[:-1][inside].mean(0)
+            want = model.item_vectors.vectors.weight[:-1][inside].mean(0)
             torch.testing.assert_close(got[node], want, atol=1e-6, rtol=0)
 
 
@@ -126,11 +128,11 @@ def test_code_scores_with_naming_vectors_by_hand():
     tokenizer = SemanticTokenizer.from_codes(codes, 2)
     sizes = BackboneConfig(d_model=4, d_ff=8, num_layers=1, num_heads=2, d_kv=2, dropout=0.0)
     model = Backbone(sizes, tokenizer.vocab_size)
-    model.items = ItemVectors.of(tokenizer, 4, in_answer_logits=True)
+    model.item_vectors = ItemVectors.of(tokenizer, 4, in_answer_logits=True)
     with torch.no_grad():
         model.shared.weight.zero_()
         model.shared.weight[FIRST_CODE : FIRST_CODE + 4, 0] = torch.tensor([1.0, 2.0, 3.0, 5.0])
-        model.items.vectors.weight[:3, 0] = torch.tensor([2.0, 4.0, 0.5])
+        model.item_vectors.vectors.weight[:3, 0] = torch.tensor([2.0, 4.0, 0.5])
     hidden = torch.tensor([[2.0, 7.0, 7.0, 7.0]])  # scaled by 4**-0.5: it reads component 0 once
     first = model.code_log_probs(
         hidden, 0, tokenizer.trie, tokenizer.trie.padded_children(0, torch.tensor([0]))
@@ -141,7 +143,7 @@ def test_code_scores_with_naming_vectors_by_hand():
         hidden, 1, tokenizer.trie, tokenizer.trie.padded_children(1, torch.tensor([0]))
     )
     torch.testing.assert_close(second, torch.tensor([[3.0 + 2.0, 5.0 + 4.0]]).log_softmax(-1))
-    model.items.in_answer_logits = False
+    model.item_vectors.in_answer_logits = False
     plain = model.code_log_probs(
         hidden, 0, tokenizer.trie, tokenizer.trie.padded_children(0, torch.tensor([0]))
     )
@@ -150,10 +152,10 @@ def test_code_scores_with_naming_vectors_by_hand():
 
 def test_answers_sum_to_one_and_the_beam_agrees_where_vectors_name_them():
     model, tokenizer, users = with_vectors()
-    torch.nn.init.normal_(model.items.vectors.weight[:-1])
+    torch.nn.init.normal_(model.item_vectors.vectors.weight[:-1])
     tokens, plain = history_tokens(tokenizer.tokens, users.history), None
     for naming in (False, True):
-        model.items.in_answer_logits = naming
+        model.item_vectors.in_answer_logits = naming
         found = beam_search(model.eval(), tokenizer.trie, tokens, tokenizer.n_items, tokenizer.n_items)
         torch.testing.assert_close(found.score.exp().sum(1), torch.ones(len(tokens)))
         states, mask = model.encode(tokens)
@@ -165,11 +167,14 @@ def test_answers_sum_to_one_and_the_beam_agrees_where_vectors_name_them():
         plain = got
 
 
-def test_naming_is_kept_with_the_weights_and_older_models_have_none(tmp_path):
+def test_the_part_in_the_logits_is_kept_with_the_weights(tmp_path):
     model, _, _ = with_vectors()
-    model.items.in_answer_logits = True
+    model.item_vectors.in_answer_logits = True
     model.save(tmp_path)
-    assert Backbone.load(tmp_path).items.in_answer_logits
+    assert Backbone.load(tmp_path).item_vectors.in_answer_logits
     sizes = read_json(tmp_path / "model.json")
-    write_json(tmp_path / "model.json", {**sizes, "items": sizes["items"][:2]})
-    assert not Backbone.load(tmp_path).items.in_answer_logits
+    write_json(tmp_path / "model.json", {**sizes, "item_vectors": [*sizes["item_vectors"][:2], False]})
+    assert not Backbone.load(tmp_path).item_vectors.in_answer_logits
+    write_json(tmp_path / "model.json", {**sizes, "item_vectors": sizes["item_vectors"][:2]})
+    with pytest.raises(BadInput, match="what Backbone"):
+        Backbone.load(tmp_path)

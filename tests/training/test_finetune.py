@@ -274,16 +274,16 @@ def test_what_the_thinking_decoder_starts_from(start, tmp_path):
 @pytest.mark.parametrize("items", ["none", "history-and-answer"])
 def test_vectors_of_pretraining_are_dropped_or_learn_on(items, tmp_path):
     model, tokenizer, splits, neighbours = pretrained()
-    model.items = ItemVectors.of(tokenizer, SIZES.d_model)
-    torch.nn.init.ones_(model.items.vectors.weight[:12])
+    model.item_vectors = ItemVectors.of(tokenizer, SIZES.d_model)
+    torch.nn.init.ones_(model.item_vectors.vectors.weight[:12])
     config = settings(max_epochs=1, item_vectors=items, item_vector_dropout=0.2)
     model = finetune(
         model, TrainingJob(splits, config, 0, tmp_path, progress=False), tokenizer, neighbours
     ).model
     if items == "none":
-        assert model.items is None
+        assert model.item_vectors is None
     else:  # not made anew from zero
-        assert model.items.dropout == 0.2 and model.items.vectors.weight[:12].mean() > 0.5
+        assert model.item_vectors.dropout == 0.2 and model.item_vectors.vectors.weight[:12].mean() > 0.5
 
 
 def test_resumed_equals_uninterrupted(tmp_path, monkeypatch):

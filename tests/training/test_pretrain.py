@@ -106,13 +106,13 @@ def test_items_get_vectors_of_their_own(tmp_path):
             TrainingJob(splits, config, 0, tmp_path / items, progress=False), tokenizer, neighbours
         ).model
         if items == "none":
-            assert model.items is None
+            assert model.item_vectors is None
             continue
-        assert model.items.dropout == 0.25
-        assert model.items.vectors.weight[:12].norm(dim=1).min() > 0
+        assert model.item_vectors.dropout == 0.25
+        assert model.item_vectors.vectors.weight[:12].norm(dim=1).min() > 0
         model.save(tmp_path)
         again = Backbone.load(tmp_path)
-        assert torch.equal(again.items.vectors.weight, model.items.vectors.weight)
+        assert torch.equal(again.item_vectors.vectors.weight, model.item_vectors.vectors.weight)
 
 
 def test_resumed_equals_uninterrupted(tmp_path, monkeypatch):

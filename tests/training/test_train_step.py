@@ -53,11 +53,11 @@ def test_a_step_moves_the_weights_along_the_clipped_gradient():
 def without_values():
     """``small_world`` whose tensors have shapes but no values: reading a value is an error."""
     model, tokenizer, batch = small_world()
-    model.items, model.reads_answer_token = (
+    model.item_vectors, model.reads_answer_token = (
         ItemVectors.of(tokenizer, SIZES.d_model, in_answer_logits=True),
         True,
     )
-    model.items.dropout = 0.3
+    model.item_vectors.dropout = 0.3
     tokenizer, trie = copy.copy(tokenizer), copy.copy(tokenizer.trie)
     trie.paths = trie.paths.to("meta")
     trie.start, trie.child_code = ([x.to("meta") for x in part] for part in (trie.start, trie.child_code))
