@@ -62,7 +62,7 @@ def _state_guided_probabilities(model: StreamRec, history: Tensor, more: Tensor)
     found, _ = find_candidates(
         model.model.eval(), model.tokenizer, tokens, model.l, "greedy", beams=model.beams, extra_items=more
     )
-    total = (found.log_prob + model.w * found.state).masked_fill(found.item < 0, -torch.inf)
+    total = (found.log_prob + model.w * found.state_log_prob).masked_fill(found.item < 0, -torch.inf)
     return found.item, total.double().softmax(1)
 
 
@@ -74,7 +74,7 @@ def _beam_probabilities(model: StreamRec, history: Tensor, more: Tensor) -> tupl
         hidden = decoder.step(torch.full((len(history),), BOS, device=history.device))
     else:
         decoder = StepDecoder.start(backbone, tokenizer, history, "thinking")
-        hidden = generate_thoughts(decoder, model.l, "greedy").answer[:, 0]
+        hidden = generate_thoughts(decoder, model.l, "greedy").answer_hidden[:, 0]
     scorer = decoder.copy()
     beam = answer_beams(decoder, tokenizer.trie, hidden, model.beams, model.beams)
     log_prob = item_log_probs(scorer, tokenizer, hidden, more)

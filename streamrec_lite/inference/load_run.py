@@ -1,4 +1,4 @@
-"""Reads a trained model from a run's folder: weights, semantic IDs, the items' names and options."""
+"""Reading a trained model from the folder of a run: weights, semantic IDs, item names, and how it thinks."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from ..config.settings import Config, config_of
 from ..model.backbone import Backbone
 from ..tokenizer.semantic_ids import SemanticTokenizer
 
-FOLDERS = {  # model -> its folder in a run
+MODEL_FOLDERS = {  # within a run
     "TIGER": "baselines/TIGER",
     "STREAM-Rec-PT": "pretrain",
     "STREAM-Rec-SFT": "sft",
     "STREAM-Rec-RL": "grpo",
 }
+TRAINED_STATES = ("STREAM-Rec-SFT", "STREAM-Rec-RL")  # models that were trained with L_State
 
 
 class StoredModel(NamedTuple):
-    """The arguments of ``StreamRec``, in its order."""
+    """A trained model with its settings; the fields are the arguments of ``StreamRec``."""
 
     model: Backbone
     tokenizer: SemanticTokenizer
-    beams: int
-    item_ids: list[str]
-    titles: list[str]
-    max_history: int
-    l: int
-    think: str
-    n_thoughts: int
-    w: float
+    beams: int  # W
+    item_ids: list[str]  # of the N items
+    titles: list[str]  # of the N items
+    max_history: int  # L, the newest items that the model reads
+    l: int  # thoughts per train of thought
+    think: str  # thinking mode
+    w: float  # weight of state-guided scoring
 
 
 def load_run(run_dir: str | Path, seed: int, model: str, guided: bool) -> StoredModel:
@@ -39,66 +39,71 @@ def load_run(run_dir: str | Path, seed: int, model: str, guided: bool) -> Stored
 
     Args:
         run_dir: the folder of the run.
-        seed: the seed of the training.
-        model: a key of ``FOLDERS``.
-        guided: use state-guided scoring, with the weight chosen on validation.
+        seed: seed of the training.
+        model: one of ``MODEL_FOLDERS``.
+        guided: use state-guided scoring, with the weight that was chosen on validation.
 
     Raises:
-        BadInput: no such model, or files that are missing, broken or of another run.
+        BadInput: the model is unknown or not trained, or files are missing, broken or do not fit together.
     """
     run_dir = Path(run_dir)
-    config = Config.from_dict(config_of(_object(run_dir / "config.json")))
-    if model not in FOLDERS:
-        raise BadInput(f"model {model!r}", "unknown model", did_you_mean(model, tuple(FOLDERS)))
-    if guided and model not in ("STREAM-Rec-SFT", "STREAM-Rec-RL"):
+    config = Config.from_dict(config_of(_read_object(run_dir / "config.json")))
+    if guided and model in MODEL_FOLDERS and model not in TRAINED_STATES:
         rule = "state-guided scoring needs states that were trained to score items"
         raise BadInput(f"model {model!r}", rule, "name STREAM-Rec-SFT or -RL, or leave it out")
-    folder = run_dir / FOLDERS[model] / f"seed-{seed}"
-    if not (folder / "model.json").exists():
-        places = {name: run_dir.glob(f"{at}/seed-*/model.json") for name, at in FOLDERS.items()}
-        found = [f"{name} {p.parent.name}" for name, paths in places.items() for p in sorted(paths)]
-        rule = f"no trained model there; trained are: {', '.join(found) or 'none'}"
-        raise BadInput(str(folder), rule, "run `streamrec reproduce` for it, or name another model or seed")
+    folder = _model_folder(run_dir, seed, model)
     tokenizer = SemanticTokenizer.load(run_dir / "tokenizer")
     backbone = Backbone.load(folder)
     if backbone.vocab_size != tokenizer.vocab_size:
         rule = f"its {backbone.vocab_size} tokens are not the tokenizer's {tokenizer.vocab_size}"
         raise BadInput(str(folder), rule, "run `streamrec reproduce` again")
-    thinks = model in ("STREAM-Rec-SFT", "STREAM-Rec-RL")
     row = {}
-    if thinks or (folder / "row.json").exists():
-        row = _object(folder / "row.json", *(("l", "w") if thinks else ()))
+    if model in TRAINED_STATES or (folder / "row.json").exists():
+        row = _read_object(folder / "row.json", *(("l", "w") if model in TRAINED_STATES else ()))
     ids = tokenizer.fingerprint()
     if row.get("ids", ids) != ids:
         rule = "it was trained with other semantic IDs than the run's tokenizer has now"
         raise BadInput(str(folder), rule, "run `streamrec reproduce` again")
-    names = run_dir / "data" / "items.json"
-    items = _object(names, "item_ids", "titles")
-    for what in ("item_ids", "titles"):
-        if not isinstance(items[what], list) or len(items[what]) != tokenizer.n_items:
-            rule = f"{what} must name the tokenizer's {tokenizer.n_items} items"
-            raise BadInput(str(names), rule, "run `streamrec reproduce` again")
-    l, w = 0, 0.0
-    if model == "STREAM-Rec-PT":
-        l = config.pretrain.n_similar * tokenizer.m
-    elif thinks:
-        l, w = row["l"], row["w"] if guided else 0.0
+    item_ids, titles = _item_names(run_dir / "data" / "items.json", tokenizer.n_items)
+    similar = config.pretrain.n_similar * tokenizer.m  # in stage 1 the thoughts are codes of similar items
     return StoredModel(
-        backbone,
-        tokenizer,
-        config.evaluate.beams,
-        items["item_ids"],
-        items["titles"],
-        config.data.max_history,
-        l,
-        "none" if model == "TIGER" else "greedy",
-        1,
-        w,
+        model=backbone,
+        tokenizer=tokenizer,
+        beams=config.evaluate.beams,
+        item_ids=item_ids,
+        titles=titles,
+        max_history=config.data.max_history,
+        l=row["l"] if model in TRAINED_STATES else similar if model == "STREAM-Rec-PT" else 0,
+        think="none" if model == "TIGER" else "greedy",
+        w=row["w"] if guided else 0.0,
     )
 
 
-def _object(path: Path, *keys: str) -> dict:
-    """A JSON object with these keys; else ``BadInput``."""
+def _model_folder(run_dir: Path, seed: int, model: str) -> Path:
+    """The folder of a trained model; ``BadInput`` names the trained ones if there is none."""
+    if model not in MODEL_FOLDERS:
+        raise BadInput(f"model {model!r}", "unknown model", did_you_mean(model, tuple(MODEL_FOLDERS)))
+    folder = run_dir / MODEL_FOLDERS[model] / f"seed-{seed}"
+    if not (folder / "model.json").exists():
+        files = {name: run_dir.glob(f"{path}/seed-*/model.json") for name, path in MODEL_FOLDERS.items()}
+        trained = [f"{name} {p.parent.name}" for name, paths in files.items() for p in sorted(paths)]
+        rule = f"no trained model there; trained are: {', '.join(trained) or 'none'}"
+        raise BadInput(str(folder), rule, "run `streamrec reproduce` for it, or name another model or seed")
+    return folder
+
+
+def _item_names(path: Path, n_items: int) -> tuple[list[str], list[str]]:
+    """IDs and titles of the N items."""
+    items = _read_object(path, "item_ids", "titles")
+    for key in ("item_ids", "titles"):
+        if not isinstance(items[key], list) or len(items[key]) != n_items:
+            rule = f"{key} must name the tokenizer's {n_items} items"
+            raise BadInput(str(path), rule, "run `streamrec reproduce` again")
+    return items["item_ids"], items["titles"]
+
+
+def _read_object(path: Path, *keys: str) -> dict:
+    """A JSON object that has these keys; ``BadInput`` for anything else."""
     found = read_json(path)
     if not isinstance(found, dict) or not found.keys() >= set(keys):
         rule = f"it must be an object with the keys {', '.join(keys)}" if keys else "it must be an object"

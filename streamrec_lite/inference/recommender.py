@@ -1,9 +1,9 @@
-"""``StreamRec``: a trained backbone, its semantic IDs and the items' names, ready to recommend."""
+"""``StreamRec``: recommends items with a trained backbone, semantic IDs and item names."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,31 +18,29 @@ from ..tokenizer.semantic_ids import SemanticTokenizer
 from .beam_search import beam_search
 from .load_run import load_run
 from .state_guided import find_candidates, guided_ranking
-from .thinking import THINK, Thoughts, think_and_answer
+from .thinking import THINK_MODES, Thoughts, think_and_answer
 
 
 class ThoughtStep(NamedTuple):
-    """A state before the first thought (``thought`` is None), or after a thought."""
+    """The state s_i of one thinking step: before the first thought (i = 0) or after thought i."""
 
-    thought: int | None  # the code token just read
+    thought: int | None  # the token of thought i; None for i = 0
     gap: float  # |t(first answer) - s_i|, the length of the residual
     nearest: list[str]  # titles of the items with the highest s_i . t
-    entered: list[str]  # those of them that the previous step did not have
-    left: list[str]  # those of the previous step that this one does not have
+    entered: list[str]  # titles in ``nearest`` that the previous step did not have
+    left: list[str]  # titles in ``nearest`` of the previous step that this step does not have
 
 
 class Recommendations(NamedTuple):
     """Answers to B histories, best first."""
 
     items: list[list[str]]  # B lists of up to k item ids
-    scores: list[
-        list[float]
-    ]  # log P(item | history); with one train of thought log P(item | thoughts, history)
+    scores: list[list[float]]  # log P(item | history); with one train of thought, given these thoughts
     titles: list[list[str]]
     codes: list[list[tuple[int, ...]]]  # the semantic ID of each answer
-    thoughts: Thoughts | None = None  # None: answered at once
+    thoughts: Thoughts | None = None  # None: the direct decoder answered
     steps: list[list[ThoughtStep]] | None = (
-        None  # with explain: B lists of l + 1, for the first train of thought
+        None  # B lists of l + 1, of the first train of thought; on request
     )
 
 
@@ -52,15 +50,15 @@ class StreamRec:
     Args:
         model: the backbone.
         tokenizer: semantic IDs of the catalogue.
-        beams: W, beams for each user.
-        item_ids: the items' ids, in item order; only ``recommend`` needs them.
-        titles: the items' titles, in item order.
-        max_history: L, how many of the newest items are read.
-        l: thoughts that the thinking decoder writes.
-        think: "none" (the direct decoder answers at once), "greedy", "sample" or "beam"; the default.
-        n_thoughts: trains of thought; the default.
-        w: weight of the last state's scores (``state_guided``); 0: decoding as in the paper.
-        device: where to compute; default: where the model is.
+        beams: W, beams per user.
+        item_ids: names of the N items, for ``recommend``; default: their numbers.
+        titles: titles of the N items, for ``recommend``; default: ``item_ids``.
+        max_history: L; ``recommend`` uses the newest L items of a history.
+        l: thoughts per train of thought.
+        think: default thinking mode: "none" (the direct decoder answers), "greedy", "sample" or "beam".
+        n_thoughts: default number of trains of thought.
+        w: default weight of log P_state (``state_guided``); 0 is the paper's decoding.
+        device: where to compute; default: the device of the model.
     """
 
     def __init__(
@@ -86,7 +84,7 @@ class StreamRec:
         self._row = {item: i for i, item in enumerate(self.item_ids)}
 
     def beam(self, history: Tensor, k: int = 10) -> Beams:
-        """Histories (B, L) of item indices, ``PAD_ITEM`` on the right -> the k best items and scores."""
+        """The k best items and scores (B, k) for histories (B, L) of item indices (see ``answer``)."""
         return self.answer(history, k)[0]
 
     def answer(
@@ -97,17 +95,17 @@ class StreamRec:
         n_thoughts: int | None = None,
         w: float | None = None,
     ) -> tuple[Beams, Thoughts | None]:
-        """The k best items of each history, and the thoughts before them (None: answered at once).
+        """The k best items and scores (B, k), and the thoughts (None if the direct decoder answered).
 
         Args:
             history: (B, L) item indices, ``PAD_ITEM`` on the right.
-            k: items for each user.
-            think: "none", "greedy", "sample" or "beam"; default: the model's own way.
-            n_thoughts: trains of thought; default: the model's own number.
-            w: weight of the last state's scores; default: the model's own.
+            k: items per user.
+            think: "none", "greedy", "sample" or "beam"; default: ``self.think``.
+            n_thoughts: trains of thought; default: ``self.n_thoughts``.
+            w: weight of log P_state; default: ``self.w``.
         """
         if self.w and think == "none" and w is None:
-            rule = "state-guided scoring asks the state after the thoughts"
+            rule = "state-guided scoring uses the state after the thoughts"
             raise BadInput("think='none'", rule, "think, or load the model without guided")
         think, n, w = think or self.think, n_thoughts or self.n_thoughts, self.w if w is None else w
         self.model.eval()
@@ -122,7 +120,7 @@ class StreamRec:
         return guided_ranking(found, w, k), thoughts
 
     def topk(self, prefixes: Prefixes, k: int = 10) -> Tensor:
-        """The k best items of each history: (B, k) item indices, -1 if there is no k-th answer."""
+        """Item indices (B, k), best first, -1 if there are fewer; this is the interface of ``evaluate``."""
         return self.beam(prefixes.history, k).item
 
     def recommend(
@@ -133,23 +131,23 @@ class StreamRec:
         n_thoughts: int | None = None,
         explain: bool = False,
     ) -> Recommendations:
-        """The k best next items of each history (a list of item ids, oldest first).
+        """The k best next items for each of B histories.
 
         Args:
-            histories: item ids of each user, oldest first.
-            k: items for each user.
-            think: "none", "greedy", "sample" or "beam"; default: the model's own way.
-            n_thoughts: trains of thought; default: the model's own number.
-            explain: also return the nearest items after each thought.
+            histories: B lists of item ids, oldest first.
+            k: items per user.
+            think: "none", "greedy", "sample" or "beam"; default: ``self.think``.
+            n_thoughts: trains of thought; default: ``self.n_thoughts``.
+            explain: also return a ``ThoughtStep`` for each step of the first train of thought.
 
         Raises:
-            BadInput: an empty history, an unknown item, k or n_thoughts below 1, or thinking with a model
-                that has no thinking decoder.
+            BadInput: for an empty history, an unknown item, k or n_thoughts out of range, and for thinking
+                with a model that has no thinking decoder.
         """
         think = self.think if think is None else think
         n_thoughts = self.n_thoughts if n_thoughts is None else n_thoughts
-        if think not in THINK:
-            raise BadInput(f"think={think!r}", "unknown way of thinking", did_you_mean(think, THINK))
+        if think not in THINK_MODES:
+            raise BadInput(f"think={think!r}", "unknown way of thinking", did_you_mean(think, THINK_MODES))
         if think != "none" and "thinking" not in self.model.decoders:
             raise BadInput(
                 f"think={think!r}",
@@ -173,7 +171,7 @@ class StreamRec:
 
     @torch.inference_mode()
     def _steps(self, thoughts: Thoughts, answers: Tensor, k: int) -> list[list[ThoughtStep]]:
-        """The states of each user's first train of thought: l + 1 steps."""
+        """The steps of each user's first train of thought."""
         table = item_table(self.model, self.tokenizer)
         s = self.model.states(thoughts.hidden[:, 0])  # (B, l + 1, d)
         gap = (table[answers[:, 0]][:, None] - s).norm(dim=-1).tolist()
@@ -190,6 +188,7 @@ class StreamRec:
         return rows
 
     def _histories(self, histories: list[list[str]]) -> Tensor:
+        """Item indices (B, L), padded on the right; ``BadInput`` for empty histories and unknown items."""
         rows = []
         if not histories:
             raise BadInput("no histories", "at least one user is needed", "give a list of histories")
@@ -216,32 +215,38 @@ class StreamRec:
         guided: bool = False,
         device: torch.device | str | None = None,
     ) -> StreamRec:
-        """A trained model of a run folder, ready to recommend.
+        """The recommender of a trained model in the folder of a run.
 
         Args:
-            run_dir: the folder of a run.
-            seed: the seed of the training.
-            model: "TIGER", "STREAM-Rec-PT", "STREAM-Rec-SFT" or "STREAM-Rec-RL".
-            guided: use state-guided scoring, with the weight chosen on validation.
+            run_dir: the folder of the run.
+            seed: seed of the training.
+            model: a model of ``load_run.MODEL_FOLDERS``.
+            guided: use state-guided scoring, with the weight that was chosen on validation.
             device: where to compute; default: the GPU if there is one.
 
         Raises:
-            BadInput: no such model, or files that are missing, broken or of another run.
+            BadInput: unknown or untrained model, or files that are missing, broken or do not fit together.
         """
-        found = load_run(run_dir, seed, model, guided)
-        return cls(*found, device=device or pick_device())
+        stored = load_run(run_dir, seed, model, guided)
+        return cls(**stored._asdict(), device=device or pick_device())
 
 
 class WithOptions:
-    """A recommender with fixed options of ``StreamRec.answer``, and a fixed number of thoughts l."""
+    """A recommender for ``evaluate`` that always thinks in the same way.
 
-    def __init__(self, model: StreamRec, l: int | None = None, **options):
+    Args:
+        model: the recommender.
+        l: thoughts per train of thought; default: ``model.l``.
+        options: keyword arguments of ``StreamRec.answer``.
+    """
+
+    def __init__(self, model: StreamRec, l: int | None = None, **options: Any):
         self.model, self.l, self.options = model, model.l if l is None else l, options
 
     def topk(self, prefixes: Prefixes, k: int) -> Tensor:
-        """The k best items of each history with these options: (B, k) item indices."""
-        kept, self.model.l = self.model.l, self.l
+        """Item indices (B, k), best first."""
+        usual, self.model.l = self.model.l, self.l
         try:
             return self.model.answer(prefixes.history, k, **self.options)[0].item
         finally:
-            self.model.l = kept
+            self.model.l = usual

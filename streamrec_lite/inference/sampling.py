@@ -1,4 +1,4 @@
-"""Sampling of answers; stage 3 (reinforcement learning) learns from the samples."""
+"""Sampling answers from the model's distribution, for the rollouts of stage 3."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from .step_decoder import StepDecoder
 def sample_answers(
     stepper: StepDecoder, trie: Trie, hidden: Tensor, temperature: float = 1.0
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One sampled answer for each of the stepper's R sequences, code by code.
+    """One answer sampled for each of R sequences, code by code.
 
     With the softmax over the trie every sample is an item. With the softmax over the vocabulary (eq. 11 as
-    printed) any m tokens may come, and early in training most are no item's ID.
+    printed) any m tokens can be sampled; early in training most are the ID of no item.
 
     Args:
-        stepper: the decoder with the tokens so far.
-        trie: the tree of all semantic IDs.
-        hidden: (R, d) hidden states at each sequence's newest token.
+        stepper: the decoder, after the tokens so far.
+        trie: the trie of all semantic IDs.
+        hidden: (R, d) hidden states after the newest tokens (BOS, the last thought, or ANSWER).
         temperature: tau of eq. 11.
 
     Returns:
@@ -44,17 +44,14 @@ def sample_answers(
                 hidden = stepper.step(token[active, level - 1])
                 parent = torch.arange(len(active), device=hidden.device)
         children = trie.padded_children(level, node)
-        pick = torch.zeros_like(node)  # if one item is left: the first and only child
+        pick = torch.zeros_like(node)  # a prefix with one item has one child, number 0
         if len(active):
-            selected = (
-                children
-                if len(active) == rows
-                else PaddedChildren(*(x.index_select(0, active) for x in children))
-            )
-            drawn, drawn_log_prob = draw(
-                stepper.model.code_log_probs(hidden, level, trie, selected, temperature)
-            )
-            pick[active], log_prob[active, level] = drawn[:, 0], drawn_log_prob[:, 0]
+            open_children = children
+            if len(active) < rows:
+                open_children = PaddedChildren(*(x.index_select(0, active) for x in children))
+            log_probs = stepper.model.code_log_probs(hidden, level, trie, open_children, temperature)
+            sampled, log_p = sample_categorical(log_probs)
+            pick[active], log_prob[active, level] = sampled[:, 0], log_p[:, 0]
         token[:, level] = FIRST_CODE + level * trie.K + children.code.gather(1, pick[:, None])[:, 0]
         node = children.node.gather(1, pick[:, None])[:, 0]
     return token, trie.leaf_item[node], log_prob
@@ -69,30 +66,30 @@ def _sample_tokens(
     for level in range(trie.m):
         if level > 0:
             hidden = stepper.step(tokens[-1])
-        drawn, drawn_log_prob = draw(stepper.model.logits(hidden).float() / temperature)
-        tokens.append(drawn[:, 0])
-        log_probs.append(drawn_log_prob[:, 0])
+        sampled, log_p = sample_categorical(stepper.model.logits(hidden).float() / temperature)
+        tokens.append(sampled[:, 0])
+        log_probs.append(log_p[:, 0])
     token = torch.stack(tokens, dim=1)
-    return token, named_items(trie, token), torch.stack(log_probs, dim=1)
+    return token, items_of_tokens(trie, token), torch.stack(log_probs, dim=1)
 
 
-def named_items(trie: Trie, token: Tensor) -> Tensor:
-    """The items (R,) whose IDs are these tokens (R, m); -1 if there is no such item."""
+def items_of_tokens(trie: Trie, token: Tensor) -> Tensor:
+    """Items (R,) with the IDs in tokens (R, m); -1 if no item has the ID or a code has the wrong level."""
     code = token - FIRST_CODE - trie.K * torch.arange(trie.m, device=token.device)
-    right = ((code >= 0) & (code < trie.K)).all(dim=1)
-    return torch.where(right, trie.lookup(code.clamp(0, trie.K - 1)), -1)
+    valid = ((code >= 0) & (code < trie.K)).all(dim=1)
+    return torch.where(valid, trie.lookup(code.clamp(0, trie.K - 1)), -1)
 
 
-def draw(logits: Tensor, n: int = 1) -> tuple[Tensor, Tensor]:
-    """n draws from softmax(logits), (..., C) -> (..., n), and their log-probabilities.
+def sample_categorical(logits: Tensor, n: int = 1) -> tuple[Tensor, Tensor]:
+    """n samples (..., n) from softmax(logits), logits (..., C), and their log-probabilities (..., n).
 
-    On CPUs several times as fast as torch.multinomial. The largest tensor is changed in place, because new
-    memory costs more time than the arithmetic.
+    It inverts the cumulative distribution. On CPUs this is several times as fast as torch.multinomial. The
+    largest tensor is changed in place, because allocating memory costs more than the arithmetic.
     """
     top = logits.amax(-1, keepdim=True)
     mass = (logits - top).exp_()
     torch.cumsum(mass, -1, out=mass)
     total = mass[..., -1:]
-    place = torch.rand((*mass.shape[:-1], n), device=mass.device) * total
-    drawn = torch.searchsorted(mass, place, right=True).clamp_max(mass.shape[-1] - 1)
-    return drawn, logits.gather(-1, drawn) - top - total.log()
+    threshold = torch.rand((*mass.shape[:-1], n), device=mass.device) * total
+    sampled = torch.searchsorted(mass, threshold, right=True).clamp_max(mass.shape[-1] - 1)
+    return sampled, logits.gather(-1, sampled) - top - total.log()

@@ -1,9 +1,9 @@
-"""Thinking before answering (eq. 3): l thoughts are written, then the beam looks for items.
+"""Thinking before answering (eq. 3): the model writes l thoughts, then a beam search finds items.
 
-    P(item | history) = sum over thoughts O of P(O | history) P(item | O, history)
+    P(item | history) = sum over O of P(O | history) P(item | O, history)
 
-The sum runs over one greedy sequence of thoughts, n sampled ones, or the n most likely ones that a beam
-search finds. Such a sequence of l thoughts is called a train of thought.
+O is a sequence of l thoughts, a *train of thought*. The sum runs over the ones that the thinking mode
+generates: one greedy train of thought, n sampled ones, or the n most likely ones of a beam search.
 """
 
 from __future__ import annotations
@@ -22,39 +22,46 @@ from ..model.backbone import Backbone
 from ..tokenizer.semantic_ids import SemanticTokenizer
 from ..tokenizer.trie import Trie
 from .beam_search import answer_beams
-from .sampling import draw
+from .sampling import sample_categorical
 from .step_decoder import StepDecoder
 
-THINK = ("none", "greedy", "sample", "beam")
+THINK_MODES = ("none", "greedy", "sample", "beam")
 
 
 class Thoughts(NamedTuple):
     """n trains of thought for each of B users.
 
-    ``hidden`` are the decoder's hidden states d_0..d_l: d_i follows thought i and predicts the next thought.
-    d_l predicts the answer's first code, unless the model reads ANSWER first.
+    The hidden states are d_0..d_l: d_0 follows BOS, d_i follows thought i. Each predicts the next thought.
     """
 
     token: Tensor  # (B, n, l) int64, code tokens: never PAD, BOS or ANSWER
     log_prob: Tensor  # (B, n) log P(thoughts | history)
-    token_log_prob: Tensor  # (B, n, l) its terms, log P(thought i | earlier thoughts, history)
+    token_log_prob: Tensor  # (B, n, l) log P(thought i | previous thoughts, history)
     hidden: Tensor  # (B, n, l + 1, d)
-    answer: Tensor  # (B, n, d), predicts the answer's first code
+    answer_hidden: Tensor  # (B, n, d), predicts the answer's first code: d_l, or the state after ANSWER
 
 
 def generate_thoughts(
-    stepper: StepDecoder, l: int, mode: str, n: int = 1, temperature: float = 1.0, last_state: bool = True
+    stepper: StepDecoder,
+    l: int,
+    mode: str,
+    n: int = 1,
+    temperature: float = 1.0,
+    last_state: bool = True,
 ) -> Thoughts:
-    """n trains of l thoughts for each user. The stepper then holds n sequences for each, ready to answer.
+    """n trains of thought per user, of l thoughts each.
+
+    Afterwards the stepper holds n sequences per user, ready for the answer.
 
     Args:
-        stepper: a new decoder: one sequence for each user, nothing written.
-        l: number of thoughts.
-        mode: "greedy" (n must be 1), "sample" (n independent samples) or "beam" (the n most likely that a
-            beam search of width n finds; fewer if there are fewer).
-        n: trains of thought.
+        stepper: a new decoder: one sequence per user, no tokens yet.
+        l: thoughts per train of thought.
+        mode: "greedy" (n must be 1), "sample" (n independent samples) or "beam" (the n most likely ones that
+            a beam search of width n finds; fewer if there are not so many).
+        n: trains of thought per user.
         temperature: of the softmax over thoughts.
-        last_state: False: do not compute d_l, if only tokens and log-probabilities are needed.
+        last_state: False saves the last decoder step; the hidden states then end with d_{l-1}, and the
+            stepper is not ready for the answer.
 
     Raises:
         BadInput: an unknown mode, or l or n out of range.
@@ -63,17 +70,16 @@ def generate_thoughts(
     users, device = stepper.layout.owners, stepper.layout.owner.device
     token = torch.full((users, 1), BOS, device=device)
     score = torch.zeros((users, 1), device=device)
-    path = torch.zeros((users, 1, 0), dtype=torch.long, device=device)
+    thought = torch.zeros((users, 1, 0), dtype=torch.long, device=device)
     token_log_prob = torch.zeros((users, 1, 0), device=device)
     hidden = stepper.step(token.flatten())[:, None]
-    hiddens = [hidden]  # d_0, d_1, ..., (B, w, d) each
-    if mode == "sample" and l == 0:  # n sampled answers, without thoughts
+    if mode == "sample" and l == 0:  # n answers without thoughts
         stepper.select(torch.arange(users, device=device).repeat_interleave(n))
-        token, score, path, token_log_prob = (
-            x.repeat_interleave(n, dim=1) for x in (token, score, path, token_log_prob)
+        token, score, thought, token_log_prob = (
+            x.repeat_interleave(n, dim=1) for x in (token, score, thought, token_log_prob)
         )
         hidden = hidden.repeat(1, n, 1)
-        hiddens = [hidden]
+    states = [hidden]  # d_0, d_1, ..., each (B, w, d)
     excluded = None
     if not stepper.model.may_repeat_thoughts:
         excluded = torch.zeros(
@@ -81,10 +87,10 @@ def generate_thoughts(
         )
     for i in range(l):
         logits = stepper.model.thought_logits(hidden, temperature, excluded)  # (B, w, m*K)
-        wide, codes = token.shape[1], logits.shape[-1]
-        if mode == "sample":  # at first all n of a user are drawn from one distribution
-            code, gain = (x.flatten(1) for x in draw(logits, n // wide))
-            parent = (torch.arange(n, device=device) // (n // wide)).expand(users, n)
+        width, codes = token.shape[1], logits.shape[-1]
+        if mode == "sample":  # the n first thoughts of a user are sampled from one distribution
+            code, gain = (x.flatten(1) for x in sample_categorical(logits, n // width))
+            parent = (torch.arange(n, device=device) // (n // width)).expand(users, n)
         else:
             log_probs = logits.log_softmax(-1)
             best = (score[..., None] + log_probs).flatten(1)
@@ -92,32 +98,32 @@ def generate_thoughts(
             parent, code = best // codes, best % codes
             gain = log_probs.flatten(1).gather(1, best)
         token = FIRST_CODE + code
-        if n > 1 and (mode == "beam" or wide < n):  # else every sequence continues itself
-            first = torch.arange(users, device=device)[:, None] * wide
+        if n > 1 and (mode == "beam" or width < n):  # otherwise each sequence has one continuation
+            first = torch.arange(users, device=device)[:, None] * width
             stepper.select((first + parent).flatten())
-            score, path, token_log_prob, *hiddens = (
-                _gather(x, parent) for x in (score, path, token_log_prob, *hiddens)
+            score, thought, token_log_prob, *states = (
+                _gather(x, parent) for x in (score, thought, token_log_prob, *states)
             )
             excluded = None if excluded is None else _gather(excluded, parent)
         score = score + gain
         if excluded is not None:
             excluded = excluded.scatter(2, code[..., None], True)
-        path = torch.cat([path, token[..., None]], dim=-1)
+        thought = torch.cat([thought, token[..., None]], dim=-1)
         token_log_prob = torch.cat([token_log_prob, gain[..., None]], dim=-1)
         if i == l - 1 and not last_state:
             break
         hidden = stepper.step(token.flatten()).view(*token.shape, -1)
-        hiddens.append(hidden)
+        states.append(hidden)
     answer = hidden
     if stepper.model.reads_answer_token and last_state:
         answer = stepper.step(torch.full_like(token.flatten(), ANSWER)).view_as(hidden)
-    return Thoughts(path, score, token_log_prob, torch.stack(hiddens, dim=2), answer)
+    return Thoughts(thought, score, token_log_prob, torch.stack(states, dim=2), answer)
 
 
 def _check_options(l: int, mode: str, n: int) -> None:
     """``BadInput`` for an unknown mode, or for l or n out of range."""
-    if mode not in THINK[1:]:
-        raise BadInput(f"think={mode!r}", "unknown way of thinking", did_you_mean(mode, THINK[1:]))
+    if mode not in THINK_MODES[1:]:
+        raise BadInput(f"think={mode!r}", "unknown way of thinking", did_you_mean(mode, THINK_MODES[1:]))
     if not 0 <= l <= MAX_THOUGHTS:
         rule = f"the number of thoughts must lie between 0 and {MAX_THOUGHTS}"
         raise BadInput(f"l={l}", rule, "correct it")
@@ -127,12 +133,12 @@ def _check_options(l: int, mode: str, n: int) -> None:
 
 
 def _gather(x: Tensor, parent: Tensor) -> Tensor:
-    """The entries of parents (B, n) in x (B, w, ...): (B, n, ...)."""
+    """Rows (B, n, ...) of x (B, w, ...) at the indices ``parent`` (B, n)."""
     return x[torch.arange(len(x), device=x.device)[:, None], parent]
 
 
 def earlier_codes(thought: Tensor, vocab_size: int) -> Tensor:
-    """For each of a row's thoughts (R, l) the codes that come before it: (R, l, m*K) bool."""
+    """True (R, l, m*K) for codes that occur earlier among the thoughts (R, l) of a row."""
     once = F.one_hot(thought - FIRST_CODE, vocab_size - FIRST_CODE)
     return (once.cumsum(1) - once).bool()
 
@@ -147,14 +153,14 @@ def write_thoughts(
     mode: str = "greedy",
     temperature: float = 1.0,
 ) -> Tensor:
-    """The model's own thoughts after each history, greedy or sampled: (B, l) code tokens.
+    """The model's own thoughts (n, l), code tokens, after the histories of n examples.
 
     Args:
         model: the backbone.
-        tokenizer: gives the items' codes.
-        prefixes: B examples.
-        l: thoughts.
-        batch_size: examples at once; None: chosen for the device.
+        tokenizer: semantic IDs of the catalogue.
+        prefixes: n examples.
+        l: thoughts per example.
+        batch_size: examples per batch; None: a default for the device.
         mode: "greedy" or "sample".
         temperature: of the softmax over thoughts.
     """
@@ -177,28 +183,29 @@ def think_and_answer(
     beams: int = 20,
     k: int = 10,
 ) -> tuple[Beams, Thoughts]:
-    """The k best items of each user after l thoughts, and the thoughts.
+    """The k best items of each user after l thoughts (eq. 3), and the thoughts.
 
-    Each train of thought has its own beam search. An item's score is the log of the sum over thoughts of
-    P(thoughts) P(item | thoughts) ("sample": the mean of P(item | thoughts) over the samples, which estimates
-    the same sum). A beam search that does not find an item adds nothing to the item's sum.
+    A separate beam search follows each train of thought. The score of an item is the log of the sum over
+    trains of thought of P(thoughts) P(item | thoughts). In mode "sample" it is the log of the mean of
+    P(item | thoughts), an estimate of the same sum. A beam search that does not find an item adds nothing to
+    its sum. With one train of thought the score is log P(item | thoughts, history).
 
     Args:
         model: the backbone.
-        trie: the tree of all semantic IDs.
-        tokens: history tokens (B, S), PAD on the right.
-        l: thoughts.
+        trie: the trie of all semantic IDs.
+        tokens: (B, S) history tokens, PAD on the right.
+        l: thoughts per train of thought.
         mode: "greedy", "sample" or "beam".
-        n: trains of thought.
-        beams: W, prefixes kept at each level, for each train of thought.
-        k: items for each user.
+        n: trains of thought per user.
+        beams: W, number of prefixes kept at each level.
+        k: number of items per user.
     """
     stepper = StepDecoder(model, *model.encode(tokens), "thinking")
     thoughts = generate_thoughts(stepper, l, mode, n)
-    trains, wide = thoughts.token.shape[1], max(beams, k)
-    last = thoughts.answer.flatten(0, 1)
-    found = answer_beams(stepper, trie, last, wide, k if trains == 1 else wide)
-    if trains == 1:  # the probability of a single train of thought does not change the order
+    trains, width = thoughts.token.shape[1], max(beams, k)
+    last = thoughts.answer_hidden.flatten(0, 1)
+    found = answer_beams(stepper, trie, last, width, k if trains == 1 else width)
+    if trains == 1:  # the probability of the only train of thought does not change the order
         return found, thoughts
     weight = mixture_weights(thoughts, mode)
     item = found.item.view(len(tokens), -1)
@@ -207,16 +214,16 @@ def think_and_answer(
 
 
 def mixture_weights(thoughts: Thoughts, mode: str) -> Tensor:
-    """Log-weights (B, n) of a user's n trains of thought; the weights sum to one.
+    """Logarithms (B, n) of the weights of a user's n trains of thought; the weights sum to one.
 
-    Independent samples have equal weights, because likely thoughts are already sampled more often.
+    Samples have equal weights: likely thoughts are already sampled more often.
     """
     weight = torch.zeros_like(thoughts.log_prob) if mode == "sample" else thoughts.log_prob
     return weight.log_softmax(dim=1)
 
 
 def sum_over_thoughts(item: Tensor, score: Tensor, k: int) -> Beams:
-    """The k best items (B, k), scored by the log-sum-exp of their scores in (B, M); -1 marks no item."""
+    """The k best items (B, k) by the log-sum-exp of their scores (B, M); in ``item`` (B, M) -1 is no item."""
     item, order = item.sort(dim=1)
     score = score.gather(1, order).masked_fill(item < 0, -torch.inf)
     new = torch.ones_like(item, dtype=torch.bool)

@@ -1,7 +1,7 @@
 """The encoder-decoder Transformer (section 2.2.2): one encoder, a direct and a thinking decoder.
 
-The layers are those of transformers' T5 stacks (``t5_stacks``). Two things are added: all stacks share one
-embedding table, which is also the output head, and one encoder can serve two decoders. The direct decoder
+The layers are those of transformers' T5 (``t5_stacks``). Two things are ours. All stacks share one
+embedding table, which is also the output head. And one encoder can serve two decoders: the direct decoder
 answers at once (TIGER, and the reference policy pi_ref), the thinking decoder writes thoughts first. With
 one decoder and ``recency_embeddings=0`` the model is exactly ``T5ForConditionalGeneration``.
 """
@@ -32,15 +32,15 @@ DECODERS = ("direct", "thinking")
 
 
 class Backbone(nn.Module):
-    """T5 encoder and decoders over one tied table of V tokens.
+    """A T5 encoder and one or two decoders with one tied embedding table of V tokens.
 
     Args:
         config: sizes; every stack has ``num_layers`` layers.
         vocab_size: V = 3 + m*K.
         decoders: which decoders to build: "direct", "thinking", or both.
-        reads_answer_token: the thinking decoder reads ANSWER after its last thought, and answers from there.
-        may_repeat_thoughts: False: a code that was a thought already has probability zero as a thought.
-        item_vectors: one vector for each item (``ItemVectors``), or None: codes alone represent items.
+        reads_answer_token: whether the thinking decoder reads ANSWER between its thoughts and the answer.
+        may_repeat_thoughts: whether the same thought may occur twice.
+        item_vectors: one extra vector for each item, or None: items are represented by their codes alone.
     """
 
     encoder: Any  # transformers' T5 stack
@@ -60,10 +60,10 @@ class Backbone(nn.Module):
         for name in decoders:
             if name not in DECODERS:
                 raise BadInput(f"decoder {name!r}", "unknown decoder", did_you_mean(name, DECODERS))
-        self.config, self.vocab_size, self.reads_answer_token = config, vocab_size, reads_answer_token
-        self.may_repeat_thoughts, self.item_vectors = may_repeat_thoughts, item_vectors
+        self.config, self.vocab_size, self.item_vectors = config, vocab_size, item_vectors
+        self.reads_answer_token, self.may_repeat_thoughts = reads_answer_token, may_repeat_thoughts
         self.shared = nn.Embedding(vocab_size, config.d_model)
-        nn.init.normal_(self.shared.weight, std=1.0)  # as T5 is initialised; logits are scaled by d**-0.5
+        nn.init.normal_(self.shared.weight, std=1.0)  # as T5 does; logits are scaled by d**-0.5
         if config.recency_embeddings:
             self.recency = nn.Embedding(config.recency_embeddings, config.d_model)
             nn.init.normal_(self.recency.weight, std=0.5)
@@ -73,37 +73,37 @@ class Backbone(nn.Module):
         )
         if "thinking" in decoders:
             self.state_head, self.residual_head = Head(config.d_model), Head(config.d_model)
-            self.state_scale = nn.Parameter(torch.tensor(0.5))  # the standard deviation of a mean of 4 codes
+            self.state_scale = nn.Parameter(torch.tensor(0.5))  # standard deviation of a mean of 4 codes
             self.state_score_scale = nn.Parameter(torch.tensor(config.d_model**-0.5))  # see ``state_scores``
 
     def encode(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
-        """History tokens (B, S), PAD on the right -> states (B, S, d) and mask (B, S), True = real.
+        """Encoder states (B, S, d) and mask (B, S), True = real, of history tokens (B, S), PAD on the right.
 
-        On a CPU the mask is None if no position is padded: attention is then faster. On a GPU the mask is
-        always there, because to check for padding would need a host synchronisation.
+        On a CPU the mask is None if no position is padding: attention is faster without one. On a GPU this
+        test would need a host synchronisation, so the mask is always returned.
 
-        T5 has only relative positions, so its decoder cannot tell which item is the newest, and the newest
-        item matters most. We depart from T5: each token gets an embedding of its distance from the end of
-        the history (``config.recency_embeddings``; 0: T5 unchanged). If there are ``item_vectors``, each
-        token of an item gets the item's vector, too.
+        We depart from T5: its positions are relative, so its decoder cannot tell which item came last, the
+        most informative one. Here each token also gets an embedding of its distance from the end of the
+        history (``config.recency_embeddings``; 0 is T5 as published). If there are item vectors, each token
+        also gets the vector of its item.
         """
         check_shape("tokens", tokens, None, None)
         real = tokens != PAD
         x = self.shared(tokens)
         if self.config.recency_embeddings:
-            place = torch.arange(tokens.shape[1], device=tokens.device)
-            distance = real.sum(dim=1, keepdim=True) - 1 - place  # 0: the newest token
+            position = torch.arange(tokens.shape[1], device=tokens.device)
+            distance = real.sum(dim=1, keepdim=True) - 1 - position  # 0: the newest token
             x = x + self.recency(distance.clamp(0, self.config.recency_embeddings - 1))
         if self.item_vectors is not None:
             x = x + self.item_vectors(tokens)
         return run_encoder(self.encoder, x, real)
 
     def encode_history(self, tokenizer: SemanticTokenizer, history: Tensor) -> tuple[Tensor, Tensor | None]:
-        """``encode`` of histories (B, L) of item indices, ``PAD_ITEM`` on the right, S = L * m tokens."""
+        """``encode`` of histories (B, L) of item indices, ``PAD_ITEM`` on the right; S = L * m tokens."""
         return self.encode(history_tokens(tokenizer.tokens, history))
 
     def decode(self, inputs: Tensor, states: Tensor, mask: Tensor | None, decoder: str = "direct") -> Tensor:
-        """Decoder inputs (B, T) beginning with BOS, encoder states (B, S, d) -> hidden states (B, T, d).
+        """Hidden states (B, T, d) of the decoder, teacher-forced.
 
         Args:
             inputs: (B, T) tokens, the first of them BOS.
@@ -122,68 +122,69 @@ class Backbone(nn.Module):
     def cross_keys_values(
         self, states: Tensor, decoder: str, mask: Tensor | None = None
     ) -> list[tuple[Tensor, Tensor]]:
-        """Keys (B, H, d_kv, S) and values (B, H, S, d_kv) of cross-attention, a pair for each layer."""
-        heads, found, positions = self.config.num_heads, [], sparse_positions(mask)
+        """Keys (B, H, d_kv, S) and values (B, H, S, d_kv) of cross-attention, one pair per layer."""
+        heads, pairs, positions = self.config.num_heads, [], sparse_positions(mask)
         for block in self.decoders[decoder].block:
             attention = block.layer[1].EncDecAttention
-            keys, values = (
-                split_heads(project(x, states, positions), heads) for x in (attention.k, attention.v)
-            )
-            found.append((keys.transpose(2, 3).contiguous(), values.contiguous()))
-        return found
+            projected = (project(x, states, positions) for x in (attention.k, attention.v))
+            keys, values = (split_heads(x, heads) for x in projected)
+            pairs.append((keys.transpose(2, 3).contiguous(), values.contiguous()))
+        return pairs
 
     def decode_groups(
         self,
         inputs: Tensor,
-        cross: list[tuple[Tensor, Tensor]],
+        cross_kv: list[tuple[Tensor, Tensor]],
         mask: Tensor | None,
         decoder: str = "thinking",
         bias: Tensor | None = None,
     ) -> Tensor:
-        """``decode`` for G sequences of each user: inputs (B*G, T) -> hidden states (B*G, T, d).
+        """``decode`` for G sequences per user: hidden states (B*G, T, d).
 
-        The G sequences are queries against one copy of the user's keys and values, ``cross``; ``decode``
-        would compute and keep a copy for each sequence.
+        The G sequences are queries against one copy of the user's keys and values. ``decode`` would project
+        and store them once per sequence.
 
         Args:
-            inputs: (B*G, T) tokens, the G sequences of a user side by side.
-            cross: keys and values of the encoder states for each layer (``Backbone.cross_keys_values``).
+            inputs: (B*G, T) tokens; the G sequences of a user are adjacent.
+            cross_kv: keys and values of cross-attention, one pair per layer (``cross_keys_values``).
             mask: (B, S), True = real, or None.
             decoder: "direct" or "thinking".
-            bias: (B*G or 1, H, T, T) position bias, -inf where a token must not look; None: T5's causal one.
+            bias: (B*G or 1, H, T, T) position bias, -inf where attention is not allowed; None: as in T5.
         """
-        stack, users = self.decoders[decoder], len(cross[0][0])
+        stack, users = self.decoders[decoder], len(cross_kv[0][0])
         x = stack.dropout(self.shared(inputs))
-        seen = None if mask is None else mask[:, None, None, :]
-        for block, (keys, values) in zip(stack.block, cross, strict=True):
+        attention_mask = None if mask is None else mask[:, None, None, :]
+        for block, (keys, values) in zip(stack.block, cross_kv, strict=True):
             x, bias, _ = block.layer[0](x, position_bias=bias)
             layer = block.layer[1]
             query = layer.EncDecAttention.q(layer.layer_norm(x))
-            mixed = attend(query.view(users, -1, query.shape[-1]), keys, values, seen, layer.dropout)
+            mixed = attend(
+                query.view(users, -1, query.shape[-1]), keys, values, attention_mask, layer.dropout
+            )
             x = x + layer.dropout(layer.EncDecAttention.o(mixed.view_as(query)))
             x = block.layer[2](x)
         return stack.dropout(stack.final_layer_norm(x))
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Decoder states (..., d) -> logits (..., V) over the tied table, scaled as T5 does."""
+        """Logits (..., V) of hidden states (..., d) over the tied embedding table, scaled as in T5."""
         return F.linear(hidden * self.config.d_model**-0.5, self.shared.weight)
 
     def code_log_probs(
         self, hidden: Tensor, level: int, trie: Trie, children: PaddedChildren, temperature: float = 1.0
     ) -> Tensor:
-        """log P(code of ``level`` | codes so far, thoughts, history), eq. 11 at temperature tau.
+        """log P(code of ``level`` | previous tokens, history), eq. 11 at temperature tau.
 
-        The paper's softmax runs over the whole vocabulary C: ``softmax="vocabulary"``. The default,
-        ``softmax="trie"``, departs from it: the softmax runs over the codes that lead to an item. So the
-        model need not learn which prefixes exist, and the probabilities of all items sum to one. If item
-        vectors take part in the answer's logits (``item_vectors.in_answer_logits``), the vector of the
-        prefix that a code ends is added to the code's embedding (``ItemVectors.prefix_means``).
+        The paper's softmax runs over the whole vocabulary C: ``softmax="vocabulary"``. We depart from it with
+        the default ``softmax="trie"``, which runs over the codes that continue to an item. The model then
+        need not learn which prefixes exist, and the probabilities of all items sum to one. If item vectors
+        are used in answers, the logit of a code also contains the score of the prefix that the code
+        completes, by the mean vector of its items (``ItemVectors.prefix_means``).
 
         Args:
-            hidden: decoder states (..., d) that predict the level's code.
-            children: the codes that lead to an item (``Trie.padded_children``), F each.
-            level: of the code, from 0.
-            trie: the tree of all semantic IDs.
+            hidden: (..., d) hidden states that predict the code of ``level``.
+            level: code level, from 0.
+            trie: the trie of all semantic IDs.
+            children: the F candidate codes (``Trie.padded_children``), each (..., F).
             temperature: tau of eq. 11.
 
         Returns:
@@ -201,48 +202,51 @@ class Backbone(nn.Module):
         return (logits / temperature).masked_fill(~children.real, -torch.inf).log_softmax(-1)
 
     def _item_logits(self, hidden: Tensor, level: int, trie: Trie, children: PaddedChildren) -> Tensor:
-        """The item vectors' part of the logits of each child: (..., F)."""
+        """Scores (..., F) of the prefixes that the candidate codes complete, from the item vectors."""
         assert self.item_vectors is not None
-        if level == 0:  # the same children for all
+        if level == 0:  # all sequences have the same candidates
             return F.linear(hidden, self.item_vectors.prefix_means(trie, 1)).gather(-1, children.node)
         vectors = self.item_vectors.of_nodes(trie, level + 1, children.node)
-        if torch.is_grad_enabled():  # half the time: under autocast a matmul would copy the vectors
+        if torch.is_grad_enabled():  # takes half the time of @ under autocast, which copies the vectors
             return (vectors * hidden[..., None, :]).sum(-1)
         return (vectors @ hidden[..., None])[..., 0]
 
     def thought_log_probs(
         self, hidden: Tensor, temperature: float = 1.0, excluded: Tensor | None = None
     ) -> Tensor:
-        """log P(next thought): (..., d) -> (..., m*K) float32 over all codes, without the special tokens."""
+        """log P(next thought | previous tokens, history) (..., m*K) float32; see ``thought_logits``."""
         return self.thought_logits(hidden, temperature, excluded).log_softmax(-1)
 
     def thought_logits(
         self, hidden: Tensor, temperature: float = 1.0, excluded: Tensor | None = None
     ) -> Tensor:
-        """Logits of the next thought: (..., d) -> (..., m*K) float32, divided by the temperature.
+        """Logits (..., m*K) float32 of the next thought, over the codes of all levels; no special tokens.
 
-        ``excluded`` (..., m*K): True for codes that were thoughts already and must not come again.
+        Args:
+            hidden: (..., d) hidden states.
+            temperature: of the softmax over thoughts.
+            excluded: (..., m*K), True for codes that must not be chosen, or None.
         """
         logits = F.linear(hidden * self.config.d_model**-0.5, self.shared.weight[FIRST_CODE:]).float()
         logits = logits if temperature == 1 else logits / temperature
         return logits if excluded is None else logits.masked_fill(excluded, -torch.inf)
 
     def states(self, hidden: Tensor) -> Tensor:
-        """States s_0..s_i (B, T, d), estimates of what the user wants, from hidden d_0..d_i (B, T, d)."""
+        """The model's estimates of the target, s_0..s_i (B, T, d), from hidden states d_0..d_i (B, T, d)."""
         return self.state(hidden.float().cumsum(dim=1))
 
     def state(self, total: Tensor) -> Tensor:
-        """The state s_i = MLP_s(d_0 + ... + d_i) from that sum ``total`` (..., d), section 2.3.1.
+        """The estimate s_i (..., d) = MLP_s(d_0 + ... + d_i), section 2.3.1; ``total`` (..., d) is the sum.
 
-        We depart from the paper in one point: the sum is first scaled to a root mean square of
-        ``state_scale`` (at first that of a mean of 4 code embeddings). A plain sum grows with every step, and
-        then t - s_i is mostly that growth.
+        We depart from the paper: the sum is first scaled to a root mean square of ``state_scale``, initially
+        that of a mean of 4 new code embeddings. Unscaled sums grow at every step, and then t - s_i is mostly
+        that growth.
         """
         total = total * total.square().mean(-1, keepdim=True).add(1e-6).rsqrt()
         return self.state_head(total * self.state_scale)
 
     def forward(self, tokens: Tensor, labels: Tensor, decoder: str = "direct") -> Tensor:
-        """Teacher forcing: history tokens (B, S) and labels (B, T) -> logits (B, T, V).
+        """Logits (B, T, V) of labels y (B, T) after history tokens (B, S), teacher-forced.
 
         The decoder reads [BOS, y_1..y_{T-1}] and predicts y_1..y_T (eq. 10).
         """
@@ -250,7 +254,7 @@ class Backbone(nn.Module):
         return self.logits(self.decode(shift_right(labels), states, mask, decoder))
 
     def save(self, folder: str | Path) -> None:
-        """Write ``model.safetensors`` and ``model.json`` (sizes), each whole or not at all."""
+        """Write ``model.safetensors`` and ``model.json`` (sizes); each file is replaced atomically."""
         folder, vectors = Path(folder), self.item_vectors
         write_tensors(folder / "model.safetensors", self.state_dict())
         sizes = {
@@ -265,7 +269,7 @@ class Backbone(nn.Module):
 
     @classmethod
     def load(cls, folder: str | Path) -> Backbone:
-        """Read what ``save`` wrote. Missing, broken or misshapen files are ``BadInput``."""
+        """A saved backbone, in ``eval`` mode; ``BadInput`` if its files are missing or broken."""
         folder = Path(folder)
         sizes = read_json(folder / "model.json")
         try:
@@ -275,8 +279,7 @@ class Backbone(nn.Module):
             vectors = None
             if sizes["item_vectors"]:
                 n_items, m, in_answer_logits = sizes["item_vectors"]
-                vectors = ItemVectors(n_items, m, backbone.d_model, sizes["vocab_size"])
-                vectors.in_answer_logits = in_answer_logits
+                vectors = ItemVectors(n_items, m, backbone.d_model, sizes["vocab_size"], in_answer_logits)
             model = cls(backbone, sizes["vocab_size"], decoders, reads_answer_token, may_repeat, vectors)
         except BadInput:
             raise
@@ -289,9 +292,9 @@ class Backbone(nn.Module):
 
 
 def answer_inputs(model: Backbone, thought: Tensor, answer: Tensor) -> Tensor:
-    """Inputs (B, T) of the thinking decoder, T = 1 + l + (1 if it reads ANSWER) + m - 1.
+    """Inputs of the thinking decoder for thoughts (B, l) and answers (B, m), shifted right.
 
-    BOS, thoughts (B, l), ANSWER if the model reads it, and all but the last of the answer's m codes (B, m).
+    They are BOS, the thoughts, ANSWER if the model reads it, and the answer's codes without the last one.
     """
     answer_token = thought.new_full((len(thought), int(model.reads_answer_token)), ANSWER)
     return shift_right(torch.cat([thought, answer_token, answer], dim=1))

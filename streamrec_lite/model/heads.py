@@ -1,4 +1,4 @@
-"""MLP_s and MLP_r of section 2.3.1: from decoder states to states s, from gaps to residuals r."""
+"""MLP_s and MLP_r of section 2.3.1: the first maps summed hidden states to s, the second t - s to r."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 
 class Head(nn.Module):
-    """An MLP that starts as the identity: x + W_2 gelu(W_1 x), with W_2 zero at first."""
+    """A residual MLP, x + W_2 gelu(W_1 x). W_2 starts at zero, so it starts as the identity."""
 
     def __init__(self, d: int):
         super().__init__()

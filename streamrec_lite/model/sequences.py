@@ -1,4 +1,4 @@
-"""Inputs of encoder and decoder: history tokens, labels shifted by one; and log-probabilities of labels."""
+"""Inputs of the encoder and decoder (history tokens, shifted labels), and log-probabilities of labels."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from ..common.schemas import BOS, check_shape
 
 
 def history_tokens(table: Tensor, history: Tensor) -> Tensor:
-    """Histories (B, L) of item indices, PAD_ITEM on the right -> encoder tokens (B, L*m), oldest first.
+    """Encoder tokens (B, L*m), oldest item first, of histories (B, L) of item indices, PAD_ITEM on the right.
 
     Args:
-        table: a tokenizer's ``tokens`` (N + 1, m), the last row all PAD.
+        table: (N + 1, m) ``tokens`` of a tokenizer; the last row is all PAD.
+        history: (B, L) item indices.
     """
     check_shape("history", history, None, None)
     return table[history].flatten(1)
 
 
 def shift_right(labels: Tensor) -> Tensor:
-    """Labels (B, T) -> decoder inputs (B, T): BOS, then the labels without the last."""
+    """Decoder inputs (B, T) for labels (B, T): BOS, then the labels without the last one."""
     start = labels.new_full((labels.shape[0], 1), BOS)
     return torch.cat([start, labels[:, :-1]], dim=1)
 
 
 def label_log_probs(logits: Tensor, labels: Tensor, temperature: float = 1.0) -> Tensor:
-    """log P(y_t | y_<t, history) of eq. 11 as printed: logits (B, T, V), labels (B, T) -> (B, T).
+    """log P(y_t | y_<t, history) (B, T) of eq. 11 as printed, from logits (B, T, V) and labels (B, T).
 
     The softmax runs over the whole vocabulary C, special tokens included, at temperature tau.
     """

@@ -1,8 +1,9 @@
-"""Attention of many short sequences to shared keys and values, as a few large matrix products.
+"""Attention of many short sequences to keys and values that they share, as a few large matrix products.
 
-A user's beams, rollouts or negatives all attend to the same history, and continue the same thoughts. Here
-the sequences of one owner are side by side in a table (owner, w), and are queries against one copy of the
-keys and values: nothing is projected or copied for each sequence.
+A user's beams, rollouts or negatives attend to the same history and continue the same thoughts. The user is
+the *owner* of these sequences. They are packed side by side into a table (owner, w), as queries against one
+copy of the owner's keys and values, so nothing is projected or copied once per sequence. An owner can also
+be one train of thought, shared by all answers that continue it.
 """
 
 from __future__ import annotations
@@ -12,16 +13,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-MAX_IMBALANCE = 2  # if one owner has more than this many times the mean, owners may have several rows
+MAX_IMBALANCE = 2  # if an owner has more than this times the mean, owners get several rows
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
-    """(B, T, H*d_kv) -> (B, H, T, d_kv)."""
+    """Vectors (B, T, H*d_kv) split into heads: (B, H, T, d_kv)."""
     return x.view(*x.shape[:2], heads, -1).transpose(1, 2)
 
 
 def merge_heads(x: Tensor) -> Tensor:
-    """The inverse of ``split_heads``: (B, H, T, d_kv) -> (B, T, H*d_kv)."""
+    """The inverse of ``split_heads``: (B, T, H*d_kv) from (B, H, T, d_kv)."""
     return x.transpose(1, 2).flatten(2)
 
 
@@ -30,35 +31,32 @@ def attend(
     keys: Tensor,
     values: Tensor,
     mask: Tensor | None,
-    drop: Callable[[Tensor], Tensor] = lambda weights: weights,
+    dropout: Callable[[Tensor], Tensor] = lambda weights: weights,
 ) -> Tensor:
-    """softmax(q k) v of T5, unscaled: queries (B, W, H*d_kv) -> (B, W, H*d_kv).
+    """softmax(q k) v (B, W, H*d_kv), unscaled as in T5.
 
-    Two plain products: with few queries for each owner, torch's fused attention took 1.5 to 7 times as long
-    on a CPU.
+    Two plain matrix products: for a few queries per user, torch's fused attention took 1.5 to 7 times as
+    long on a CPU.
 
     Args:
-        query: (B, W, H*d_kv), W queries of each user.
+        query: (B, W, H*d_kv), W queries per user.
         keys: (B, H, d_kv, S), contiguous.
         values: (B, H, S, d_kv), contiguous.
         mask: (B, 1, 1, S), True = real, or None.
-        drop: dropout of the attention weights; by default none.
+        dropout: applied to the attention weights; default: none.
     """
     scores = (split_heads(query, keys.shape[1]) @ keys).float()  # (B, H, W, S)
     if mask is not None:  # adding takes a third of the time of masked_fill with a broadcast mask
         scores.add_(torch.where(mask, 0.0, -torch.inf))
-    return merge_heads(drop(scores.softmax(-1).type_as(query)) @ values)
+    return merge_heads(dropout(scores.softmax(-1).type_as(query)) @ values)
 
 
 class SequenceTable:
-    """Packs A sequences, sorted by user, into a table (R, W).
+    """Packs A sequences, sorted by owner, into a table (R, W); every row belongs to one owner.
 
-    One user's sequences are then queries against one copy of the user's keys and values. A row of the table
-    belongs to one user, its owner.
-
-    An owner has one row, and W is the largest number of sequences of one owner. If a few owners have many
-    more than the others, this table would be mostly empty: then W is the mean number, and an owner has as
-    many rows as it needs.
+    Normally each owner has one row, and W is the largest number of sequences of an owner. If a few owners
+    have many more sequences than the others, such a table would be mostly empty. Then W is the mean number,
+    rounded up, and each owner has as many rows as it needs.
 
     Args:
         owner: (A,) owner of each sequence, ascending.
@@ -69,46 +67,44 @@ class SequenceTable:
         self.owner, self.owners = owner, owners
         count = torch.bincount(owner, minlength=owners)
         self.width, mean = int(count.max()), -(-len(owner) // owners)
-        self.rows = None  # (R,) owner of each row; None: one row for each owner, in order
+        self.rows = None  # (R,) the owner of each row; None: one row per owner, in order
         first = count.cumsum(0) - count
-        turn = (
-            torch.arange(len(owner), device=owner.device) - first[owner]
-        )  # number of the sequence among its owner's
+        rank = torch.arange(len(owner), device=owner.device) - first[owner]  # among its owner's sequences
         if self.width > MAX_IMBALANCE * mean:
             self.width = mean
-            need = (count + mean - 1) // mean
-            self.rows = torch.repeat_interleave(need)
-            first = need.cumsum(0) - need
+            n_rows = (count + mean - 1) // mean
+            self.rows = torch.repeat_interleave(n_rows)
+            first = n_rows.cumsum(0) - n_rows
         else:
             first = torch.arange(owners, device=owner.device)
-        self.place = first[owner] * self.width + turn
+        self.position = first[owner] * self.width + rank  # in the flat table
         self.size = (owners if self.rows is None else len(self.rows)) * self.width
         self.full = len(owner) == self.size
 
     @classmethod
-    def one_each(cls, owners: int, device: torch.device | str) -> SequenceTable:
-        """A table of one sequence for each owner; nothing is counted, so no host synchronisation."""
+    def one_each(cls, owners: int, device: torch.device) -> SequenceTable:
+        """A table with one sequence per owner; nothing is counted, so there is no host synchronisation."""
         layout = cls.__new__(cls)
-        layout.owner = layout.place = torch.arange(owners, device=device)
+        layout.owner = layout.position = torch.arange(owners, device=device)
         layout.owners = layout.size = owners
         layout.width, layout.rows, layout.full = 1, None, True
         return layout
 
     def select(self, parent: Tensor) -> SequenceTable:
-        """The table of the sequences ``parent`` (A',); one may come several times, owners stay ascending."""
+        """The table of A' new sequences, each a continuation of ``parent`` (A',), owners ascending."""
         return SequenceTable(self.owner[parent], self.owners)
 
     def for_rows(self, x: Tensor) -> Tensor:
-        """What each row's owner has: (owners, ...) -> (R, ...)."""
+        """Values of the owners, (owners, ...), repeated for their rows: (R, ...)."""
         return x if self.rows is None else x.index_select(0, self.rows)
 
     def to_table(self, x: Tensor) -> Tensor:
-        """Sequences (A, n) -> table (R, W, n); empty places hold zeros."""
+        """Vectors (A, n) of the sequences as a table (R, W, n); unused positions are zero."""
         if not self.full:
-            x = x.new_zeros(self.size, x.shape[1]).index_copy_(0, self.place, x)
+            x = x.new_zeros(self.size, x.shape[1]).index_copy_(0, self.position, x)
         return x.reshape(self.size // self.width, self.width, -1)
 
     def from_table(self, x: Tensor) -> Tensor:
-        """The inverse of ``to_table``: (R, W, n) -> (A, n)."""
+        """The inverse of ``to_table``: (A, n) from (R, W, n)."""
         x = x.reshape(self.size, -1)
-        return x if self.full else x.index_select(0, self.place)
+        return x if self.full else x.index_select(0, self.position)

@@ -1,4 +1,4 @@
-"""transformers' T5 stacks, and an encoder that skips most of the padding on CPUs."""
+"""transformers' T5 stacks, and an encoder that spends little time on padding."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from ..common.schemas import BOS, PAD
 from ..config.sections import BackboneConfig
 
-MAX_REAL_SHARE = 0.5  # if at most this share of the positions is real, histories are packed into shared rows
+MAX_REAL_SHARE = 0.5  # if at most this share of a batch is real tokens, several histories share a row
 
 
 def t5_stack(config: BackboneConfig, vocab_size: int, is_decoder: bool) -> nn.Module:
     """One T5 stack without an embedding table: all stacks use ``Backbone.shared``.
 
-    Its norms are torch's RMSNorm, and its ReLU works in place: the same numbers and gradients, and the norms
-    take a quarter of the time when there are many rows.
+    It uses torch's RMSNorm and an in-place ReLU. Values and gradients are the same; with many rows the norms
+    take a quarter of the time.
 
     Args:
         config: sizes.
@@ -38,10 +38,10 @@ def t5_stack(config: BackboneConfig, vocab_size: int, is_decoder: bool) -> nn.Mo
 
 
 def t5_config(config: BackboneConfig, vocab_size: int, is_decoder: bool) -> Any:
-    """transformers' configuration of one stack; dropout also acts on attention weights, as in T5."""
+    """transformers' ``T5Config`` of one stack; dropout also acts on attention weights, as in T5."""
     from transformers import T5Config
 
-    make: Any = T5Config  # its signature does not list all settings
+    make: Any = T5Config  # its type signature lacks the arguments that it passes on
     return make(
         vocab_size=vocab_size,
         d_model=config.d_model,
@@ -61,11 +61,12 @@ def t5_config(config: BackboneConfig, vocab_size: int, is_decoder: bool) -> Any:
 
 
 def run_encoder(encoder: nn.Module, x: Tensor, real: Tensor) -> tuple[Tensor, Tensor | None]:
-    """States (B, S, d) and mask (B, S), True = real, of embedded tokens x (B, S, d); ``real`` (B, S).
+    """Encoder states (B, S, d) and mask (B, S), True = real, of embedded tokens x (B, S, d).
 
-    On a CPU the mask is None if no position is padded: attention is then faster. If most positions are
-    padded, several histories share a row (of 32 random users, four fifths of the positions are padding).
-    States at padded positions are never read. On a GPU both checks would need a host synchronisation.
+    On a CPU the mask is None if no position is padding: attention is faster without one. If most positions
+    are padding, several histories are packed into one row; in 32 random users four fifths of the positions
+    are padding. Values at padded positions are never read. On a GPU these tests would need a host
+    synchronisation, so nothing is packed.
     """
     if x.device.type != "cpu":
         return encoder(inputs_embeds=x, attention_mask=real).last_hidden_state, real
@@ -74,19 +75,19 @@ def run_encoder(encoder: nn.Module, x: Tensor, real: Tensor) -> tuple[Tensor, Te
     positions = sparse_positions(real)
     if positions is None:
         return encoder(inputs_embeds=x, attention_mask=real).last_hidden_state, real
-    rows, place = pack(real.sum(dim=1), x.shape[1])
-    place = (place[:, None] + torch.arange(x.shape[1])).flatten()[positions]
-    owner = torch.full((rows * x.shape[1],), -1).index_copy_(0, place, positions // x.shape[1])
+    rows, start = pack(real.sum(dim=1), x.shape[1])
+    target = (start[:, None] + torch.arange(x.shape[1])).flatten()[positions]
+    owner = torch.full((rows * x.shape[1],), -1).index_copy_(0, target, positions // x.shape[1])
     owner = owner.view(rows, -1)
-    packed = _put(x.flatten(0, 1).index_select(0, positions), place, rows, x.shape[1])
-    together = owner[:, None, :, None] == owner[:, None, None, :]  # tokens attend only to their own history
-    states = encoder(inputs_embeds=packed, attention_mask=together).last_hidden_state
-    return _put(states.flatten(0, 1).index_select(0, place), positions, *x.shape[:2]), real
+    packed = _scatter_rows(x.flatten(0, 1).index_select(0, positions), target, rows, x.shape[1])
+    same_history = owner[:, None, :, None] == owner[:, None, None, :]  # attention stays within each history
+    states = encoder(inputs_embeds=packed, attention_mask=same_history).last_hidden_state
+    return _scatter_rows(states.flatten(0, 1).index_select(0, target), positions, *x.shape[:2]), real
 
 
-def _put(y: Tensor, place: Tensor, rows: int, width: int) -> Tensor:
-    """y (n, d) -> (rows, width, d): y at these flat positions, zeros everywhere else."""
-    return y.new_zeros(rows * width, y.shape[1]).index_copy_(0, place, y).view(rows, width, -1)
+def _scatter_rows(y: Tensor, positions: Tensor, rows: int, width: int) -> Tensor:
+    """A tensor (rows, width, d) with the rows y (n, d) at these flat positions (n,) and zeros elsewhere."""
+    return y.new_zeros(rows * width, y.shape[1]).index_copy_(0, positions, y).view(rows, width, -1)
 
 
 def sparse_positions(real: Tensor | None) -> Tensor | None:
@@ -98,16 +99,16 @@ def sparse_positions(real: Tensor | None) -> Tensor | None:
 
 
 def project(layer: nn.Module, x: Tensor, positions: Tensor | None) -> Tensor:
-    """``layer`` of x (B, S, d); if flat ``positions`` (n,) are given, only there, zeros elsewhere."""
+    """``layer`` of x (B, S, d), computed only at flat ``positions`` (n,) if given; zeros elsewhere."""
     if positions is None:
         return layer(x)
-    return _put(layer(x.flatten(0, 1).index_select(0, positions)), positions, *x.shape[:2])
+    return _scatter_rows(layer(x.flatten(0, 1).index_select(0, positions)), positions, *x.shape[:2])
 
 
 def pack(length: Tensor, width: int) -> tuple[int, Tensor]:
-    """Pack histories of these lengths (B,) into rows of ``width``: the number of rows, and starts (B,).
+    """Pack histories of these lengths (B,) into rows of ``width``: the number of rows, and flat starts (B,).
 
-    First fit, longest first: each history goes into the first row that has room.
+    First fit decreasing: the longest history first, each into the first row with enough room.
     """
     room: list[int] = []
     first = [0] * len(length)

@@ -65,7 +65,7 @@ def sample_rollouts(
     decoder = StepDecoder(model, states, mask, "thinking")
     thoughts = generate_thoughts(decoder, l, "sample", G, temperature)
     after_thoughts = decoder.copy()
-    last = thoughts.answer.flatten(0, 1)
+    last = thoughts.answer_hidden.flatten(0, 1)
     answer, item, log_prob = sample_answers(decoder, tokenizer.trie, last, temperature)
     with torch.autocast(states.device.type, enabled=False):  # the state's scores are too close for bfloat16
         state = model.state(thoughts.hidden.flatten(0, 1).float().sum(dim=1))  # s_l

@@ -88,7 +88,7 @@ def test_a_state_guided_models_probabilities_are_the_softmax_of_its_scores(world
     assert torch.allclose(found.model.sum(1), torch.ones(users.n_examples, dtype=torch.float64))
     tokens = history_tokens(tokenizer.tokens, users.history)
     every, _ = find_candidates(model, tokenizer, tokens, 2, "greedy", beams=40)
-    total = every.log_prob + 0.7 * every.state
+    total = every.log_prob + 0.7 * every.state_log_prob
     for row in range(users.n_examples):
         score = dict(zip(every.item[row].tolist(), total[row].tolist(), strict=True))
         pairs = zip(found.item[row].tolist(), found.model[row].tolist(), strict=True)

@@ -7,7 +7,7 @@ import torch
 from tiny_world import small_world
 
 from streamrec_lite.common.schemas import BOS, FIRST_CODE
-from streamrec_lite.inference.sampling import draw, named_items, sample_answers
+from streamrec_lite.inference.sampling import items_of_tokens, sample_answers, sample_categorical
 from streamrec_lite.inference.step_decoder import StepDecoder
 from streamrec_lite.inference.thinking import generate_thoughts
 from streamrec_lite.model.sequences import history_tokens
@@ -17,7 +17,7 @@ from streamrec_lite.model.sequences import history_tokens
 def test_draws_come_as_often_as_their_probabilities_say(n):
     torch.manual_seed(0)
     p = torch.tensor([[0.5, 0.0, 0.3, 0.2], [0.0, 0.0, 1.0, 0.0]])
-    drawn = torch.cat([draw(p.log(), n)[0] for _ in range(20_000 // n)], dim=1)
+    drawn = torch.cat([sample_categorical(p.log(), n)[0] for _ in range(20_000 // n)], dim=1)
     assert drawn.shape == (2, 20_000)
     share = torch.stack([(drawn == k).double().mean(dim=1) for k in range(4)], dim=1)
     assert share[p == 0].eq(0).all()
@@ -27,7 +27,7 @@ def test_draws_come_as_often_as_their_probabilities_say(n):
 def test_draws_know_their_log_probabilities():
     torch.manual_seed(0)
     logits = 30 * torch.randn(40, 7)
-    drawn, log_prob = draw(logits, 5)
+    drawn, log_prob = sample_categorical(logits, 5)
     torch.testing.assert_close(log_prob, logits.log_softmax(-1).gather(1, drawn), atol=1e-5, rtol=0)
 
 
@@ -41,7 +41,7 @@ def test_answers_are_items_and_come_as_often_as_their_log_probs_say():
     stepper.select(torch.zeros(4000, dtype=torch.long))
     tokens, items, log_prob = sample_answers(stepper, tokenizer.trie, hidden.expand(4000, -1))
     assert torch.equal(tokenizer.tokens[items], tokens)
-    assert torch.equal(named_items(tokenizer.trie, tokens), items)
+    assert torch.equal(items_of_tokens(tokenizer.trie, tokens), items)
     for item in items.unique():
         rows = items == item
         p = log_prob[rows].sum(dim=1).exp()
@@ -55,7 +55,7 @@ def test_tokens_that_name_no_item():
     own = tokenizer.tokens[7]
     wrong_level, special = own.flip(0), own.clone()
     special[1] = FIRST_CODE - 1
-    named = named_items(tokenizer.trie, torch.stack([own, wrong_level, special]))
+    named = items_of_tokens(tokenizer.trie, torch.stack([own, wrong_level, special]))
     assert named.tolist() == [7, -1, -1]
 
 

@@ -9,7 +9,7 @@ from tiny_world import small_world
 
 from streamrec_lite.common.schemas import BOS
 from streamrec_lite.inference.state_guided import (
-    WEIGHTS,
+    GUIDANCE_WEIGHTS,
     Candidates,
     choose_weight,
     find_candidates,
@@ -40,7 +40,9 @@ def test_every_candidate_has_the_scores_of_a_pass_of_its_own(softmax):
         for place, item in enumerate(items):
             _, want = by_teacher_forcing(model, tokenizer, tokens, thought, torch.full((6,), item))
             assert float(found.log_prob[user, place]) == pytest.approx(float(want[user]), abs=1e-5)
-            assert float(found.state[user, place]) == pytest.approx(float(liked[user, item]), abs=1e-5)
+            assert float(found.state_log_prob[user, place]) == pytest.approx(
+                float(liked[user, item]), abs=1e-5
+            )
         assert torch.isinf(found.log_prob[user, len(items) :]).all()
     object.__setattr__(model.config, "softmax", "trie")
 
@@ -73,6 +75,6 @@ def test_ranking_by_hand():
 def test_the_weight_is_the_one_with_the_best_validation_score():
     model, tokenizer, users = small_world()
     w, scores = choose_weight(model, tokenizer, users, 2, beams=10)
-    assert list(scores) == [*map(str, WEIGHTS), "state"]
-    best = max(scores[str(weight)]["N@10"] for weight in WEIGHTS)
-    assert w == min(weight for weight in WEIGHTS if scores[str(weight)]["N@10"] == best)
+    assert list(scores) == [*map(str, GUIDANCE_WEIGHTS), "state"]
+    best = max(scores[str(weight)]["N@10"] for weight in GUIDANCE_WEIGHTS)
+    assert w == min(weight for weight in GUIDANCE_WEIGHTS if scores[str(weight)]["N@10"] == best)

@@ -166,6 +166,6 @@ def test_ways_of_thinking_that_cannot_be(mode, n, word):
         generate_thoughts(stepper_of(model, history_tokens(tokenizer.tokens, users.history)), 2, mode, n)
 
 
-def test_said_before_by_hand():
+def test_earlier_codes_by_hand():
     thought = torch.tensor([[3, 4, 3]])
     assert earlier_codes(thought, 6).int().tolist() == [[[0, 0, 0], [1, 0, 0], [1, 1, 0]]]

@@ -29,9 +29,8 @@ def with_vectors():
 def test_each_token_carries_its_items_vector_and_padding_none():
     model, tokenizer, users = with_vectors()
     torch.nn.init.normal_(model.item_vectors.vectors.weight[:-1])
-    found = model.item_vectors(history_tokens(tokenizer.tokens, users.history)).view(
-        *users.history.shape, 3, 16
-    )
+    found = model.item_vectors(history_tokens(tokenizer.tokens, users.history))
+    found = found.view(*users.history.shape, 3, 16)
     for row in range(6):
         for place, item in enumerate(users.history[row].tolist()):
             want = model.item_vectors.vectors.weight[item] if item >= 0 else torch.zeros(16)
@@ -110,7 +109,7 @@ def test_in_training_whole_vectors_are_left_out_and_the_rest_made_up_for():
     assert abs(float(found.mean()) - 1) < 0.02  # 8,000 draws: a deviation of 0.0065
 
 
-def test_a_prefix_is_named_by_the_mean_vector_of_its_items():
+def test_a_prefix_is_scored_by_the_mean_vector_of_its_items():
     model, tokenizer, _ = with_vectors()
     torch.nn.init.normal_(model.item_vectors.vectors.weight[:-1])
     trie = tokenizer.trie
@@ -123,7 +122,7 @@ def test_a_prefix_is_named_by_the_mean_vector_of_its_items():
             torch.testing.assert_close(got[node], want, atol=1e-6, rtol=0)
 
 
-def test_code_scores_with_naming_vectors_by_hand():
+def test_code_scores_with_item_vectors_by_hand():
     codes = torch.tensor([[0, 0], [0, 1], [1, 0]])
     tokenizer = SemanticTokenizer.from_codes(codes, 2)
     sizes = BackboneConfig(d_model=4, d_ff=8, num_layers=1, num_heads=2, d_kv=2, dropout=0.0)
@@ -150,12 +149,12 @@ def test_code_scores_with_naming_vectors_by_hand():
     torch.testing.assert_close(plain, torch.tensor([[1.0, 2.0]]).log_softmax(-1))
 
 
-def test_answers_sum_to_one_and_the_beam_agrees_where_vectors_name_them():
+def test_answers_sum_to_one_and_the_beam_agrees_when_vectors_score_them():
     model, tokenizer, users = with_vectors()
     torch.nn.init.normal_(model.item_vectors.vectors.weight[:-1])
     tokens, plain = history_tokens(tokenizer.tokens, users.history), None
-    for naming in (False, True):
-        model.item_vectors.in_answer_logits = naming
+    for in_answer_logits in (False, True):
+        model.item_vectors.in_answer_logits = in_answer_logits
         found = beam_search(model.eval(), tokenizer.trie, tokens, tokenizer.n_items, tokenizer.n_items)
         torch.testing.assert_close(found.score.exp().sum(1), torch.ones(len(tokens)))
         states, mask = model.encode(tokens)

@@ -1,4 +1,4 @@
-"""SequenceTable: whoever sits where, attention is that of each sequence alone."""
+"""SequenceTable: positions by hand; attention over a table is that of each sequence alone."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ UNEVEN = torch.tensor([0, 0, 1, 2, 2, 2])
 LOPSIDED = torch.tensor([0] * 9 + [2] * 2 + [3])  # 12 sequences of 4 owners: a mean of 3, one has 9
 
 
-def test_seats_by_hand():
+def test_tables_by_hand():
     even, uneven, lopsided = (SequenceTable(x, int(x.max()) + 1) for x in (EVEN, UNEVEN, LOPSIDED))
     assert (even.width, even.size, even.full, even.rows) == (2, 6, True, None)
     assert (uneven.width, uneven.size, uneven.full, uneven.rows) == (3, 9, False, None)
-    assert uneven.place.tolist() == [0, 1, 3, 6, 7, 8]
+    assert uneven.position.tolist() == [0, 1, 3, 6, 7, 8]
     assert (lopsided.width, lopsided.size, lopsided.full) == (3, 15, False)
     assert lopsided.rows.tolist() == [0, 0, 0, 2, 3]
-    assert lopsided.place.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12]
+    assert lopsided.position.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12]
 
 
 @pytest.mark.parametrize("owner", [EVEN, UNEVEN, LOPSIDED])

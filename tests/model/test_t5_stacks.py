@@ -91,7 +91,7 @@ def test_pack_by_hand():
     assert (rows, first.tolist()) == (3, [0, 4, 8])
 
 
-def test_projecting_few_places():
+def test_projecting_sparse_positions():
     x, real = some()
     layer = torch.nn.Linear(32, 8, bias=False)
     there = sparse_positions(real)

@@ -218,7 +218,7 @@ def preference_margins(
         for rows, batch in iterate_batches(prefixes):
             stepper = StepDecoder.start(model, tokenizer, batch.history, decoder)
             if decoder == "thinking":
-                hidden = generate_thoughts(stepper, l, "greedy").answer[:, 0]
+                hidden = generate_thoughts(stepper, l, "greedy").answer_hidden[:, 0]
             else:
                 hidden = stepper.step(torch.full_like(batch.target, BOS))
             items = torch.stack([batch.target, neighbours[batch.target, 0]], dim=1)
