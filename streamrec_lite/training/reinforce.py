@@ -22,7 +22,7 @@ from ..tokenizer.semantic_ids import SemanticTokenizer
 from .dpo import stored_reference_log_probs
 from .finetune import check_model
 from .loop import Guard, Hooks, Task, Trained, TrainingJob, train
-from .rollout_batch import RolloutBatch, collect_rollouts, rollout_table, update_losses
+from .rollout_batch import Encoded, RolloutBatch, collect_rollouts, rollout_table, update_losses
 
 N_RECORDED_USERS = 24  # users whose rollouts are written to a file before every block
 
@@ -60,7 +60,9 @@ def reinforce(
     log_pi_ref = stored_reference_log_probs(path, reference.to(device), tokenizer, train_set, no_items)[:, 0]
     finetuned = copy.deepcopy(model).eval().requires_grad_(False)
 
-    def collect(model: Backbone, batch: Prefixes, rows: Tensor, encoded=None) -> RolloutBatch:
+    def collect(
+        model: Backbone, batch: Prefixes, rows: Tensor, encoded: Encoded | None = None
+    ) -> RolloutBatch:
         negatives = neighbours[batch.target, : settings.K]
         return collect_rollouts(
             model, finetuned, tokenizer, batch, log_pi_ref[rows], negatives, l, settings, encoded
