@@ -19,7 +19,7 @@ from ..config.sections import DataConfig, EmbeddingConfig
 from ..config.settings import Config, config_of
 from ..data.dataset import Dataset
 from ..data.saved import read_dataset
-from ..data.sequences import leave_one_out
+from ..data.sequences import split_examples
 from ..data.sources import load_dataset
 from ..inference.recommender import StreamRec
 from ..model.backbone import Backbone
@@ -47,7 +47,7 @@ def of_dataset(spec: str | None, device: torch.device) -> Subject:
     config = DataConfig(playground_items=ITEMS, playground_users=4_000)
     data = load_dataset(spec or "playground", config)
     tokenizer = SemanticTokenizer.from_codes(text_ids(data), 256).to(device)
-    return Subject(data.name, leave_one_out(data, config.max_history, device), tokenizer, device, {})
+    return Subject(data.name, split_examples(data, config.max_history, device), tokenizer, device, {})
 
 
 def of_run(folder: str | Path, device: torch.device) -> Subject:
@@ -62,7 +62,7 @@ def of_run(folder: str | Path, device: torch.device) -> Subject:
         name: StreamRec.load(folder, min(seeds), name, device=device) for name in ("TIGER", "STREAM-Rec-SFT")
     }
     data = read_dataset(folder / "data", config, read_json(folder / "data" / DONE)["fingerprint"])
-    splits = leave_one_out(data, config.data.max_history, device)
+    splits = split_examples(data, config.data.max_history, device)
     tokenizer = models["TIGER"].tokenizer
     trained = {name: model.model.eval() for name, model in models.items()}
     return Subject(data.name, splits, tokenizer, device, trained)

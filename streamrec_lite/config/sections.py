@@ -12,7 +12,8 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-SPECS = ("playground", "amazon-2018:DIR", "amazon-2023:CATEGORY", "FILE.csv", "FILE.parquet")
+SPECS = ("playground", "workshop", "amazon-2018:DIR", "amazon-2023:CATEGORY", "FILE.csv", "FILE.parquet")
+SYNTHETIC = ("playground", "workshop")  # data sets that are generated, with a known best ranking
 MAX_THOUGHTS = 64  # with the answer well within the 128 positions that T5's relative bias tells apart
 OFFICIAL_MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 RULES = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)  # 3.0 and true are not integers
@@ -20,7 +21,7 @@ RULES = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)  # 3.0 and 
 
 @dataclass(frozen=True, config=RULES)
 class DataConfig:
-    """Which interactions are kept, and how large the playground is."""
+    """Which interactions are kept, and how large the synthetic shops are."""
 
     k_core: int = Field(
         default=5, ge=0, le=1000, description="keep users and items with at least this many interactions"
@@ -34,6 +35,10 @@ class DataConfig:
     )
     playground_seed: int = Field(
         default=0, ge=0, description="playground: seed of its items and of its users"
+    )
+    workshop_parts: int = Field(default=64, ge=24, le=5000, description="workshop: number of parts")
+    workshop_users: int = Field(
+        default=20_000, ge=100, le=10_000_000, description="workshop: number of users, with one errand each"
     )
 
 
@@ -60,7 +65,7 @@ class TokenizerConfig:
     method: Literal["rqvae", "rqkmeans"] = Field(
         default="rqvae", description="semantic IDs by an RQ-VAE (the paper) or by residual k-means"
     )
-    m: int = Field(default=4, ge=2, le=8, description="m: codes in a semantic ID, one for each level")
+    m: int = Field(default=4, ge=1, le=8, description="m: codes in a semantic ID, one for each level")
     K: int = Field(default=256, ge=2, le=65536, description="K: codes to choose from at each level")
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         default=(512, 256, 128),

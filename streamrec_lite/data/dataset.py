@@ -30,15 +30,6 @@ _INTEGER = re.compile(r"-?(0|[1-9][0-9]{,1000})")
 class World(Protocol):
     """The generator of a synthetic data set: it knows the true probability of every next item."""
 
-    @property
-    def slot_name(self) -> tuple[str, ...]:
-        """Names of the S slots (what a user may want next), e.g. "record at home: Microphones"."""
-        ...
-
-    def filter_forward(self, histories: Histories) -> np.ndarray:
-        """P(brand, slot of the next purchase | history): (B, G, S) float64."""
-        ...
-
     def oracle_topk(self, prefixes: Prefixes, k: int) -> torch.Tensor:
         """The k most probable next items, best first: (B, k) int64."""
         ...
@@ -60,6 +51,7 @@ class Dataset:
     items: pd.DataFrame  # N rows
     embeddings: np.ndarray | None = None  # (N, d_w) float32, if the source has vectors
     world: World | None = None  # the generator, if the data are synthetic
+    split: np.ndarray | None = None  # (U,) 0, 1, 2: users of training, validation, test; None: leave-one-out
 
     @property
     def n_users(self) -> int:
@@ -89,6 +81,8 @@ class Dataset:
         if self.embeddings is not None:
             digest.update(repr(self.embeddings.shape).encode())
             digest.update(np.ascontiguousarray(self.embeddings, dtype="<f4").tobytes())
+        if self.split is not None:
+            digest.update(np.ascontiguousarray(self.split, dtype="<i8").tobytes())
         return digest.hexdigest()[:16]
 
 

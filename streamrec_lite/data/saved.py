@@ -10,6 +10,7 @@ import torch
 
 from ..common.errors import BadInput
 from ..common.files import atomic_path, read_json, read_tensors, write_json, write_tensors
+from ..config.sections import SYNTHETIC
 from ..config.settings import Config
 from .dataset import Dataset
 from .sources import load_dataset
@@ -38,14 +39,14 @@ def save_dataset(dataset: Dataset, folder: Path) -> dict:
 
 
 def read_dataset(folder: Path, config: Config, fingerprint: str) -> Dataset:
-    """The data set that ``save_dataset`` wrote; the playground is generated again, with its oracle.
+    """The data set that ``save_dataset`` wrote; a synthetic one is generated again, with its oracle.
 
-    ``BadInput`` if the generated playground has another ``fingerprint``.
+    ``BadInput`` if what is generated has another ``fingerprint``.
     """
-    if config.dataset == "playground":
+    if config.dataset in SYNTHETIC:
         dataset = load_dataset(config.dataset, config.data)
         if dataset.fingerprint() != fingerprint:
-            rule = "the playground that this version makes is another one"
+            rule = f"the {config.dataset} that this version makes is another one"
             raise BadInput(str(folder), rule, "start again with --fresh, or choose another --out")
         return dataset
     names, users = read_json(folder / "items.json"), read_json(folder / "users.json")

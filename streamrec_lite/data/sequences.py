@@ -1,4 +1,4 @@
-"""The leave-one-out split, training prefixes, and batches with (almost) no padding."""
+"""The split, training prefixes, and batches with (almost) no padding."""
 
 from __future__ import annotations
 
@@ -54,6 +54,26 @@ def leave_one_out(dataset: Dataset, max_history: int, device: torch.device | str
 
     train = prefixes(train_user, position)
     return Splits(train, prefixes(all_users, count - 2), prefixes(all_users, count - 1))
+
+
+def split_by_user(dataset: Dataset, max_history: int, device: torch.device | str = "cpu") -> Splits:
+    """The split of ``dataset.split``: one example a user, its target the last item of the sequence."""
+    assert dataset.split is not None, "the data set has no split by user"
+    width, users = max_history, dataset.n_users
+    history, length = np.full((users, width), PAD_ITEM), np.zeros(users, dtype=np.int64)
+    for row, sequence in enumerate(dataset.sequences):
+        items = sequence[:-1][-width:]
+        history[row, : len(items)], length[row] = items, len(items)
+    target = np.array([sequence[-1] for sequence in dataset.sequences], dtype=np.int64)
+    arrays = (history, length, target, np.arange(users))
+    parts = [np.flatnonzero(dataset.split == number) for number in range(3)]
+    return Splits(*(Prefixes(*(torch.from_numpy(a[rows]).to(device) for a in arrays)) for rows in parts))
+
+
+def split_examples(dataset: Dataset, max_history: int, device: torch.device | str = "cpu") -> Splits:
+    """The data set's own split by user if it has one, otherwise leave-one-out."""
+    split = leave_one_out if dataset.split is None else split_by_user
+    return split(dataset, max_history, device)
 
 
 def length_batches(length: Tensor, batch_size: int, seed: int | None) -> list[Tensor]:

@@ -15,7 +15,7 @@ DEFAULTS = DataConfig()  # settings of a call without any
 def load_dataset(spec: str, config: DataConfig = DEFAULTS) -> Dataset:
     """The data set that ``spec`` names (see ``dataset_table``); ``BadInput`` for unusable data.
 
-    The k-core filter with ``config.k_core`` is applied to every source except the playground.
+    The k-core filter with ``config.k_core`` is applied to every source except the synthetic ones.
     """
     try:
         return _load(spec, config)
@@ -29,6 +29,10 @@ def _load(spec: str, config: DataConfig) -> Dataset:
         from .playground import make_playground
 
         return make_playground(config)
+    if spec == "workshop":
+        from .workshop import make_workshop
+
+        return make_workshop(config)
     if kind in ("amazon-2018", "amazon-2023"):
         if not rest:
             part = "DIR" if kind == "amazon-2018" else "CATEGORY"
@@ -58,6 +62,12 @@ def dataset_table() -> list[dict[str, str]]:
             "playground",
             "synthetic shop with a known best ranking; the default",
             "20 to 2,000,000 items, by data.playground_items and data.playground_users",
+            "no",
+        ),
+        (
+            "workshop",
+            "synthetic shop where the next item takes one to four steps of inference",
+            "24 to 5,000 parts and any number of users, by data.workshop_parts and data.workshop_users",
             "no",
         ),
         (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..common.errors import BadInput, did_you_mean
-from ..config.sections import SPECS
+from ..config.sections import SPECS, SYNTHETIC
 
 TABLE_SUFFIXES = (".csv", ".parquet")
 VECTOR_SUFFIXES = (".npy", ".safetensors")
@@ -14,7 +14,7 @@ VECTOR_SUFFIXES = (".npy", ".safetensors")
 def check_spec(spec: str) -> None:
     """Raise ``BadInput`` if ``spec`` names no data set, or files that do not exist."""
     kind, _, rest = spec.partition(":")
-    if spec == "playground" or (kind == "amazon-2023" and rest):
+    if spec in SYNTHETIC or (kind == "amazon-2023" and rest):
         return
     if kind in ("amazon-2018", "amazon-2023") and not rest:
         raise BadInput(
@@ -32,7 +32,7 @@ def check_spec(spec: str) -> None:
 
 
 def input_files(spec: str) -> list[Path]:
-    """The existing local files that a data set is read from; [] for the playground and the hub."""
+    """The existing local files that a data set is read from; [] for synthetic data and the hub."""
     kind, _, rest = spec.partition(":")
     if kind == "amazon-2018":
         folder = Path(rest)

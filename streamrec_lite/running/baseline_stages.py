@@ -22,10 +22,10 @@ from .stages import Work, run_data, run_tuning
 
 
 class Oracle:
-    """The playground's best ranking, asked like any model."""
+    """The best ranking of a synthetic shop, asked like any model."""
 
     def __init__(self, dataset: Dataset):
-        assert dataset.world is not None, "only the playground has an oracle"
+        assert dataset.world is not None, "only a synthetic shop has an oracle"
         self.world = dataset.world
 
     def topk(self, prefixes: Prefixes, k: int) -> Tensor:

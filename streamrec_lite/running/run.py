@@ -22,9 +22,10 @@ from ..common.errors import BadInput
 from ..common.files import read_json, write_json
 from ..common.store import BRANCH_REMEDY, adopt, done
 from ..config.presets import preset as make_preset
+from ..config.sections import SYNTHETIC
 from ..config.settings import Config, config_of, fingerprint
 from ..data.specs import check_spec, input_files
-from .stage_table import FORMAT, GROUPS, STAGES, TABLE, on_playground, records
+from .stage_table import FORMAT, GROUPS, STAGES, TABLE, is_synthetic, records
 
 if TYPE_CHECKING:
     import torch
@@ -158,15 +159,21 @@ class Run:
 
 def _data_inputs(config: Config) -> list[object]:
     """What the data stage depends on: settings, and the names, sizes and times of its files."""
-    playground = on_playground(config)
+    synthetic = is_synthetic(config)
     settings = {
         key: value
         for key, value in config.to_dict()["data"].items()
-        if key.startswith("playground") == playground and key != "max_history"
+        if _world_of(key) == (config.dataset if synthetic else "") and key != "max_history"
     }
     files = input_files(config.dataset)
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    return [playground, settings, stats or config.dataset]  # files may move or be named from elsewhere
+    return [synthetic, settings, stats or config.dataset]  # files may move or be named from elsewhere
+
+
+def _world_of(key: str) -> str:
+    """The synthetic data set that a setting of the section "data" belongs to, or ""."""
+    prefix = key.partition("_")[0]
+    return prefix if prefix in SYNTHETIC else ""
 
 
 def recorded(folder: Path) -> dict:

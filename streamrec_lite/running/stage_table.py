@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ..config.sections import SYNTHETIC
 from ..config.settings import Config
 
 FORMAT = 2  # raise it when a stage writes something else for the same settings
@@ -24,9 +25,14 @@ def always(config: Config) -> bool:
     return True
 
 
-def on_playground(config: Config) -> bool:
-    """Is the data set the synthetic shop, whose best ranking is known?"""
-    return config.dataset == "playground"
+def is_synthetic(config: Config) -> bool:
+    """Is the data set a synthetic shop, whose best ranking is known?"""
+    return config.dataset in SYNTHETIC
+
+
+def on_workshop(config: Config) -> bool:
+    """Is the data set the shop where the next item takes several steps of inference?"""
+    return config.dataset == "workshop"
 
 
 def tunes(config: Config) -> bool:
@@ -86,7 +92,7 @@ def _sft_settings(config: Config) -> object:
 
 
 def _counting(name: str) -> Stage:
-    model, applies = ("", on_playground) if name == ORACLE else (name, always)
+    model, applies = ("", is_synthetic) if name == ORACLE else (name, always)
     work = "baseline_stages:count"
     settings = ("data.max_history",)
     return Stage(name, ("data",), settings, f"baselines/{name}", work, (), model, "baselines", applies)
@@ -117,10 +123,10 @@ def _mixture(stage: str, model: str) -> Stage:
 _SHARED = ("evaluate.beams", "data.max_history")
 _RECORDS = (
     Stage("data", (), (), "data", "shared_stages:read_data", ("01_data",)),
-    Stage(  # whether the data set is the playground decides what the model "auto" means
+    Stage(  # whether the data set is synthetic decides what the model "auto" means
         "embeddings",
         ("data",),
-        ("embeddings", on_playground),
+        ("embeddings", is_synthetic),
         "embeddings",
         "shared_stages:embed",
         ("02_embeddings",),

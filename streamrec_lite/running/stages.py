@@ -64,13 +64,13 @@ def row_of(run: Run, name: str, seed: int | None = None) -> dict:
 
 
 def run_data(run: Run) -> tuple[Dataset, Splits]:
-    """The data set and its leave-one-out split, on the CPU."""
+    """The data set and its split, on the CPU."""
     from ..data.saved import read_dataset
-    from ..data.sequences import leave_one_out
+    from ..data.sequences import split_examples
 
     marker = ensure(run, "data")
     dataset = read_dataset(run.folder("data"), run.config, marker["fingerprint"])
-    return dataset, leave_one_out(dataset, run.config.data.max_history)
+    return dataset, split_examples(dataset, run.config.data.max_history)
 
 
 def run_embeddings(run: Run) -> np.ndarray:

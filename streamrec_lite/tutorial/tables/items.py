@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...common.schemas import Prefixes
 from ...data.dataset import Dataset
+from ...data.playground_world import PlaygroundWorld
 from ...data.sequences import length_batches, padding_share
 from ...tokenizer.health import codebook_usage
 from ...tokenizer.kmeans import nearest
@@ -230,10 +231,10 @@ def repaired_items(tokenizer: SemanticTokenizer, dataset: Dataset, limit: int = 
 def project_posterior(dataset: Dataset, user: int, limit: int = 7) -> pd.DataFrame | None:
     """P(project | the first t items of a user), a row for each project, a column for each t.
 
-    None if the data set is not simulated. The ``limit`` most probable projects have a row each; the other
-    projects are summed in the row "all others".
+    None if the data set is not the playground. The ``limit`` most probable projects have a row each; all
+    other projects are summed in the row "all others".
     """
-    if dataset.world is None:
+    if not isinstance(dataset.world, PlaygroundWorld):
         return None
     world, sequence = dataset.world, dataset.sequences[user]
     names = pd.Series(name.split(":")[0] for name in world.slot_name)  # a slot is "project: category"
