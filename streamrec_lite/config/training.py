@@ -107,10 +107,13 @@ class SftConfig(TrainConfig):
 
     max_epochs: Epochs = 12
     l: int = Field(default=4, ge=0, le=MAX_THOUGHTS, description="l: thoughts before the answer")
-    annotator: Literal["residual", "nearest-items", "own-codes", "random"] = Field(
+    annotator: Literal[
+        "residual", "nearest-items", "own-codes", "random", "true-steps", "random-steps", "pause"
+    ] = Field(
         default="residual",
         description="thoughts to learn: the codes nearest to the gap t - s_i (eq. 12), codes of similar "
-        "items, codes of the target, or random codes",
+        "items, codes of the target, or random codes; on the workshop the items on the way, a random number "
+        "of steps on it, or one code that names no item",
     )
     decoder_init: Literal["thinking", "direct"] = Field(
         default="thinking",
