@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 
 from ..common.errors import BadInput, did_you_mean
 from .messages import bad_input, broken_rule, fields_of
+from .reinforcement import GrpoConfig
 from .renamed import new_name
 from .sections import (
     MAX_THOUGHTS,
@@ -26,7 +27,7 @@ from .sections import (
     EvalConfig,
     TokenizerConfig,
 )
-from .training import BaselineConfig, GrpoConfig, PretrainConfig, SftConfig, TrainConfig
+from .training import BaselineConfig, PretrainConfig, SftConfig, TrainConfig
 
 Preset = Literal["smoke", "lite", "paper"]
 PRESETS: tuple[str, ...] = get_args(Preset)

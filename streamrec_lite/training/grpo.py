@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..common.schemas import FIRST_CODE
-from ..config.training import GrpoConfig
+from ..config.reinforcement import GrpoConfig
 from ..inference.beam_search import answer_log_probs
 from ..inference.sampling import sample_answers
 from ..inference.step_decoder import StepDecoder

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..common.device import autocast
 from ..common.schemas import Prefixes
-from ..config.training import GrpoConfig
+from ..config.reinforcement import GrpoConfig
 from ..inference.beam_search import answer_beams, answer_log_probs, item_log_probs
 from ..inference.step_decoder import StepDecoder
 from ..model.backbone import Backbone, answer_inputs
