@@ -67,6 +67,17 @@ class GrpoConfig(TrainConfig):
         default="later-rewards",
         description="each token has its rollout's advantage (the paper), or that of rewards it can change",
     )
+    ratio: Literal["token", "rollout"] = Field(
+        default="token",
+        description="ratio, clip and KL term of each token, or of a whole rollout (eq. 20)",
+    )
+    dropout: Literal["off", "on"] = Field(
+        default="off", description="dropout in the updates; rollouts are always sampled without it"
+    )
+    similarity_state: Literal["last", "mean"] = Field(
+        default="last",
+        description="the similarity reward compares s_l, or the mean of the decoder's states (eq. 24)",
+    )
     format_weight: Weight = Field(default=1.0, description="weight of the format reward (eq. 21)")
     match_weight: Weight = Field(default=1.0, description="weight of the exact match reward (eqs 22, 23)")
     similarity_weight: Weight = Field(default=1.0, description="weight of the similarity reward (eqs 24, 25)")
@@ -90,4 +101,7 @@ class GrpoConfig(TrainConfig):
         default=2.0,
         ge=0,
         description="keep new weights only if validation N@10 improves by at least this many standard errors",
+    )
+    final_weights: Literal["best", "last"] = Field(
+        default="best", description="keep the best block by the two rules above, or always the last one"
     )

@@ -51,6 +51,10 @@ VectorDropout = Annotated[
     float,
     Field(ge=0, le=0.99, description="probability that a history item goes without its vector in training"),
 ]
+TokenLosses = Annotated[
+    Literal["mean", "sum"],
+    Field(description="a user's loss is the mean over tokens, or their sum (eqs 10 and 15 as printed)"),
+]
 Weight = Annotated[float, Field(ge=0, le=1e4)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -94,6 +98,7 @@ class PretrainConfig(TrainConfig):
         le=10_000,
         description="similar items are drawn, anew every epoch, from this many nearest items by text",
     )
+    token_losses: TokenLosses = "mean"
     item_vectors: ItemVectorUse = Field(
         default="none",
         description="as sft.item_vectors, but from pretraining on, so that the reference has them, too",
@@ -141,6 +146,19 @@ class SftConfig(TrainConfig):
     repeated_thoughts: Literal["never", "allowed"] = Field(
         default="allowed", description="whether a code may be thought more than once"
     )
+    token_losses: TokenLosses = "mean"
+    state_sum: Literal["scaled", "raw"] = Field(
+        default="scaled",
+        description="MLP_s reads d_0 + ... + d_i scaled to one length, or as it is; then s_0 = d_0 (eq. 13)",
+    )
+    head_warmup_steps: int = Field(
+        default=300, ge=0, le=100_000, description="steps that train MLP_s alone before the first annotation"
+    )
+    thought_gradient: Literal["none", "straight-through"] = Field(
+        default="none",
+        description="whether the gradient at a thought that is read passes on to the residual r_i; needs "
+        "sft.condition_on=annotated",
+    )
     item_vectors: ItemVectorUse = Field(
         default="history-and-answer",
         description="where each item has a learned vector beside its codes: in histories and answers, in "
@@ -150,9 +168,10 @@ class SftConfig(TrainConfig):
     lam: Weight = Field(default=0.1, description="lambda of eq. 19: weight of L_DPO")
     mu: Weight = Field(default=0.0, description="mu of eq. 19: weight of L_Quant")
     delta: Weight = Field(default=0.5, description="delta of eq. 19: weight of L_State")
-    negatives: Literal["catalogue", "batch"] = Field(
+    negatives: Literal["catalogue", "batch", "whole-batch"] = Field(
         default="catalogue",
-        description="L_State compares the target with all other items, or with the batch's (eq. 14)",
+        description="L_State compares the target with all other items, with the batch's other targets, or "
+        "with the targets of all its users, equal ones too (eq. 14)",
     )
     first_guess_share: Share = Field(
         default=0.9,
