@@ -9,8 +9,8 @@ import torch
 
 from ..common.device import autocast, resolve_precision, seed_everything
 from ..common.schemas import PAD, Prefixes
+from ..config.reinforcement import GrpoConfig
 from ..config.sections import BackboneConfig
-from ..config.training import GrpoConfig
 from ..model.backbone import Backbone
 from ..model.sequences import history_tokens
 from ..tokenizer.semantic_ids import SemanticTokenizer

@@ -58,6 +58,9 @@ def reproduce(
         str, typer.Option(help="On a CPU: trainings and notebooks at once. Default: two, on two cores.")
     ] = "0",
     engine: Annotated[str, typer.Option(help="local; ray comes later.")] = "local",
+    method: Annotated[
+        str, typer.Option(help="ours, or printed: every equation as the paper prints it; a run holds both.")
+    ] = "ours",
     only: Annotated[list[str] | None, typer.Option(help="A stage to run; repeat it for several.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="A setting, KEY=VALUE; repeat it.")] = None,
     branch: Annotated[
@@ -87,6 +90,7 @@ def reproduce(
         gpus=_integer("--gpus", gpus),
         jobs=_integer("--jobs", jobs),
         engine=engine,
+        method=method,
         tell=lambda line: print(line, flush=True),
     )
     for result in results:
@@ -108,7 +112,9 @@ def recommend(
     explain: Annotated[
         bool, typer.Option("--explain", help="Show the history, the semantic IDs and the thoughts too.")
     ] = False,
-    model: Annotated[str, typer.Option(help="TIGER, STREAM-Rec-PT, -SFT or -RL.")] = "TIGER",
+    model: Annotated[
+        str, typer.Option(help='TIGER, STREAM-Rec-PT, -SFT or -RL, alone or with ", as printed".')
+    ] = "TIGER",
     guided: Annotated[
         bool, typer.Option("--guided", help="STREAM-Rec-SFT or -RL: let the last state score the items too.")
     ] = False,

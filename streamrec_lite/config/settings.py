@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 
 from ..common.errors import BadInput, did_you_mean
 from .messages import bad_input, broken_rule, fields_of
+from .reinforcement import GrpoConfig
 from .renamed import new_name
 from .sections import (
     MAX_THOUGHTS,
@@ -26,7 +27,7 @@ from .sections import (
     EvalConfig,
     TokenizerConfig,
 )
-from .training import BaselineConfig, GrpoConfig, PretrainConfig, SftConfig, TrainConfig
+from .training import BaselineConfig, PretrainConfig, SftConfig, TrainConfig
 
 Preset = Literal["smoke", "lite", "paper"]
 PRESETS: tuple[str, ...] = get_args(Preset)
@@ -58,6 +59,10 @@ class Config:
         if self.baselines.d % self.baselines.num_heads:
             rule = f"the width must be a multiple of baselines.num_heads={self.baselines.num_heads}"
             raise BadInput(f"baselines.d={self.baselines.d}", rule, "choose another width or number of heads")
+        if self.grpo.ratio == "rollout" and self.grpo.credit_assignment != "rollout":
+            rule = "one ratio a rollout has one advantage"
+            remedy = "set grpo.credit_assignment=rollout, or grpo.ratio=token"
+            raise BadInput("grpo.ratio=rollout", rule, remedy)
         self._check_similar_items()
         self._check_thoughts()
 
@@ -86,6 +91,10 @@ class Config:
             )
             remedy = "set these, or sft.learn_thoughts_after=annotated"
             raise BadInput(f"sft.learn_thoughts_after=own with {value}", rule, remedy)
+        if sft.thought_gradient == "straight-through" and sft.condition_on == "own":
+            rule = "own thoughts are not residuals, so no gradient can pass on to one"
+            remedy = "set sft.condition_on=annotated, or sft.thought_gradient=none"
+            raise BadInput("sft.thought_gradient=straight-through", rule, remedy)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested values, ready for JSON."""

@@ -1,4 +1,4 @@
-"""Settings of everything that trains by gradient: TIGER, the three stages of STREAM-Rec, the baselines.
+"""Settings of what trains by gradient: TIGER, stages 1 and 2 of STREAM-Rec, the baselines.
 
 ``TrainConfig`` holds what all of them share (and is TIGER's own section); a stage redefines a default by
 naming the setting again.
@@ -51,6 +51,10 @@ VectorDropout = Annotated[
     float,
     Field(ge=0, le=0.99, description="probability that a history item goes without its vector in training"),
 ]
+TokenLosses = Annotated[
+    Literal["mean", "sum"],
+    Field(description="a user's loss is the mean over tokens, or their sum (eqs 10 and 15 as printed)"),
+]
 Weight = Annotated[float, Field(ge=0, le=1e4)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -94,6 +98,7 @@ class PretrainConfig(TrainConfig):
         le=10_000,
         description="similar items are drawn, anew every epoch, from this many nearest items by text",
     )
+    token_losses: TokenLosses = "mean"
     item_vectors: ItemVectorUse = Field(
         default="none",
         description="as sft.item_vectors, but from pretraining on, so that the reference has them, too",
@@ -144,6 +149,19 @@ class SftConfig(TrainConfig):
     repeated_thoughts: Literal["never", "allowed"] = Field(
         default="allowed", description="whether a code may be thought more than once"
     )
+    token_losses: TokenLosses = "mean"
+    state_sum: Literal["scaled", "raw"] = Field(
+        default="scaled",
+        description="MLP_s reads d_0 + ... + d_i scaled to one length, or as it is; then s_0 = d_0 (eq. 13)",
+    )
+    head_warmup_steps: int = Field(
+        default=300, ge=0, le=100_000, description="steps that train MLP_s alone before the first annotation"
+    )
+    thought_gradient: Literal["none", "straight-through"] = Field(
+        default="none",
+        description="whether the gradient at a thought that is read passes on to the residual r_i; needs "
+        "sft.condition_on=annotated",
+    )
     item_vectors: ItemVectorUse = Field(
         default="history-and-answer",
         description="where each item has a learned vector beside its codes: in histories and answers, in "
@@ -153,9 +171,10 @@ class SftConfig(TrainConfig):
     lam: Weight = Field(default=0.1, description="lambda of eq. 19: weight of L_DPO")
     mu: Weight = Field(default=0.0, description="mu of eq. 19: weight of L_Quant")
     delta: Weight = Field(default=0.5, description="delta of eq. 19: weight of L_State")
-    negatives: Literal["catalogue", "batch"] = Field(
+    negatives: Literal["catalogue", "batch", "whole-batch"] = Field(
         default="catalogue",
-        description="L_State compares the target with all other items, or with the batch's (eq. 14)",
+        description="L_State compares the target with all other items, with the batch's other targets, or "
+        "with the targets of all its users, equal ones too (eq. 14)",
     )
     first_guess_share: Share = Field(
         default=0.9,
@@ -191,77 +210,6 @@ class SftConfig(TrainConfig):
         le=10_000,
         description="L_DPO's dispreferred item is drawn from this many nearest items by text (at most "
         "pretrain.similar_pool)",
-    )
-
-
-@dataclass(frozen=True, config=RULES)
-class GrpoConfig(TrainConfig):
-    """Stage 3: reinforcement learning by GRPO (section 2.4)."""
-
-    lr: LearningRate = 3e-5
-    embedding_lr_factor: EmbeddingFactor = 1.0
-    schedule: Schedule = "constant"
-    warmup_steps: WarmupSteps = 20
-    weight_decay: WeightDecay = 0.0
-    batch_size: int = Field(default=32, ge=1, le=100_000, description="B: users in a rollout batch")
-    max_epochs: int = Field(
-        default=5, ge=1, le=100_000, description="blocks of updates; the model is evaluated after each block"
-    )
-    patience: Patience = 4
-    eval_every: int = Field(
-        default=1, ge=1, le=100_000, description="blocks between two evaluations on validation"
-    )
-    precision: Dtype = Field(
-        default="float32",
-        description="number format of the updates; ratios of probabilities are too fine for bfloat16",
-    )
-    rollout_precision: Dtype = Field(
-        default="auto", description="number format in which rollouts are written and judged"
-    )
-    batches_per_block: int = Field(default=60, ge=1, le=1_000_000, description="rollout batches in a block")
-    updates_per_batch: int = Field(default=1, ge=1, le=100, description="updates on each rollout batch")
-    G: int = Field(default=16, ge=1, le=1024, description="G: rollouts of a user")
-    epsilon: Share = Field(
-        default=0.2, description="epsilon of eq. 20: ratios are clipped to 1 - epsilon and 1 + epsilon"
-    )
-    beta: float = Field(default=0.04, ge=0, le=100, description="beta of eq. 20: weight of the KL term")
-    K: int = Field(default=50, ge=1, le=10_000, description="K of eq. 27: items of similar text as negatives")
-    likelihood_bound: float = Field(
-        default=0.0,
-        ge=0,
-        description="the likelihood reward is cut to this many nats either way (0: it is not cut)",
-    )
-    reward_order: Literal["sum-first", "normalise-first"] = Field(
-        default="sum-first",
-        description="rewards are summed, then normalised in the group (the paper), or the reverse",
-    )
-    credit_assignment: Literal["rollout", "later-rewards"] = Field(
-        default="later-rewards",
-        description="each token has its rollout's advantage (the paper), or that of rewards it can change",
-    )
-    format_weight: Weight = Field(default=1.0, description="weight of the format reward (eq. 21)")
-    match_weight: Weight = Field(default=1.0, description="weight of the exact match reward (eqs 22, 23)")
-    similarity_weight: Weight = Field(default=1.0, description="weight of the similarity reward (eqs 24, 25)")
-    likelihood_weight: Weight = Field(
-        default=1.0, description="weight of the thinking likelihood reward (eq. 26)"
-    )
-    ranking_weight: Weight = Field(default=1.0, description="weight of the thinking ranking reward (eq. 27)")
-    reciprocal_weight: Weight = Field(
-        default=0.0,
-        description="weight of a reward 1 / (the target's rank in the model's beam), not in the paper",
-    )
-    target_likelihood_weight: Weight = Field(
-        default=0.0,
-        description="weight of -log P(target | history, thoughts) beside the loss of GRPO (not in the paper)",
-    )
-    max_drop: Share = Field(
-        default=0.05,
-        description="training ends if validation N@10 falls by more than this share below its best",
-    )
-    min_gain_in_std_errors: float = Field(
-        default=2.0,
-        ge=0,
-        description="keep new weights only if validation N@10 improves by at least this many standard errors",
     )
 
 

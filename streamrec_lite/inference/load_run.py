@@ -16,8 +16,11 @@ MODEL_FOLDERS = {  # within a run
     "STREAM-Rec-PT": "pretrain",
     "STREAM-Rec-SFT": "sft",
     "STREAM-Rec-RL": "grpo",
+    "STREAM-Rec-PT, as printed": "printed/pretrain",
+    "STREAM-Rec-SFT, as printed": "printed/sft",
+    "STREAM-Rec-RL, as printed": "printed/grpo",
 }
-TRAINED_STATES = ("STREAM-Rec-SFT", "STREAM-Rec-RL")  # models that were trained with L_State
+TRAINED_STATES = tuple(name for name in MODEL_FOLDERS if "SFT" in name or "RL" in name)  # with L_State
 
 
 class StoredModel(NamedTuple):
@@ -73,7 +76,7 @@ def load_run(run_dir: str | Path, seed: int, model: str, guided: bool) -> Stored
         item_ids=item_ids,
         titles=titles,
         max_history=config.data.max_history,
-        l=row["l"] if model in TRAINED_STATES else similar if model == "STREAM-Rec-PT" else 0,
+        l=row["l"] if model in TRAINED_STATES else similar if "PT" in model else 0,
         think="none" if model == "TIGER" else "greedy",
         w=row["w"] if guided else 0.0,
     )

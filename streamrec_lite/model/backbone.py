@@ -22,7 +22,7 @@ from ..config.sections import BackboneConfig
 from ..config.settings import read_section
 from ..tokenizer.semantic_ids import SemanticTokenizer
 from ..tokenizer.trie import PaddedChildren, Trie
-from .heads import Head
+from .heads import Head, replaced, scaled
 from .item_vectors import ItemVectors
 from .sequences import history_tokens, shift_right
 from .shared_attention import attend, split_heads
@@ -41,6 +41,7 @@ class Backbone(nn.Module):
         reads_answer_token: whether the thinking decoder reads ANSWER between its thoughts and the answer.
         may_repeat_thoughts: whether the same thought may occur twice.
         item_vectors: one extra vector for each item, or None: items are represented by their codes alone.
+        raw_states: whether states are those of eq. 13 as printed (``state``).
     """
 
     encoder: Any  # transformers' T5 stack
@@ -55,6 +56,7 @@ class Backbone(nn.Module):
         reads_answer_token: bool = False,
         may_repeat_thoughts: bool = True,
         item_vectors: ItemVectors | None = None,
+        raw_states: bool = False,
     ):
         super().__init__()
         for name in decoders:
@@ -62,6 +64,7 @@ class Backbone(nn.Module):
                 raise BadInput(f"decoder {name!r}", "unknown decoder", did_you_mean(name, DECODERS))
         self.config, self.vocab_size, self.item_vectors = config, vocab_size, item_vectors
         self.reads_answer_token, self.may_repeat_thoughts = reads_answer_token, may_repeat_thoughts
+        self.raw_states = raw_states
         self.shared = nn.Embedding(vocab_size, config.d_model)
         nn.init.normal_(self.shared.weight, std=1.0)  # as T5 does; logits are scaled by d**-0.5
         if config.recency_embeddings:
@@ -138,6 +141,7 @@ class Backbone(nn.Module):
         mask: Tensor | None,
         decoder: str = "thinking",
         bias: Tensor | None = None,
+        thoughts: Tensor | None = None,
     ) -> Tensor:
         """``decode`` for G sequences per user: hidden states (B*G, T, d).
 
@@ -150,9 +154,10 @@ class Backbone(nn.Module):
             mask: (B, S), True = real, or None.
             decoder: "direct" or "thinking".
             bias: (B*G or 1, H, T, T) position bias, -inf where attention is not allowed; None: as in T5.
+            thoughts: (B*G, n, d) read in place of the embeddings of the n tokens after BOS, or None.
         """
         stack, users = self.decoders[decoder], len(cross_kv[0][0])
-        x = stack.dropout(self.shared(inputs))
+        x = stack.dropout(replaced(self.shared(inputs), 1, thoughts))
         attention_mask = None if mask is None else mask[:, None, None, :]
         for block, (keys, values) in zip(stack.block, cross_kv, strict=True):
             x, bias, _ = block.layer[0](x, position_bias=bias)
@@ -198,18 +203,8 @@ class Backbone(nn.Module):
         hidden = hidden * self.config.d_model**-0.5
         logits = F.linear(hidden, self.shared.weight[low : low + trie.K]).gather(-1, children.code).float()
         if self.item_vectors is not None and self.item_vectors.in_answer_logits:
-            logits = logits + self._item_logits(hidden, level, trie, children).float()
+            logits = logits + self.item_vectors.prefix_logits(hidden, level, trie, children).float()
         return (logits / temperature).masked_fill(~children.real, -torch.inf).log_softmax(-1)
-
-    def _item_logits(self, hidden: Tensor, level: int, trie: Trie, children: PaddedChildren) -> Tensor:
-        """Scores (..., F) of the prefixes that the candidate codes complete, from the item vectors."""
-        assert self.item_vectors is not None
-        if level == 0:  # all sequences have the same candidates
-            return F.linear(hidden, self.item_vectors.prefix_means(trie, 1)).gather(-1, children.node)
-        vectors = self.item_vectors.of_nodes(trie, level + 1, children.node)
-        if torch.is_grad_enabled():  # takes half the time of @ under autocast, which copies the vectors
-            return (vectors * hidden[..., None, :]).sum(-1)
-        return (vectors @ hidden[..., None])[..., 0]
 
     def thought_log_probs(
         self, hidden: Tensor, temperature: float = 1.0, excluded: Tensor | None = None
@@ -233,17 +228,21 @@ class Backbone(nn.Module):
 
     def states(self, hidden: Tensor) -> Tensor:
         """The model's estimates of the target, s_0..s_i (B, T, d), from hidden states d_0..d_i (B, T, d)."""
-        return self.state(hidden.float().cumsum(dim=1))
+        total = hidden.float().cumsum(dim=1)
+        if not self.raw_states:
+            return self.state(total)
+        return torch.cat([self.state(total[:, :1], 0), self.state(total[:, 1:])], dim=1)
 
-    def state(self, total: Tensor) -> Tensor:
+    def state(self, total: Tensor, i: int = 1) -> Tensor:
         """The estimate s_i (..., d) = MLP_s(d_0 + ... + d_i), section 2.3.1; ``total`` (..., d) is the sum.
 
         We depart from the paper: the sum is first scaled to a root mean square of ``state_scale``, initially
         that of a mean of 4 new code embeddings. Unscaled sums grow at every step, and then t - s_i is mostly
-        that growth.
+        that growth. With ``raw_states`` MLP_s reads the sum itself, and s_0 = d_0, as printed.
         """
-        total = total * total.square().mean(-1, keepdim=True).add(1e-6).rsqrt()
-        return self.state_head(total * self.state_scale)
+        if self.raw_states:
+            return total if i == 0 else self.state_head(total)
+        return self.state_head(scaled(total, self.state_scale))
 
     def forward(self, tokens: Tensor, labels: Tensor, decoder: str = "direct") -> Tensor:
         """Logits (B, T, V) of labels y (B, T) after history tokens (B, S), teacher-forced.
@@ -263,6 +262,7 @@ class Backbone(nn.Module):
             "decoders": list(self.decoders),
             "reads_answer_token": self.reads_answer_token,
             "may_repeat_thoughts": self.may_repeat_thoughts,
+            "raw_states": self.raw_states,
             "item_vectors": vectors and [len(vectors.keys), vectors.m, vectors.in_answer_logits],
         }
         write_json(folder / "model.json", sizes)
@@ -275,12 +275,12 @@ class Backbone(nn.Module):
         try:
             backbone = read_section(BackboneConfig, sizes["backbone"], f"{folder / 'model.json'}: backbone.")
             decoders = tuple(sizes["decoders"])
-            reads_answer_token, may_repeat = sizes["reads_answer_token"], sizes["may_repeat_thoughts"]
-            vectors = None
+            flags = (sizes["reads_answer_token"], sizes["may_repeat_thoughts"])
+            raw_states, vectors = sizes.get("raw_states", False), None
             if sizes["item_vectors"]:
                 n_items, m, in_answer_logits = sizes["item_vectors"]
                 vectors = ItemVectors(n_items, m, backbone.d_model, sizes["vocab_size"], in_answer_logits)
-            model = cls(backbone, sizes["vocab_size"], decoders, reads_answer_token, may_repeat, vectors)
+            model = cls(backbone, sizes["vocab_size"], decoders, *flags, vectors, raw_states)
         except BadInput:
             raise
         except (KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -23,6 +23,7 @@ def decode_branches(
     cross_kv: list[tuple[Tensor, Tensor]],
     mask: Tensor | None,
     decoder: str = "thinking",
+    thoughts: Tensor | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
     """Hidden states of decoder inputs and of one branch per user.
 
@@ -34,12 +35,13 @@ def decode_branches(
         cross_kv: keys and values of cross-attention, one pair per layer (``Backbone.cross_keys_values``).
         mask: (B, S), True = real, or None.
         decoder: "direct" or "thinking".
+        thoughts: (B, n, d) read in place of the embeddings of the n tokens after BOS, or None.
 
     Returns:
         (B, T, d), and for each pair (rows, n + 1, d): hidden states at the fork and at each branch token.
     """
     if not branches:
-        return model.decode_groups(inputs, cross_kv, mask, decoder), []
+        return model.decode_groups(inputs, cross_kv, mask, decoder, None, thoughts), []
     T, width = inputs.shape[1], max(tokens.shape[1] for _, tokens in branches)
     tails = [F.pad(tokens, (0, width - tokens.shape[1]), value=PAD) for _, tokens in branches]
     bias = [
@@ -47,7 +49,7 @@ def decode_branches(
         for fork, tokens in branches
     ]
     sequence = torch.cat([inputs, torch.cat(tails)], dim=1)
-    hidden = model.decode_groups(sequence, cross_kv, mask, decoder, torch.cat(bias))
+    hidden = model.decode_groups(sequence, cross_kv, mask, decoder, torch.cat(bias), thoughts)
     by_branch, first = [], 0
     for fork, tokens in branches:
         rows = hidden[first : first + len(tokens)]

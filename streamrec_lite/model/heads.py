@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,3 +19,15 @@ class Head(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x + W_2 gelu(W_1 x), (..., d) -> (..., d)."""
         return x + self.outer(F.gelu(self.inner(x)))
+
+
+def scaled(total: Tensor, scale: Tensor) -> Tensor:
+    """Vectors (..., d) scaled to a root mean square of ``scale``."""
+    return total * total.square().mean(-1, keepdim=True).add(1e-6).rsqrt() * scale
+
+
+def replaced(embedded: Tensor, start: int, by: Tensor | None) -> Tensor:
+    """Embeddings (B, T, d), those from ``start`` on replaced by ``by`` (B, n, d) unless it is None."""
+    if by is None:
+        return embedded
+    return torch.cat([embedded[:, :start], by, embedded[:, start + by.shape[1] :]], dim=1)

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from ..common.errors import BadInput
 from ..tokenizer.semantic_ids import SemanticTokenizer
-from ..tokenizer.trie import Trie
+from ..tokenizer.trie import PaddedChildren, Trie
 
 
 class ItemVectors(nn.Module):
@@ -87,6 +87,22 @@ class ItemVectors(nn.Module):
         if depth == trie.m:
             return self.vectors(trie.leaf_item[node])
         return F.embedding(node, self.prefix_means(trie, depth))
+
+    def prefix_logits(self, hidden: Tensor, level: int, trie: Trie, children: PaddedChildren) -> Tensor:
+        """Scores (..., F) of the prefixes that candidate codes of ``level`` complete: hidden (..., d).
+
+        Args:
+            hidden: (..., d) hidden states, scaled as for logits.
+            level: code level, from 0.
+            trie: the trie of all semantic IDs.
+            children: the F candidate codes, each (..., F).
+        """
+        if level == 0:  # all sequences have the same candidates
+            return F.linear(hidden, self.prefix_means(trie, 1)).gather(-1, children.node)
+        vectors = self.of_nodes(trie, level + 1, children.node)
+        if torch.is_grad_enabled():  # takes half the time of @ under autocast, which copies the vectors
+            return (vectors * hidden[..., None, :]).sum(-1)
+        return (vectors @ hidden[..., None])[..., 0]
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Vector of the item that each history token (B, L*m) belongs to: (B, L*m, d); zero for PAD."""

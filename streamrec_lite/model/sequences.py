@@ -1,4 +1,4 @@
-"""Inputs of the encoder and decoder (history tokens, shifted labels), and log-probabilities of labels."""
+"""Inputs of the encoder and decoder (history tokens, shifted labels), log-probabilities, losses of tokens."""
 
 from __future__ import annotations
 
@@ -33,3 +33,8 @@ def label_log_probs(logits: Tensor, labels: Tensor, temperature: float = 1.0) ->
     """
     log_probs = F.log_softmax(logits.float() / temperature, dim=-1)
     return log_probs.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+
+
+def token_loss(losses: Tensor, how: str) -> Tensor:
+    """One loss from losses (B, T) of tokens: a mean over users of their tokens' "mean" or "sum" (eq. 10)."""
+    return losses.mean() if how == "mean" else losses.sum(dim=1).mean()

@@ -55,7 +55,8 @@ def do_stages(names: tuple[str, ...], label: str, parameters: dict) -> dict:
 
     p = parameters
     try:
-        run = open_run(p["run_dir"], p["dataset"], p["preset"], p["overrides"], p["seeds"])
+        options = (p["run_dir"], p["dataset"], p["preset"], p["overrides"], p["seeds"])
+        run = open_run(*options, method=p.get("method", "ours"))
         for name in names:
             run_results(run) if name == "results" else ensure(run, name, p["seed"])
         return {"ok": True}

@@ -47,15 +47,16 @@ def train_pretrain(work: Work) -> None:
     """Stage 1: both decoders on one encoder; the row is the thinking decoder's, "direct" the other's."""
     run, _, seed, part = work
     splits, tokenizer = run_data(run)[1], run_tokenizer(run)
-    result = pretrain(TrainingJob(splits, run.config, seed, part, run.device), tokenizer, run_neighbours(run))
+    job = TrainingJob(splits, work.config, seed, part, run.device)
+    result = pretrain(job, tokenizer, run_neighbours(run))
     slow = _recommender(run, result, l=run.config.pretrain.n_similar * tokenizer.m)
     _keep(run, result, slow, splits, part, direct=_recommender(run, result))
 
 
 def train_sft(work: Work) -> None:
     """Stage 2: annotation and fine-tuning, and the study of how much thinking helps."""
-    run, _, seed, part = work
-    result, splits = _finetuned(run, run.config, seed, part)
+    run, part = work.run, work.part
+    result, splits = _finetuned(work, work.config)
     slow = _recommender(run, result, l=run.config.sft.l)
     question = compare_ways_to_think(
         slow, splits.test.to(run.device), bootstrap=run.config.evaluate.bootstrap
@@ -67,9 +68,10 @@ def train_grpo(work: Work) -> None:
     """Stage 3: reinforcement of the fine-tuned model."""
     run, _, seed, part = work
     splits, tokenizer = run_data(run)[1], run_tokenizer(run)
-    model, reference = Backbone.load(run.folder("sft", seed)), Backbone.load(run.folder("pretrain", seed))
+    model, reference = Backbone.load(work.folder_of("sft")), Backbone.load(work.folder_of("pretrain"))
+    use_byte_dropout(model, run.device)
     near = run_neighbours(run, run.config.grpo.K)
-    job = TrainingJob(splits, run.config, seed, part, run.device)
+    job = TrainingJob(splits, work.config, seed, part, run.device)
     result = reinforce(model, reference, job, tokenizer, near)
     slow = _recommender(run, result, l=run.config.sft.l)
     _keep_guided(run, result, slow, splits, part, {"best_block": result.best["epoch"]})
@@ -85,14 +87,15 @@ def train_control(work: Work) -> None:
         result = fit_tiger(job, run_tokenizer(run), items)
         _keep(run, result, _recommender(run, result), splits, part)
         return
-    result, splits = _finetuned(run, config, seed, part)
+    result, splits = _finetuned(work, config)
     _keep_guided(run, result, _recommender(run, result, l=config.sft.l), splits, part)
 
 
-def _finetuned(run: Run, config: Config, seed: int, part: Path) -> tuple[Trained, Splits]:
-    """A fine-tuning by ``config``, which starts at the run's stage 1, and the split."""
+def _finetuned(work: Work, config: Config) -> tuple[Trained, Splits]:
+    """A fine-tuning by ``config``, which starts at the method's stage 1, and the split."""
+    run, _, seed, part = work
     splits, tokenizer, neighbours = run_data(run)[1], run_tokenizer(run), run_neighbours(run)
-    model = Backbone.load(run.folder("pretrain", seed))
+    model = Backbone.load(work.folder_of("pretrain"))
     use_byte_dropout(model, run.device)
     job = TrainingJob(splits, config, seed, part, run.device)
     result = finetune(model, job, tokenizer, neighbours)

@@ -14,7 +14,7 @@ from ..data.specs import default_out
 from .notebooks import notebooks_folder
 from .run import Run, kept_seeds, open_run, recorded, write_config
 from .scheduler import Scheduler, is_done
-from .stage_table import GROUPS, STAGES
+from .stage_table import GROUPS, METHODS, trained_by
 from .stages import ensure
 
 # What --fresh discards: results first, so that none outlive what they were made from.
@@ -27,6 +27,7 @@ DELIVERED: tuple[str, ...] = (
     "grpo",
     "sft",
     "pretrain",
+    "printed",
 )
 DELIVERED += ("baselines", "tokenizer", "embeddings", "data")
 
@@ -52,6 +53,7 @@ def reproduce(
     gpus: int = 0,
     jobs: int = 0,
     engine: str = "local",
+    method: str = "ours",
     tell: Callable[[str], None] = print,
 ) -> Path:
     """Do the stages, each through its notebook where it has one; returns the path of results.json.
@@ -70,6 +72,8 @@ def reproduce(
         jobs: without ``gpus``, that many at once, each with its share of the cores (0: two where there are
             two, because these models are too small to gain from a second core).
         engine: "local".
+        method: "ours", or "printed": the stages pretrain, sft and grpo by every equation as the paper prints
+            it. They stand beside those of the other method, which stay as they are.
         tell: prints a line for the person who waits.
 
     Raises:
@@ -77,7 +81,7 @@ def reproduce(
         StageFailed: in the end, for what failed, when the rest is done.
     """
     out = out or default_out(dataset, preset)
-    run = open_run(out, dataset, preset, overrides, seeds, branch, only_check=True)
+    run = open_run(out, dataset, preset, overrides, seeds, branch, only_check=True, method=method)
     groups, source = choose_stages(only), notebooks_folder()
     if engine != "local":
         rule = "not available yet" if engine == "ray" else "no such engine"
@@ -122,9 +126,12 @@ def check_same_data(run: Run) -> None:
 
 
 def _finished_seeds(run: Run) -> list[int]:
-    """Seeds of which all trained models are there: they stay in the results."""
-    stages = [stage.name for stage in STAGES if stage.seeded and stage.notebooks]
-    return [seed for seed in kept_seeds(run.dir) if all(done(run.folder(name, seed)) for name in stages)]
+    """Seeds of which TIGER and all models of a method are there: they stay in the results."""
+    return [
+        seed
+        for seed in kept_seeds(run.dir)
+        if any(all(done(run.folder(s, seed)) for s in ("tiger", *trained_by(m))) for m in METHODS)
+    ]
 
 
 def clean(run: Run, fresh: bool) -> None:

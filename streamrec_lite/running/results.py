@@ -12,7 +12,7 @@ from ..common.files import read_json, read_tensors, write_json, write_text
 from ..config.settings import fingerprint
 from ..evaluation.results_table import REFERENCE, table2
 from .run import Run
-from .stage_table import CONTROLS, FORMAT, NEURAL, ORACLE, STAGES, TABLE
+from .stage_table import CONTROLS, FORMAT, METHODS, NEURAL, ORACLE, STAGES, TABLE, trained_by
 
 GUIDED = {m: f"{m}, state-guided" for m in ("STREAM-Rec-SFT", "STREAM-Rec-RL")}  # states score items too
 
@@ -20,13 +20,12 @@ GUIDED = {m: f"{m}, state-guided" for m in ("STREAM-Rec-SFT", "STREAM-Rec-RL")} 
 def model_rows(run: Run) -> dict[str, dict[str, tuple[str, int | None]]]:
     """Where each model's rows come from: model -> seed as text -> (record of the stage table, seed).
 
-    Models that only count are the same for every seed and stand under "0".
+    Models that only count are the same for every seed and stand under "0". Models of the method that is not
+    worked on have rows of the seeds for which they are done.
     """
     ordered = sorted((s for s in STAGES if s.model), key=lambda stage: stage.group != "baselines")
-    return {
-        stage.model: {str(seed or 0): (stage.name, seed) for seed in (run.seeds if stage.seeded else (None,))}
-        for stage in ordered
-    }
+    rows = {s.model: {str(seed or 0): (s.name, seed) for seed in run.seeds_of(s)} for s in ordered}
+    return {model: parts for model, parts in rows.items() if parts}
 
 
 def results_hash(run: Run) -> str:
@@ -120,11 +119,13 @@ def _controls(run: Run, ranks: dict[str, list]) -> dict:
 
 
 def command(run: Run) -> str:
-    """The command that makes this run again."""
+    """The command that makes this run again, or one for each method."""
     words = ["streamrec", "reproduce", "--dataset", run.config.dataset, "--preset", run.config.preset]
     words += [word for seed in run.seeds for word in ("--seed", str(seed))]
     words += [word for text in run.overrides for word in ("--set", text)]
-    return shlex.join(words)
+    methods = [method for method in METHODS if run.seeds_of(TABLE[trained_by(method)[0]])]
+    by_method = {"ours": words, "printed": [*words, "--method", "printed"]}
+    return " && ".join(shlex.join(by_method[method]) for method in methods)
 
 
 def check_rows(run: Run) -> None:

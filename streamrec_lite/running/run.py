@@ -18,14 +18,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..common.errors import BadInput
+from ..common.errors import BadInput, did_you_mean
 from ..common.files import read_json, write_json
 from ..common.store import BRANCH_REMEDY, adopt, done
 from ..config.presets import preset as make_preset
 from ..config.sections import SYNTHETIC
 from ..config.settings import Config, config_of, fingerprint
 from ..data.specs import check_spec, input_files
-from .stage_table import FORMAT, GROUPS, STAGES, TABLE, is_synthetic, records
+from .stage_table import (
+    FORMAT,
+    GROUPS,
+    METHODS,
+    STAGES,
+    TABLE,
+    Stage,
+    is_synthetic,
+    records,
+    trained_by,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -37,14 +47,16 @@ if TYPE_CHECKING:
 class Run:
     """A run: its folder, its settings and its seeds.
 
-    ``overrides`` made the settings from their preset: a notebook opens the same run with them. A branch
-    stands beside its parent, "runs/x@name" beside "runs/x", and takes over what is the same there.
+    ``overrides`` made the settings from their preset: a notebook opens the same run with them. ``method`` is
+    the one that is worked on, "ours" or "printed"; a run can hold both. A branch stands beside its parent,
+    "runs/x@name" beside "runs/x", and takes over what is the same there.
     """
 
     dir: Path
     config: Config
     seeds: tuple[int, ...] = (0,)
     overrides: tuple[str, ...] = ()
+    method: str = "ours"
 
     @functools.cached_property
     def device(self) -> torch.device:
@@ -115,7 +127,16 @@ class Run:
     def parts(self, group: str) -> list[tuple[str, int | None]]:
         """(record, seed) of everything in a group; a baseline's choice of settings is part of it."""
         stages = [stage for stage in records(group, self.config) if not stage.name.endswith(" tuning")]
-        return [(s.name, seed) for s in stages for seed in (self.seeds if s.seeded else (None,))]
+        return [(s.name, seed) for s in stages for seed in self.seeds_of(s)]
+
+    def seeds_of(self, stage: Stage) -> tuple[int, ...] | tuple[None]:
+        """The seeds of a record; of the method that is not worked on, those for which it is done."""
+        if not stage.seeded:
+            return (None,)
+        if stage.method in ("", self.method):
+            return self.seeds
+        models = trained_by(stage.method)
+        return tuple(seed for seed in self.seeds if all(self.marker(name, seed) for name in models))
 
     def adopt(self) -> None:
         """Copy from the run's parents every stage that is done there for the same settings."""
@@ -197,6 +218,7 @@ def open_run(
     seeds: Sequence[int] = (0,),
     branch: str = "",
     only_check: bool = False,
+    method: str = "ours",
 ) -> Run:
     """The run in the folder ``out``, made if it is new; its config.json says what it is.
 
@@ -209,10 +231,13 @@ def open_run(
         branch: a name. The run is then "OUT@NAME", whose finished stages are copied from ``out`` where they
             are the same: so other settings are tried without touching what is finished.
         only_check: write nothing, and leave finished stages of other settings to the caller.
+        method: "ours", or "printed": by every equation as the paper prints it. A run can hold both.
 
     Raises:
         BadInput: the folder holds something else, or a finished stage that these settings would replace.
     """
+    if method not in METHODS:
+        raise BadInput(f"--method {method}", "no such method", did_you_mean(method, METHODS))
     config = make_preset(preset, dataset).override(list(overrides))
     for seed in seeds:
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
@@ -224,7 +249,7 @@ def open_run(
     check_spec(dataset)
     folder = branch_folder(Path(out), branch) if branch else Path(out)
     check_folder(folder)
-    run = Run(folder, config, tuple(seeds), tuple(overrides))
+    run = Run(folder, config, tuple(seeds), tuple(overrides), method)
     if not only_check:
         run.check_settings()
         write_config(run, sorted({*kept_seeds(run.dir), *run.seeds}))

@@ -21,7 +21,7 @@ from .executors import LOG, Job, LocalExecutor
 from .notebooks import copy_executed, notebook_done, notebook_hash
 from .results import results_done, results_hash
 from .run import Run
-from .stage_table import GROUPS, NOTEBOOKS, START, TABLE
+from .stage_table import GROUPS, NOTEBOOKS, START, TABLE, Stage, records
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -45,6 +45,11 @@ class Task(NamedTuple):
         """Of what may begin, the smallest goes first: the longest chain, then what can be done beside it."""
         beside = 2 if self.group == "baselines" else 0 if self.delivers else 1
         return beside, GROUPS.index(self.group)
+
+
+def _needs(stage: Stage, seed: int | None) -> tuple[tuple[str, int | None], ...]:
+    """(record, seed) of what a stage needs."""
+    return tuple((name, seed if TABLE[name].seeded else None) for name in stage.needs)
 
 
 def is_done(run: Run, group: str) -> bool:
@@ -133,19 +138,34 @@ class Scheduler:
             return self._baselines()
         if group == "results":
             return self._results()
-        run, stage, found = self.run, TABLE[group], []
-        hashes: list = []
+        run, found = self.run, []
         if group == "data":
             found += self._notebook("start", group, START, None, [run.hash("data")], (), ())
-        for seed in run.seeds if stage.seeded else (None,):
-            label = f"{stage.model}, seed {seed}" if stage.seeded else group
-            hashes = [run.hash(group, seed), *([run.config.sft.controls] if group == "sft" else [])]
-            needs = tuple((name, seed if TABLE[name].seeded else None) for name in stage.needs)
-            first, *reports = stage.notebooks
-            found += self._notebook(label, group, first, seed, hashes, ((group, seed),), needs)
-            for name in reports:
-                found += self._notebook(label, group, name, seed, hashes, (), ((group, seed),))
+        for stage in records(group, run.config):
+            tasks_of = self._with_notebooks if stage.notebooks else self._alone
+            for seed in run.seeds_of(stage) if stage.method in ("", run.method) else ():
+                found += tasks_of(stage, seed)
         return found
+
+    def _with_notebooks(self, stage: Stage, seed: int | None) -> list[Task]:
+        """A stage's own notebook, and those that report on it."""
+        run, group, part = self.run, stage.group, (stage.name, seed)
+        label = f"{stage.model}, seed {seed}" if stage.seeded else group
+        hashes: list = [run.hash(*part), *([run.config.sft.controls] if group == "sft" else [])]
+        first, *reports = stage.notebooks
+        found = self._notebook(label, group, first, seed, hashes, (part,), _needs(stage, seed))
+        for name in reports:
+            found += self._notebook(label, group, name, seed, hashes, (), (part,))
+        return found
+
+    def _alone(self, stage: Stage, seed: int | None) -> list[Task]:
+        """A stage without a notebook, in a process of its own, unless it is done."""
+        part, label = (stage.name, seed), f"{stage.model}, seed {seed}"
+        if self.run.marker(*part):
+            return []
+        log = part_of(self.run.folder(*part)) / "log.jsonl"
+        job = Job(label, "training", self._stage_parameters(seed), stages=(stage.name,), log=log)
+        return [Task(job, stage.group, (part,), _needs(stage, seed))]
 
     def _notebook(
         self,
@@ -183,8 +203,7 @@ class Scheduler:
                 chosen.append((f"{name}, seed {seed}", "training", ((name, seed),)))
         for label, what, parts in chosen:
             stages, seed = tuple(name for name, _ in parts), parts[0][1]
-            parameters = {**self._parameters(seed), "seeds": run.seeds}
-            job = Job(label, what, parameters, stages=stages)
+            job = Job(label, what, self._stage_parameters(seed), stages=stages)
             found.append(Task(job, "baselines", parts, (("data", None),)))
         return found
 
@@ -192,12 +211,16 @@ class Scheduler:
         """The rows of all models, gathered once the models are there, and the notebook that shows them."""
         run, (name,) = self.run, NOTEBOOKS["results"]
         part = ("results", None)
-        gather = Job(
-            "results", "gathering", {**self._parameters(None), "seeds": run.seeds}, stages=("results",)
-        )
+        gather = Job("results", "gathering", self._stage_parameters(None), stages=("results",))
         gathering = [] if results_done(run) else [Task(gather, "results", (part,), ())]
+        if run.seeds_of(TABLE["sft"]) != run.seeds:  # the notebook shows our method, which is not done
+            return gathering
         show = self._notebook("results", "results", name, None, [results_hash(run)], (), (part,))
         return gathering + show
+
+    def _stage_parameters(self, seed: int | None) -> dict:
+        """What a process needs to open the run and to do stages of it."""
+        return {**self._parameters(seed), "seeds": self.run.seeds, "method": self.run.method}
 
     def _parameters(self, seed: int | None) -> dict:
         """What a notebook, or a process, needs to open the run."""

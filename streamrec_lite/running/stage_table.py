@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ..config.printed import as_printed
 from ..config.sections import SYNTHETIC
 from ..config.settings import Config
 
@@ -16,6 +17,7 @@ FORMAT = 2  # raise it when a stage writes something else for the same settings
 COUNTING = ("Popularity", "Markov", "SequentialRules")
 NEURAL = ("Caser", "GRU4Rec", "SASRec", "BERT4Rec", "ReaRec")
 ORACLE = "Oracle"
+METHODS = ("ours", "printed")  # what ``--method`` takes
 CONTROLS = ("deep-tiger", "item-tiger", "no-thoughts", "random-thoughts")  # see ``thinking_study``
 START = "00_start_here"  # the notebook that belongs to no stage
 
@@ -57,6 +59,7 @@ class Stage(NamedTuple):
     notebooks  the first one does the work, further ones only report on it
     model      its row in results.json, "" for none
     group      what ``--only`` calls it, "" for its name; "controls" run where ``sft.controls`` asks for them
+    method     "ours" or "printed" (every equation as the paper prints it); "" for what both methods share
     applies    does a run with these settings have the stage?
     """
 
@@ -68,6 +71,7 @@ class Stage(NamedTuple):
     notebooks: tuple[str, ...] = ()
     model: str = ""
     group: str = ""
+    method: str = ""
     applies: Callable[[Config], bool] = always
 
     @property
@@ -75,8 +79,13 @@ class Stage(NamedTuple):
         """Does every seed go through it anew?"""
         return "{seed}" in self.folder
 
+    def config(self, config: Config) -> Config:
+        """The settings by which the stage works, in a run with the settings ``config``."""
+        return as_printed(config) if self.method == "printed" else config
+
     def values(self, config: Config) -> list[object]:
         """The settings that the stage depends on, in the order of the record."""
+        config = self.config(config)
         plain, found = config.to_dict(), []
         for setting in self.settings:
             value: object = plain if isinstance(setting, str) else setting(config)
@@ -95,14 +104,14 @@ def _counting(name: str) -> Stage:
     model, applies = ("", is_synthetic) if name == ORACLE else (name, always)
     work = "baseline_stages:count"
     settings = ("data.max_history",)
-    return Stage(name, ("data",), settings, f"baselines/{name}", work, (), model, "baselines", applies)
+    return Stage(name, ("data",), settings, f"baselines/{name}", work, (), model, "baselines", "", applies)
 
 
 def _neural(name: str) -> tuple[Stage, Stage]:
     """The grid that chooses a baseline's settings, and its training with them."""
     folder, settings, grid = f"baselines/{name}", ("baselines", "data.max_history"), f"{name} tuning"
     tune, train = "baseline_stages:tune_neural", "baseline_stages:train_neural"
-    choice = Stage(grid, ("data",), settings, f"{folder}/tuning", tune, (), "", "baselines", tunes)
+    choice = Stage(grid, ("data",), settings, f"{folder}/tuning", tune, (), "", "baselines", "", tunes)
     return choice, Stage(name, (grid,), (), f"{folder}/seed-{{seed}}", train, (), name, "baselines")
 
 
@@ -110,17 +119,64 @@ def _control(name: str) -> Stage:
     """The controls that are TIGERs are trained by TIGER's settings, but stand beside a fine-tuning, too."""
     settings = ("tiger",) if name.endswith("tiger") else ()
     folder, work = f"sft/controls/{name}/seed-{{seed}}", "model_stages:train_control"
-    return Stage(name, ("sft",), settings, folder, work, (), "", "controls", has_controls)
+    return Stage(name, ("sft",), settings, folder, work, (), "", "controls", "ours", has_controls)
 
 
 def _mixture(stage: str, model: str) -> Stage:
     """A model that answers, in its best way, together with the sequential rules (``with_rules``)."""
     name = f"{model}, with rules" if model == "TIGER" else f"{model}, state-guided, with rules"
     folder, work = f"baselines/with-rules/{model}/seed-{{seed}}", "baseline_stages:mix_with_rules"
-    return Stage(name, (stage, "SequentialRules"), (), folder, work, (), name, "results")
+    method = "" if model == "TIGER" else "ours"
+    return Stage(name, (stage, "SequentialRules"), (), folder, work, (), name, "results", method)
+
+
+def _printed(stage: Stage) -> Stage:
+    """The record of the same stage by the equations as the paper prints them; it has no notebook."""
+    needs = tuple(f"{name}-printed" if name in ("pretrain", "sft") else name for name in stage.needs)
+    return stage._replace(
+        name=f"{stage.name}-printed",
+        needs=needs,
+        folder=f"printed/{stage.folder}",
+        notebooks=(),
+        model=f"{stage.model}, as printed",
+        group=stage.name,
+        method="printed",
+    )
 
 
 _SHARED = ("evaluate.beams", "data.max_history")
+_STREAM_REC = (
+    Stage(
+        "pretrain",
+        ("tokenizer",),
+        ("backbone", "pretrain", *_SHARED),
+        "pretrain/seed-{seed}",
+        "model_stages:train_pretrain",
+        ("05_pretraining", "06_thinking_step_by_step"),
+        "STREAM-Rec-PT",
+        method="ours",
+    ),
+    Stage(
+        "sft",
+        ("pretrain",),
+        (_sft_settings,),
+        "sft/seed-{seed}",
+        "model_stages:train_sft",
+        ("07_fine_tuning",),
+        "STREAM-Rec-SFT",
+        method="ours",
+    ),
+    Stage(
+        "grpo",
+        ("sft",),
+        ("grpo",),
+        "grpo/seed-{seed}",
+        "model_stages:train_grpo",
+        ("08_reinforcement",),
+        "STREAM-Rec-RL",
+        method="ours",
+    ),
+)
 _RECORDS = (
     Stage("data", (), (), "data", "shared_stages:read_data", ("01_data",)),
     Stage(  # whether the data set is synthetic decides what the model "auto" means
@@ -150,33 +206,8 @@ _RECORDS = (
     ),
     *(_counting(name) for name in (*COUNTING, ORACLE)),
     *(stage for name in NEURAL for stage in _neural(name)),
-    Stage(
-        "pretrain",
-        ("tokenizer",),
-        ("backbone", "pretrain", *_SHARED),
-        "pretrain/seed-{seed}",
-        "model_stages:train_pretrain",
-        ("05_pretraining", "06_thinking_step_by_step"),
-        "STREAM-Rec-PT",
-    ),
-    Stage(
-        "sft",
-        ("pretrain",),
-        (_sft_settings,),
-        "sft/seed-{seed}",
-        "model_stages:train_sft",
-        ("07_fine_tuning",),
-        "STREAM-Rec-SFT",
-    ),
-    Stage(
-        "grpo",
-        ("sft",),
-        ("grpo",),
-        "grpo/seed-{seed}",
-        "model_stages:train_grpo",
-        ("08_reinforcement",),
-        "STREAM-Rec-RL",
-    ),
+    *_STREAM_REC,
+    *(_printed(stage) for stage in _STREAM_REC),
     *(_control(name) for name in CONTROLS),
     _mixture("tiger", "TIGER"),
     _mixture("sft", "STREAM-Rec-SFT"),
@@ -186,6 +217,11 @@ STAGES: tuple[Stage, ...] = tuple(stage._replace(group=stage.group or stage.name
 TABLE = {stage.name: stage for stage in STAGES}
 GROUPS = (*dict.fromkeys(s.group for s in STAGES if s.group not in ("controls", "results")), "results")
 NOTEBOOKS = {**{s.group: s.notebooks for s in STAGES if s.notebooks}, "results": ("09_results",)}
+
+
+def trained_by(method: str) -> tuple[str, ...]:
+    """The records of a method that train: stages 1, 2 and 3."""
+    return tuple(s.name for s in STAGES if s.method == method and s.group in ("pretrain", "sft", "grpo"))
 
 
 def records(group: str, config: Config) -> list[Stage]:

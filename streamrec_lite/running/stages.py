@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..common.files import read_json, read_tensors
 from ..common.store import run_stage
 from .run import Run
-from .stage_table import NEURAL, TABLE, records
+from .stage_table import NEURAL, TABLE, records, trained_by
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
     from ..common.schemas import Splits
+    from ..config.settings import Config
     from ..data.dataset import Dataset
     from ..tokenizer.semantic_ids import SemanticTokenizer
 
@@ -34,6 +35,17 @@ class Work(NamedTuple):
     name: str
     seed: int
     part: Path
+
+    @property
+    def config(self) -> Config:
+        """The settings by which the record works: the run's, or those as printed."""
+        return TABLE[self.name].config(self.run.config)
+
+    def folder_of(self, group: str) -> Path:
+        """The folder of a stage before this one, of the same method: "pretrain" or "sft"."""
+        method = TABLE[self.name].method
+        (name,) = [name for name in trained_by(method) if TABLE[name].group == group]
+        return self.run.folder(name, self.seed)
 
 
 def ensure(run: Run, name: str, seed: int | None = None) -> dict:

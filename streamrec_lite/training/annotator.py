@@ -117,7 +117,7 @@ def trace_batch(
     norms, ranks = [], []
     for i in range(l + 1):
         total = total + decoder.step(token).float()  # d_0 + ... + d_i
-        s = model.state(total)  # s_i
+        s = model.state(total, i)  # s_i
         norms.append((t - s).norm(dim=-1))
         with torch.autocast(t.device.type, enabled=False):  # the scores are too close for bfloat16
             ranks.append(rank_by_score(batch.target, s.float() @ table.T))

@@ -58,8 +58,9 @@ def finetune(
     path = job.work_dir / "reference.safetensors"  # written before the model changes
     log_pi_ref = stored_reference_log_probs(path, model, tokenizer, train_set, near)
     _configure_model(model, tokenizer, settings)
-    seed_everything(job.seed, "sft", "warm-up")
-    warm_up_state_head(model, tokenizer, train_set, settings.l)
+    if settings.head_warmup_steps:
+        seed_everything(job.seed, "sft", "warm-up")
+        warm_up_state_head(model, tokenizer, train_set, settings.l, steps=settings.head_warmup_steps)
     traces: dict[str, Tensor] = {}
 
     def loss(
@@ -129,6 +130,7 @@ def _configure_model(model: Backbone, tokenizer: SemanticTokenizer, settings: Sf
     if model.item_vectors is not None:
         model.item_vectors.dropout = settings.item_vector_dropout
         model.item_vectors.in_answer_logits = settings.item_vectors == "history-and-answer"
+    model.raw_states = settings.state_sum == "raw"
     if settings.state_score_scale > 0:
         model.state_score_scale.requires_grad_(False).fill_(settings.state_score_scale)
     if settings.decoder_init == "direct":  # stage 1 trained the thinking decoder to trust leaked hints

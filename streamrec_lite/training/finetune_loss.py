@@ -16,10 +16,12 @@ from ..inference.thinking import earlier_codes, generate_thoughts
 from ..model.backbone import Backbone, answer_inputs
 from ..model.branches import decode_branches
 from ..model.item_representation import represent_items
+from ..model.sequences import token_loss
 from ..tokenizer.semantic_ids import SemanticTokenizer
 from .annotator import corrective_thoughts
 from .dpo import dpo_loss
-from .state_losses import align_loss, distilled_state_loss, quantisation_loss
+from .state_losses import align_loss, distilled_state_loss, quantisation_losses
+from .straight_through import straight_through
 
 # The setting that weighs each part of the loss. The answer's weight is 1.
 WEIGHT_SETTINGS = {
@@ -77,7 +79,10 @@ def finetune_loss(
         branches.append((inputs.shape[1] - m + 1, tokenizer.tokens[rejected[:n_dpo]][:, :-1]))
     if n_thoughts:  # annotated thoughts after BOS; the last one is only predicted
         branches.append((1, thought[-n_thoughts:, :-1]))
-    hidden, ends = decode_branches(model, inputs, branches, cross, mask)
+    embedded = None
+    if config.thought_gradient == "straight-through" and l:
+        embedded = straight_through(model, tokenizer, batch, thought, cross, mask)
+    hidden, ends = decode_branches(model, inputs, branches, cross, mask, thoughts=embedded)
     answers = torch.cat([hidden[:, -m:], ends[0]]) if n_dpo else hidden[:, -m:]
     parts = _answer_parts(model, tokenizer, answers, batch.target, rejected[:n_dpo], reference, config)
     hidden = hidden[:, : l + 1]
@@ -117,7 +122,7 @@ def _answer_parts(
     B, n = len(target), len(rejected)
     items = torch.cat([target, rejected]) if n else target
     log_prob = answer_log_probs(model, tokenizer, hidden, items, config.temperature)  # (B + n, m)
-    parts = {"answer": -log_prob[:B].mean()}
+    parts = {"answer": token_loss(-log_prob[:B], config.token_losses)}
     if n:
         chosen, dispreferred = log_prob[:n].sum(1), log_prob[B:].sum(1)
         ref_chosen, ref_rejected = reference[:n, 0], reference[:n, 1]
@@ -136,10 +141,11 @@ def _thought_parts(
     excluded = None if model.may_repeat_thoughts else earlier_codes(read, model.vocab_size)
     thought = corrective_thoughts(model, gap, excluded) if relabelled else read
     log_prob = model.thought_log_probs(hidden, config.temperature, excluded)  # (B, l, m*K)
-    parts = {"thoughts": -log_prob.gather(-1, (thought - FIRST_CODE)[..., None]).mean()}
+    nll = -log_prob.gather(-1, (thought - FIRST_CODE)[..., None])[..., 0]
+    parts = {"thoughts": token_loss(nll, config.token_losses)}
     if config.mu > 0:
-        residual = model.residual_head(gap)  # r_1..r_l
-        parts["quant"] = quantisation_loss(residual, model.shared(thought).float(), config.quant_beta)
+        residual, o = model.residual_head(gap), model.shared(thought).float()  # r_1..r_l, o_1..o_l
+        parts["quant"] = token_loss(quantisation_losses(residual, o, config.quant_beta), config.token_losses)
     return parts
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..common.schemas import FIRST_CODE
-from ..config.training import GrpoConfig
+from ..config.reinforcement import GrpoConfig
 from ..inference.beam_search import answer_log_probs
 from ..inference.sampling import sample_answers
 from ..inference.step_decoder import StepDecoder
@@ -34,7 +34,7 @@ class Rollouts(NamedTuple):
     answer: Tensor  # (R, m) int64, tokens
     item: Tensor  # (R,) int64, the item that the answer names; -1: none
     log_prob: Tensor  # (R, l + m) of each token, by the policy that sampled it
-    state: Tensor  # (R, d) s_l
+    state: Tensor  # (R, d) s_l, or what the similarity reward compares in its place
     hidden: Tensor  # (R, d), predicts the answer's first code
 
 
@@ -68,11 +68,26 @@ def sample_rollouts(
     last = thoughts.answer_hidden.flatten(0, 1)
     answer, item, log_prob = sample_answers(decoder, tokenizer.trie, last, temperature)
     with torch.autocast(states.device.type, enabled=False):  # the state's scores are too close for bfloat16
-        state = model.state(thoughts.hidden.flatten(0, 1).float().sum(dim=1))  # s_l
+        state = model.state(thoughts.hidden.flatten(0, 1).float().sum(dim=1), l)  # s_l
     user = torch.arange(len(states), device=states.device).repeat_interleave(G)
     log_prob = torch.cat([thoughts.token_log_prob.flatten(0, 1), log_prob], dim=1)
     rollouts = Rollouts(user, thoughts.token.flatten(0, 1), answer, item, log_prob, state, last)
     return rollouts, after_thoughts
+
+
+@torch.no_grad()
+def mean_decoder_state(model: Backbone, states: Tensor, mask: Tensor | None, rollouts: Rollouts) -> Tensor:
+    """The mean of the decoder's hidden states of each rollout, thoughts and answer (eq. 24): (R, d) float32.
+
+    Args:
+        model: the policy, in ``eval`` mode.
+        states: (B, S, d) encoder states of the histories.
+        mask: (B, S), True = real, or None.
+        rollouts: R = B*G of them.
+    """
+    inputs = answer_inputs(model, rollouts.thought, rollouts.answer)
+    hidden = model.decode_groups(inputs, model.cross_keys_values(states, "thinking", mask), mask)
+    return hidden.float().mean(dim=1)
 
 
 def rollout_log_probs(
@@ -211,25 +226,36 @@ def kl_k3(log_prob: Tensor, reference: Tensor) -> Tensor:
 
 
 def grpo_loss(
-    log_prob: Tensor, old: Tensor, reference: Tensor, advantage: Tensor, epsilon: float, beta: float
+    log_prob: Tensor,
+    old: Tensor,
+    reference: Tensor,
+    advantage: Tensor,
+    epsilon: float,
+    beta: float,
+    of: str = "token",
 ) -> dict[str, Tensor]:
-    """Minus the objective of eq. 20, a mean over all tokens, and statistics of its ratios.
+    """Minus the objective of eq. 20, and statistics of its ratios.
 
-    Eq. 20 has one ratio for a whole rollout. This is the form of its source (Shao et al., 2024), with one
-    ratio for each token. At the first update on a batch the gradients are equal, up to the number of tokens.
+    Eq. 20 has one ratio for a whole rollout (``of="rollout"``): the product of its tokens' ratios. Its KL
+    term is the sum of the tokens' terms, by the chain rule. The default is the form of its source (Shao et
+    al., 2024), one ratio and one KL term for each token, and a mean over all tokens. At the first update on
+    a batch the gradients are equal, up to the number of tokens.
 
     Args:
         log_prob: (R, T) of the tokens, by the policy.
         old: (R, T) by the policy that sampled them.
         reference: (R, T) by the fine-tuned model.
-        advantage: (R, T) of the tokens.
+        advantage: (R, T) of the tokens, equal in a rollout if ratios are "rollout"'s.
         epsilon: ratios are clipped to 1 - epsilon and 1 + epsilon.
         beta: weight of the KL term.
+        of: "token" or "rollout": what has a ratio.
     """
-    ratio = (log_prob - old).exp()
+    log_ratio, kl = log_prob - old, kl_k3(log_prob, reference)
+    if of == "rollout":
+        log_ratio, advantage, kl = log_ratio.sum(dim=1), advantage[:, 0], kl.sum(dim=1)
+    ratio, kl = log_ratio.exp(), kl.mean()
     clipped = ratio.clamp(1 - epsilon, 1 + epsilon)
     surrogate = torch.minimum(ratio * advantage, clipped * advantage).mean()
-    kl = kl_k3(log_prob, reference).mean()
     low = ((ratio < 1 - epsilon) & (advantage < 0)).float().mean()  # where the clip stops the gradient
     high = ((ratio > 1 + epsilon) & (advantage > 0)).float().mean()
     return {

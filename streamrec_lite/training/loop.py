@@ -79,10 +79,12 @@ class Guard(NamedTuple):
     max_drop                training ends if validation N@10 falls by more than this share below its best
     min_gain_in_std_errors  later weights are kept only if validation N@10 improves on the initial weights
                             by at least so many standard errors (``gain_in_std_errors``)
+    keeps_last              the last weights are kept, whatever validation says; there is no limit then
     """
 
     max_drop: float
     min_gain_in_std_errors: float
+    keeps_last: bool = False
 
 
 class Task(NamedTuple):
@@ -236,12 +238,12 @@ def _keep_if_best(
 ) -> dict:
     """Keep the evaluated weights if validation N@10 is the best so far; returns the log's entries."""
     row = {f"valid {name}": value for name, value in result.metrics.items()}
-    is_significant = True
+    is_significant, keeps_last = True, bool(task.guard and task.guard.keeps_last)
     if task.guard:
         gain = _gain_over_start(result.ranks, work_dir / "start-ranks.safetensors", epoch)
         row["gain in errors"] = gain
         is_significant = epoch == 0 or gain >= task.guard.min_gain_in_std_errors
-    if is_significant and result.metrics["N@10"] > state["best"].get("N@10", -1.0):
+    if keeps_last or (is_significant and result.metrics["N@10"] > state["best"].get("N@10", -1.0)):
         state["best"], state["stale"] = {"epoch": epoch, **result.metrics}, 0
         write_tensors(work_dir / "best.safetensors", average.model.state_dict(), state["best"])
     else:

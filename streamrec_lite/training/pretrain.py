@@ -17,7 +17,7 @@ from ..inference.beam_search import answer_log_probs
 from ..inference.recommender import StreamRec
 from ..model.backbone import Backbone
 from ..model.item_vectors import ItemVectors
-from ..model.sequences import shift_right
+from ..model.sequences import shift_right, token_loss
 from ..tokenizer.semantic_ids import SemanticTokenizer
 from .loop import Hooks, Task, Trained, TrainingJob, train
 from .optim import use_byte_dropout
@@ -26,29 +26,30 @@ from .optim import use_byte_dropout
 def pretrain_loss(
     model: Backbone, tokenizer: SemanticTokenizer, batch: Prefixes, similar: Tensor, config: PretrainConfig
 ) -> dict[str, Tensor]:
-    """Eq. 10 for both decoders, each term a mean over its codes.
+    """Eq. 10 for both decoders, each term a mean over its codes, or their sum (``config.token_losses``).
 
     Args:
         model: with both decoders.
         tokenizer: gives the items' codes.
         batch: B examples.
         similar: (B, n) items, written in this order before the target: q = n*m tokens.
-        config: the temperature of eq. 11.
+        config: the temperature of eq. 11, mean or sum.
 
     Returns:
         "loss" = direct + similar + answer, and the three terms.
     """
+    tau, how = config.temperature, config.token_losses
     states, mask = model.encode_history(tokenizer, batch.history)
     answer = tokenizer.tokens[batch.target]  # (B, m)
     hidden = model.decode(shift_right(answer), states, mask, "direct")
-    direct_nll = -answer_log_probs(model, tokenizer, hidden, batch.target, config.temperature).mean()
+    direct_nll = token_loss(-answer_log_probs(model, tokenizer, hidden, batch.target, tau), how)
 
     thoughts = tokenizer.tokens[similar].flatten(1)  # (B, q)
     q = thoughts.shape[1]
     hidden = model.decode(shift_right(torch.cat([thoughts, answer], dim=1)), states, mask, "thinking")
-    log_probs = model.thought_log_probs(hidden[:, :q], config.temperature)
-    similar_nll = -log_probs.gather(-1, (thoughts - FIRST_CODE)[..., None]).mean()
-    answer_nll = -answer_log_probs(model, tokenizer, hidden[:, q:], batch.target, config.temperature).mean()
+    log_probs = model.thought_log_probs(hidden[:, :q], tau)
+    similar_nll = token_loss(-log_probs.gather(-1, (thoughts - FIRST_CODE)[..., None])[..., 0], how)
+    answer_nll = token_loss(-answer_log_probs(model, tokenizer, hidden[:, q:], batch.target, tau), how)
     loss = direct_nll + similar_nll + answer_nll
     return {"loss": loss, "direct": direct_nll, "similar": similar_nll, "answer": answer_nll}
 

@@ -1,8 +1,8 @@
 """Stage 3, the run: blocks of updates by GRPO, which never end below the fine-tuned model.
 
-Dropout is off throughout: the policy that is updated is the one that sampled the rollouts, so a ratio
-(eq. 20) starts at exactly 1. The model is evaluated on validation before the first update, and after each
-block.
+Dropout is off by default: the policy that is updated is the one that sampled the rollouts, so a ratio
+(eq. 20) starts at exactly 1. With ``grpo.dropout=on`` updates have dropout, as in the other stages. The model
+is evaluated on validation before the first update, and after each block.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def reinforce(
 
     The result has the best validation N@10 of all blocks that beat the fine-tuned model by
     ``grpo.min_gain_in_std_errors`` standard errors; without such a block it is the fine-tuned model. (Of
-    several blocks one usually looks better by chance.) Before every block the rollouts of a few users are
-    written to ``rollouts-BLOCK.json`` in the job's folder.
+    several blocks one usually looks better by chance.) With ``grpo.final_weights=last`` it is the last block.
+    Before every block the rollouts of a few users are written to ``rollouts-BLOCK.json`` in the job's folder.
 
     Args:
         model: the fine-tuned model; it is changed in place.
@@ -71,10 +71,13 @@ def reinforce(
     current: dict = {}  # the rows of the last batch, and its rollouts
 
     def loss(model: Backbone, batch: Prefixes, rows: Tensor) -> dict[str, Tensor]:
-        model.eval()
-        encoded = model.encode_history(tokenizer, batch.history)  # once for rollouts and update
-        if current.get("rows") is not rows:  # else a further update on the same rollouts
+        is_new, encoded = current.get("rows") is not rows, None  # else: a further update on the same rollouts
+        if is_new or settings.dropout == "off":  # once for rollouts and update
+            encoded = model.eval().encode_history(tokenizer, batch.history)
+        if is_new:
             current.update(rows=rows, collected=collect(model, batch, rows, encoded))
+        if settings.dropout == "on":
+            encoded = model.train().encode_history(tokenizer, batch.history)
         return update_losses(model, tokenizer, batch, current["collected"], settings, encoded)
 
     def block_examples(block: int) -> Tensor:
@@ -94,5 +97,5 @@ def reinforce(
         return StreamRec(model, tokenizer, job.config.evaluate.beams, l=l, think="greedy")
 
     hooks = Hooks(record_rollouts, None, block_examples, settings.updates_per_batch)
-    guard = Guard(settings.max_drop, settings.min_gain_in_std_errors)
+    guard = Guard(settings.max_drop, settings.min_gain_in_std_errors, settings.final_weights == "last")
     return train(Task("Reinforcement", "grpo", loss, recommender, hooks, guard), model, job)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..common.device import autocast
 from ..common.schemas import Prefixes
-from ..config.training import GrpoConfig
+from ..config.reinforcement import GrpoConfig
 from ..inference.beam_search import answer_beams, answer_log_probs, item_log_probs
 from ..inference.step_decoder import StepDecoder
 from ..model.backbone import Backbone, answer_inputs
@@ -18,6 +18,7 @@ from ..tokenizer.semantic_ids import SemanticTokenizer
 from .grpo import (
     Rollouts,
     grpo_loss,
+    mean_decoder_state,
     reward_weights,
     rollout_advantages,
     rollout_log_probs,
@@ -91,7 +92,7 @@ class RolloutBatch(NamedTuple):
     rollouts: Rollouts
     rewards: dict[str, Tensor]  # unweighted, (R,) each
     finetuned: Tensor  # (R, l + m) log-probabilities by the fine-tuned model, for the KL term
-    old: Tensor | None  # (R, l + m) by the policy that sampled; None: there is one update, so it is the same
+    old: Tensor | None  # (R, l + m) by the policy that sampled; None: the policy that is updated is the same
 
 
 @torch.no_grad()
@@ -127,13 +128,15 @@ def collect_rollouts(
     temperature = config.temperature
     with autocast(batch.target.device, config.rollout_precision):
         rollouts, after_thoughts = sample_rollouts(model, tokenizer, states, mask, l, config.G, temperature)
+        if config.similarity_state == "mean":
+            rollouts = rollouts._replace(state=mean_decoder_state(model, states, mask, rollouts))
         rewards = compute_rewards(
             model, tokenizer, batch, rollouts, after_thoughts, reference, negatives, config
         )
     finetuned_encoded = finetuned.encode_history(tokenizer, batch.history)
     by_finetuned = rollout_log_probs(finetuned, tokenizer, *finetuned_encoded, rollouts, temperature)
     old = None
-    if config.updates_per_batch > 1:
+    if config.updates_per_batch > 1 or config.dropout == "on":
         old = rollout_log_probs(model, tokenizer, states, mask, rollouts, temperature)
     return RolloutBatch(rollouts, rewards, by_finetuned, old)
 
@@ -162,7 +165,8 @@ def update_losses(
     l, m = rollouts.thought.shape[1], rollouts.answer.shape[1]
     advantage = token_advantages(collected.rewards, l, m, config)
     old = log_prob.detach() if collected.old is None else collected.old
-    losses = grpo_loss(log_prob, old, collected.finetuned, advantage, config.epsilon, config.beta)
+    by_finetuned, epsilon, beta = collected.finetuned, config.epsilon, config.beta
+    losses = grpo_loss(log_prob, old, by_finetuned, advantage, epsilon, beta, config.ratio)
     if config.target_likelihood_weight > 0:
         nll = target_nll(model, tokenizer, batch, states, mask, rollouts, config)
         losses["loss"] = losses["loss"] + config.target_likelihood_weight * nll

@@ -101,14 +101,14 @@ def align_loss(states: Tensor, t: Tensor) -> Tensor:
     return (gaps * (weight / weight.sum())).sum(dim=1).mean()
 
 
-def quantisation_loss(residual: Tensor, thought: Tensor, beta: float) -> Tensor:
-    """L_Quant of eq. 15, a mean over users and steps: r_i and the code embeddings o_i, both (B, l, d).
+def quantisation_losses(residual: Tensor, thought: Tensor, beta: float) -> Tensor:
+    """L_Quant of eq. 15 of each user and step, (B, l): r_i and the code embeddings o_i, both (B, l, d).
 
     The minus in front of eq. 15 is a misprint: the loss is a distance, and is minimised.
     """
     codebook = (residual.detach() - thought).square().sum(-1)
     commitment = (residual - thought.detach()).square().sum(-1)
-    return (codebook + beta * commitment).mean()
+    return codebook + beta * commitment
 
 
 def distilled_state_loss(
@@ -142,9 +142,10 @@ def distilled_state_loss(
     """
     first, later = states[:, :1], states
     labels, same_target, smoothing = batch.target, None, None
-    if config.negatives == "batch":
+    if config.negatives != "catalogue":
         candidates = t
         labels, same_target = in_batch_labels(batch.target)
+        same_target = None if config.negatives == "whole-batch" else same_target
     else:
         candidates, smoothing = item_table(model, tokenizer), neighbours
         later = states.gather(1, _draw_step(states)[:, None, None].expand(-1, 1, states.shape[2]))

@@ -10,7 +10,7 @@ import torch
 from tiny_world import small_world
 
 from streamrec_lite.common.schemas import FIRST_CODE
-from streamrec_lite.config.training import GrpoConfig
+from streamrec_lite.config.reinforcement import GrpoConfig
 from streamrec_lite.model.sequences import history_tokens
 from streamrec_lite.training.grpo import (
     group_advantages,

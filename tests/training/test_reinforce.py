@@ -13,7 +13,7 @@ from tiny_world import SIZES, small_world
 from streamrec_lite.common.errors import BadInput
 from streamrec_lite.common.files import RunLog, read_json
 from streamrec_lite.config.presets import preset
-from streamrec_lite.config.training import GrpoConfig
+from streamrec_lite.config.reinforcement import GrpoConfig
 from streamrec_lite.inference.thinking import think_and_answer
 from streamrec_lite.model.item_representation import item_table
 from streamrec_lite.model.sequences import history_tokens

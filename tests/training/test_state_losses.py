@@ -20,7 +20,7 @@ from streamrec_lite.training.state_losses import (
     distillation_loss,
     distilled_state_loss,
     in_batch_labels,
-    quantisation_loss,
+    quantisation_losses,
     soft_labels,
     state_loss,
     warm_up_state_head,
@@ -186,7 +186,7 @@ def test_users_with_the_same_target_do_not_count_in_a_guess_either():
 def test_quantisation_loss_by_hand_and_whom_it_moves():
     residual = torch.tensor([[[1.0, 2.0]]], requires_grad=True)
     thought = torch.tensor([[[0.0, 0.0]]], requires_grad=True)
-    loss = quantisation_loss(residual, thought, beta=0.25)
+    loss = quantisation_losses(residual, thought, beta=0.25)
     assert loss.item() == pytest.approx(5 * 1.25)
     loss.backward()
     assert thought.grad.tolist() == [[[-2.0, -4.0]]]  # the table follows the residual

@@ -14,7 +14,7 @@ from torch import Tensor
 from ...common.device import seed_everything
 from ...common.files import read_json
 from ...common.schemas import Prefixes
-from ...config.training import GrpoConfig
+from ...config.reinforcement import GrpoConfig
 from ...data.dataset import Dataset
 from ...model.backbone import Backbone
 from ...tokenizer.semantic_ids import SemanticTokenizer, token_name

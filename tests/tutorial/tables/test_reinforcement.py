@@ -10,7 +10,7 @@ import torch
 from tiny_world import catalogue, small_world
 
 from streamrec_lite.common.files import write_json
-from streamrec_lite.config.training import GrpoConfig
+from streamrec_lite.config.reinforcement import GrpoConfig
 from streamrec_lite.tutorial.figures import reinforcement as figures
 from streamrec_lite.tutorial.tables import reinforcement as tables
 

@@ -9,7 +9,7 @@ import torch
 from places import NOTEBOOKS
 from tiny_world import catalogue, small_world
 
-from streamrec_lite.config.training import GrpoConfig
+from streamrec_lite.config.reinforcement import GrpoConfig
 from streamrec_lite.tutorial.tables import reinforcement as tables
 from streamrec_lite.tutorial.widgets import reinforcement as widgets
 
