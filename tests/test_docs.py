@@ -185,7 +185,9 @@ def test_commands_in_a_page_are_known(page):
         if command is None:
             unknown.append(name)
             continue
-        options = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+        options = {
+            option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)
+        } | {"--help"}
         unknown += [f"{name} {word}" for word in words if word.startswith("-") and word not in options]
     assert not unknown, f"{page_name(page)}: {unknown}"
 

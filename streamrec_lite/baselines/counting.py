@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..common.schemas import Prefixes, Splits
+from ..evaluation.new_items import best_items, first_allowed
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,10 @@ class Popularity:
         counts = torch.bincount(items, minlength=n_items)
         return cls(counts, counts.argsort(descending=True, stable=True))
 
-    def topk(self, prefixes: Prefixes, k: int) -> Tensor:
-        """(B, k) items, -1 where the catalogue has fewer than k."""
-        return _widen(self.order[:k], k).expand(prefixes.n_examples, k).to(prefixes.target.device)
+    def topk(self, prefixes: Prefixes, k: int, exclude: Tensor | None = None) -> Tensor:
+        """(B, k) items without ``exclude`` (B, E), -1 where there are fewer than k."""
+        ranked = self.order[: _length(k, exclude)].expand(prefixes.n_examples, -1)
+        return first_allowed(ranked, k, exclude).to(prefixes.target.device)
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,13 @@ class Markov:
         start[1:] = torch.bincount(item, minlength=n_items).cumsum(0)
         return cls(popularity, start, follower[order])
 
-    def topk(self, prefixes: Prefixes, k: int) -> Tensor:
-        """(B, k) items, -1 where the catalogue has fewer than k."""
+    def topk(self, prefixes: Prefixes, k: int, exclude: Tensor | None = None) -> Tensor:
+        """(B, k) items without ``exclude`` (B, E), -1 where there are fewer than k."""
+        ranked = self._ranked(prefixes, _length(k, exclude))
+        return first_allowed(ranked, k, exclude).to(prefixes.target.device)
+
+    def _ranked(self, prefixes: Prefixes, k: int) -> Tensor:
+        """The first k items of each ranking, or all N: (B, k or N)."""
         device = self.start.device
         last = prefixes.history.gather(1, prefixes.length[:, None] - 1).squeeze(1).to(device)
         begin, end = self.start[last], self.start[last + 1]
@@ -91,7 +97,7 @@ class Markov:
         repeated = torch.isin(row + popular, (row + items)[exists])
         candidates = torch.cat([items, popular.masked_fill(repeated, -1)], dim=1)
         order = (candidates < 0).long().argsort(dim=1, stable=True)[:, :k]
-        return _widen(candidates.gather(1, order), k).to(prefixes.target.device)
+        return candidates.gather(1, order)
 
 
 @dataclass(frozen=True)
@@ -136,10 +142,12 @@ class SequentialRules:
         votes = sparse.coo_matrix((weight, (row, item)), shape=shape).tocsr()
         return torch.from_numpy((votes @ self.rules).toarray()) + self.fallback
 
-    def topk(self, prefixes: Prefixes, k: int) -> Tensor:
-        """(B, k) items by score, then by popularity, then by lower index; -1 where there are fewer than k."""
-        items = self.scores(prefixes).topk(min(k, self.rules.shape[0]), dim=1).indices
-        return _widen(items, k).to(prefixes.target.device)
+    def topk(self, prefixes: Prefixes, k: int, exclude: Tensor | None = None) -> Tensor:
+        """(B, k) items by score, then by popularity, then by lower index; -1 where there are fewer than k.
+
+        ``exclude`` (B, E) items that are left out, -1 is no item; None: none.
+        """
+        return best_items(self.scores(prefixes), k, exclude).to(prefixes.target.device)
 
 
 def _newest_items(prefixes: Prefixes, count: int, decay: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -163,6 +171,6 @@ def _first_rows(user: Tensor) -> Tensor:
     return new.nonzero().squeeze(1)
 
 
-def _widen(items: Tensor, k: int) -> Tensor:
-    """Fill the last dimension up to k with -1."""
-    return F.pad(items, (0, k - items.shape[-1]), value=-1)
+def _length(k: int, exclude: Tensor | None) -> int:
+    """The length of a ranking that has k items left without ``exclude`` (B, E)."""
+    return k if exclude is None else k + exclude.shape[1]

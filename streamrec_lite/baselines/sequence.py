@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..common.schemas import PAD_ITEM, Prefixes
+from ..evaluation.new_items import best_items
 
 INIT_STD = 0.02  # standard deviation of initial weights, as in BERT
 
@@ -35,10 +36,12 @@ class ItemModel(nn.Module):
         """Mean of -log softmax of the target's score among all items."""
         return F.cross_entropy(self.scores(prefixes).float(), prefixes.target)
 
-    def topk(self, prefixes: Prefixes, k: int) -> Tensor:
-        """The k best items (B, k), best first, without dropout; -1 where the catalogue has fewer."""
-        best = self.eval().scores(prefixes).topk(min(k, self.items.num_embeddings), dim=1).indices
-        return F.pad(best, (0, k - best.shape[1]), value=-1)
+    def topk(self, prefixes: Prefixes, k: int, exclude: Tensor | None = None) -> Tensor:
+        """The k best items (B, k), best first, without dropout; -1 where there are fewer.
+
+        ``exclude`` (B, E) items that are left out, -1 is no item; None: none.
+        """
+        return best_items(self.eval().scores(prefixes), k, exclude)
 
 
 def init_weights(module: nn.Module) -> None:

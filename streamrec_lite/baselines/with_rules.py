@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from ..common.schemas import BOS, Prefixes
 from ..data.sequences import iterate_batches
 from ..evaluation.metrics import mean_metrics, rank_of_target
+from ..evaluation.new_items import best_items
 from ..inference.beam_search import answer_beams, item_log_probs
 from ..inference.recommender import StreamRec
 from ..inference.state_guided import find_candidates
@@ -39,34 +40,53 @@ class MixtureCandidates(NamedTuple):
 
 
 @torch.inference_mode()
-def mixture_candidates(model: StreamRec, rules: SequentialRules, prefixes: Prefixes) -> MixtureCandidates:
+def mixture_candidates(
+    model: StreamRec, rules: SequentialRules, prefixes: Prefixes, exclude: Tensor | None = None
+) -> MixtureCandidates:
     """The W best items of the model's beam and the W best items of the rules, with both probabilities.
 
     A model with a weight for its state (``StreamRec.w``) is asked state-guided: then the items that its
     state scores highest are candidates, too.
+
+    Args:
+        model: a trained model.
+        rules: fitted on the same data.
+        prefixes: B users.
+        exclude: (B, E) items that are left out, -1 is no item; None: none. Probabilities of the others are
+            not renormalised.
     """
+    exclude = None if exclude is None else exclude.to(model.device)
     history = prefixes.history.to(model.device)
     scores = rules.scores(prefixes).to(model.device)
     by_rules = scores / scores.sum(dim=1, keepdim=True)  # (B, N)
-    rules_best = by_rules.topk(min(model.beams, by_rules.shape[1]), dim=1).indices
-    if model.w > 0:
-        item, by_model = _state_guided_probabilities(model, history, rules_best)
-    else:
-        item, by_model = _beam_probabilities(model, history, rules_best)
+    rules_best = best_items(by_rules, min(model.beams, by_rules.shape[1]), exclude)
+    ask = _state_guided_probabilities if model.w > 0 else _beam_probabilities
+    item, by_model = ask(model, history, rules_best, exclude)
     return MixtureCandidates(item, by_model, by_rules.gather(1, item.clamp_min(0)))
 
 
-def _state_guided_probabilities(model: StreamRec, history: Tensor, more: Tensor) -> tuple[Tensor, Tensor]:
+def _state_guided_probabilities(
+    model: StreamRec, history: Tensor, more: Tensor, exclude: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """State-guided candidates and the items ``more`` (B, W): items and probabilities, (B, C) each."""
     tokens = history_tokens(model.tokenizer.tokens, history)
     found, _ = find_candidates(
-        model.model.eval(), model.tokenizer, tokens, model.l, "greedy", beams=model.beams, extra_items=more
+        model.model.eval(),
+        model.tokenizer,
+        tokens,
+        model.l,
+        "greedy",
+        beams=model.beams,
+        extra_items=more,
+        exclude=exclude,
     )
     total = (found.log_prob + model.w * found.state_log_prob).masked_fill(found.item < 0, -torch.inf)
     return found.item, total.double().softmax(1)
 
 
-def _beam_probabilities(model: StreamRec, history: Tensor, more: Tensor) -> tuple[Tensor, Tensor]:
+def _beam_probabilities(
+    model: StreamRec, history: Tensor, more: Tensor, exclude: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """The beam's items and the items ``more`` (B, W): items and probabilities, (B, C) each."""
     backbone, tokenizer = model.model.eval(), model.tokenizer
     if model.think == "none":
@@ -76,8 +96,8 @@ def _beam_probabilities(model: StreamRec, history: Tensor, more: Tensor) -> tupl
         decoder = StepDecoder.start(backbone, tokenizer, history, "thinking")
         hidden = generate_thoughts(decoder, model.l, "greedy").answer_hidden[:, 0]
     scorer = decoder.copy()
-    beam = answer_beams(decoder, tokenizer.trie, hidden, model.beams, model.beams)
-    log_prob = item_log_probs(scorer, tokenizer, hidden, more)
+    beam = answer_beams(decoder, tokenizer.trie, hidden, model.beams, model.beams, exclude)
+    log_prob = item_log_probs(scorer, tokenizer, hidden, more.clamp_min(0))
     in_beam = (more[..., None] == beam.item[:, None]).any(dim=-1)
     item = torch.cat([beam.item, more.masked_fill(in_beam, -1)], dim=1)
     return item, torch.cat([beam.score, log_prob], dim=1).double().exp()
@@ -119,6 +139,6 @@ class WithRules:
     def __init__(self, model: StreamRec, rules: SequentialRules, w: float):
         self.model, self.rules, self.w = model, rules, w
 
-    def topk(self, prefixes: Prefixes, k: int) -> Tensor:
-        """The k best items (B, k); -1 where there are fewer."""
-        return mixture_topk(mixture_candidates(self.model, self.rules, prefixes), self.w, k)
+    def topk(self, prefixes: Prefixes, k: int, exclude: Tensor | None = None) -> Tensor:
+        """The k best items (B, k) without ``exclude`` (B, E); -1 where there are fewer."""
+        return mixture_topk(mixture_candidates(self.model, self.rules, prefixes, exclude), self.w, k)

@@ -119,6 +119,13 @@ def recommend(
         bool, typer.Option("--guided", help="STREAM-Rec-SFT or -RL: let the last state score the items too.")
     ] = False,
     seed: Annotated[str, typer.Option(help="The seed it was trained with.")] = "0",
+    repeat: Annotated[
+        bool | None,
+        typer.Option(
+            "--repeat/--no-repeat",
+            help="May it name items of the history again? Default: as users of the data do.",
+        ),
+    ] = None,
 ) -> None:
     """Recommend the next items after a history."""
     from .commands import recommend as ask
@@ -132,6 +139,7 @@ def recommend(
         model,
         _integer("--seed", seed),
         guided,
+        repeat,
     )
 
 

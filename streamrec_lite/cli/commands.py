@@ -18,6 +18,7 @@ def recommend(
     model: str = "TIGER",
     seed: int = 0,
     guided: bool = False,
+    repeat: bool | None = None,
 ) -> None:
     """Print the k best next items after ``history`` (item ids, oldest first).
 
@@ -30,6 +31,7 @@ def recommend(
         model: its name, e.g. "STREAM-Rec-SFT".
         seed: the seed it was trained with.
         guided: let the last state score the items too.
+        repeat: may an answer be an item of the history? None: as the users of the data do.
     """
     if not (Path(run) / "config.json").is_file():
         raise BadInput(run, "this folder is not a run", "make one with `streamrec reproduce --out FOLDER`")
@@ -37,7 +39,8 @@ def recommend(
     from ..tokenizer.semantic_ids import token_name
 
     recommender = StreamRec.load(run, seed=seed, model=model, guided=guided)
-    answer = recommender.recommend([history], k=k, think=think, explain=explain)
+    answer = recommender.recommend([history], k=k, think=think, explain=explain, repeat=repeat)
+    print(_protocol(recommender.repeats_by_default, recommender.repeat_share, repeat))
     names = dict(zip(recommender.item_ids, range(len(recommender.item_ids)), strict=True))
     if explain:
         print(f"history (the newest {recommender.max_history} items count)")
@@ -60,6 +63,17 @@ def recommend(
     for place, (item, score, title, ids) in enumerate(rows, 1):
         middle = f"{_id(ids)}  " if explain else ""
         print(f"{place:3d}  {score:8.3f}  {middle}{item}  {_short(title)}")
+
+
+def _protocol(by_default: bool, share: float | None, repeat: bool | None) -> str:
+    """Which items were ranked, and why."""
+    allowed = by_default if repeat is None else repeat
+    what = "all items, those of the history too" if allowed else "new items only, none of the history"
+    if repeat is not None:
+        return f"{what} (as asked)"
+    known = "unknown" if share is None else f"{share:.1%}"
+    other = "--no-repeat" if allowed else "--repeat"
+    return f"{what} (share of repeats in training: {known}; {other} for the other way)"
 
 
 def _print_steps(steps, K: int) -> None:

@@ -76,6 +76,49 @@ def split_examples(dataset: Dataset, max_history: int, device: torch.device | st
     return split(dataset, max_history, device)
 
 
+def items_before_test(splits: Splits) -> Tensor:
+    """All items that each test user took before the test target: (users, H), filled with ``PAD_ITEM``.
+
+    Other than ``splits.test.history`` it is not cut to the newest items. Each item stands once, in order of
+    its index. The first item of a user's prefixes, all their targets and the test history make the whole.
+    """
+    train, valid, test = splits
+    width = test.history.shape[1]
+    user = torch.cat([train.user, train.user, valid.user, valid.user, test.user.repeat_interleave(width)])
+    old = (train.history[:, 0], train.target, valid.history[:, 0], valid.target, test.history.flatten())
+    item = torch.cat(old)
+    real = item != PAD_ITEM
+    n_items = int(item.max()) + 1
+    pair = torch.unique(user[real] * n_items + item[real])  # sorted
+    user, item = pair // n_items, pair % n_items
+    count = torch.bincount(user)
+    column = torch.arange(len(pair), device=pair.device) - (count.cumsum(0) - count)[user]
+    table = torch.full((len(count), int(count.max())), PAD_ITEM, device=pair.device)
+    table[user, column] = item
+    return table[test.user]
+
+
+def repeat_shares(sequences: list[np.ndarray], split: np.ndarray | None = None) -> dict[str, float]:
+    """How often users take an item again: the share of targets that are in the user's history, by split.
+
+    ``sequences`` are the users' items, oldest first, and ``split`` the users' parts, as in ``Dataset``.
+    Returns "train", "valid" and "test".
+    """
+    count = np.array([len(sequence) for sequence in sequences])
+    user, item = np.repeat(np.arange(len(count)), count), np.concatenate(sequences)
+    position = np.arange(len(item)) - np.repeat(np.cumsum(count) - count, count)
+    repeated = np.ones(len(item), dtype=bool)
+    repeated[np.unique(user * (item.max() + 1) + item, return_index=True)[1]] = False  # the first time
+    from_end = count[user] - position  # 1: the last item
+    if split is None:
+        parts = {"train": (position > 0) & (from_end > 2), "valid": from_end == 2, "test": from_end == 1}
+    else:
+        parts = {
+            name: (from_end == 1) & (split[user] == i) for i, name in enumerate(("train", "valid", "test"))
+        }
+    return {name: float(repeated[part].mean()) if part.any() else 0.0 for name, part in parts.items()}
+
+
 def length_batches(length: Tensor, batch_size: int, seed: int | None) -> list[Tensor]:
     """The row indices of each batch, such that (almost) all histories of a batch have the same length.
 

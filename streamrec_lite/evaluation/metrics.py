@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 METRIC_NAMES = ("R@5", "R@10", "N@5", "N@10")
+LEFT_OUT = -1  # the rank of a user who counts in no mean: a protocol leaves the target out
 
 
 def rank_of_target(topk: Tensor, target: Tensor) -> Tensor:
@@ -52,14 +53,17 @@ def mean_metrics(
 ) -> dict[str, float]:
     """Means over users: ``{"R@5", "R@10", "N@5", "N@10"}`` for ``ks=(5, 10)``; zeros without users.
 
-    ``ranks`` (B,) as from ``rank_of_target``. ``group_size`` (B,): the number g of items that share
-    the target's ID. A model that ranks IDs cannot tell those items apart, so a hit counts only 1/g;
-    otherwise ID collisions would increase the metrics.
+    ``ranks`` (B,) as from ``rank_of_target``; users with rank ``LEFT_OUT`` do not count.
+    ``group_size`` (B,): the number g of items that share the target's ID. A model that ranks IDs cannot
+    tell those items apart, so a hit counts only 1/g; otherwise ID collisions would increase the metrics.
     """
     weight = 1.0 if group_size is None else 1.0 / group_size.clamp_min(1).double()
     values = {f"R@{k}": recall_at(ranks, k) * weight for k in ks}
     values |= {f"N@{k}": ndcg_at(ranks, k) * weight for k in ks}
-    return {name: float(value.mean()) if len(ranks) else 0.0 for name, value in values.items()}
+    counted = ranks != LEFT_OUT
+    if not bool(counted.any()):
+        return dict.fromkeys(values, 0.0)
+    return {name: float(value[counted].mean()) for name, value in values.items()}
 
 
 def paired_bootstrap(

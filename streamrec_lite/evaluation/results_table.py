@@ -6,6 +6,8 @@ from ..common.device import format_duration
 from .metrics import METRIC_NAMES
 
 REFERENCE = "TIGER"  # what all models are compared with
+NEW_METRICS = ("R@10", "N@10")  # of those, the columns for new items only
+NEW_COLUMNS = (*(f"new {name}" for name in NEW_METRICS), "new N@10 minus TIGER's [95 %]")
 
 # Table 2 of the paper: R@5, R@10, N@5, N@10 on Instruments, then on Scientific (Amazon 2023).
 PAPER = {
@@ -24,12 +26,14 @@ def table2(results: dict) -> str:
     """The content of results.json as a Markdown page: every model's test metrics, then the paper's."""
     oracle, seeds = results.get("oracle"), results["seeds"]
     sizes = ", ".join(f"{count:,} {what}" for what, count in results["data"].items())
-    head = ["Model", *METRIC_NAMES, "N@10 minus TIGER's [95 %]", "weights", "train", "wall", "users/s"]
+    head = ["Model", *METRIC_NAMES, "N@10 minus TIGER's [95 %]", *NEW_COLUMNS]
+    head += ["weights", "train", "wall", "users/s"]
     if oracle:
         head.insert(5, "N@10, share of oracle")
     rows = [_row(model, results, oracle) for model in results["models"]]
     if oracle:
-        cells = ["*oracle*", *(f"{oracle['test'][name]:.4f}" for name in METRIC_NAMES), "100 %", *[""] * 5]
+        cells = ["*oracle*", *(f"{oracle['test'][name]:.4f}" for name in METRIC_NAMES), "100 %", ""]
+        cells += [*(f"{oracle['test_new'][name]:.4f}" for name in NEW_METRICS), *[""] * 5]
         rows.append(cells)
     many = f"mean ± standard deviation over the seeds {', '.join(map(str, seeds))}"
     one = f"seed {seeds[0]}; run several seeds for deviations"
@@ -39,11 +43,24 @@ def table2(results: dict) -> str:
         "Intervals: paired bootstrap over users. Weights: number of trained parameters. Train: seconds a "
         "seed, without evaluations. Wall: all that the model's own stage took, over all seeds and with the "
         "choice of settings.",
+        new_items_note(results),
     ]
     parts = ["\n\n".join(notes), markdown_table(head, rows)]
     if oracle:
         parts.append("The oracle knows the process that made the data; no ranking can be better on average.")
     return "\n\n".join([*parts, paper_table()]) + "\n"
+
+
+def new_items_note(results: dict) -> str:
+    """What the two protocols are, and how many users count in each."""
+    counted = {row["users_new"] for rows in results["models"].values() for row in rows.values()}
+    users, new = results["data"]["users"], max(counted)
+    return (
+        "Two protocols. R@5 to N@10: all items are ranked, also those of the user's history (the paper's "
+        "protocol). *New*: the items of the user's history are left out of every ranking. "
+        f"{users - new:,} of {users:,} users took an item again; no model can find it among new items, so "
+        "they do not count there."
+    )
 
 
 def _row(model: str, results: dict, oracle: dict | None) -> list[str]:
@@ -52,12 +69,19 @@ def _row(model: str, results: dict, oracle: dict | None) -> list[str]:
     if oracle:
         best = oracle["test"]["N@10"]
         cells.append(f"{100 * summary['N@10']['mean'] / best:.1f} %" if best else "-")
-    test = results[f"versus_{REFERENCE}"].get(model, {}).get("N@10")
-    cells.append(f"{test['mean_difference']:+.4f} [{test['low']:+.4f}, {test['high']:+.4f}]" if test else "-")
+    cells.append(difference_text(results[f"versus_{REFERENCE}"], model))
+    cells += [mean_text(results["summary"][model]["test_new"][name]) for name in NEW_METRICS]
+    cells.append(difference_text(results[f"versus_{REFERENCE}_new"], model))
     mean = {key: sum(row[key] for row in rows) / len(rows) for key in ("train_seconds", "users_per_second")}
     cells.append(f"{rows[0]['parameters']:,}" if "parameters" in rows[0] else "-")
     cells += [f"{mean['train_seconds']:,.1f} s", format_duration(sum(row["wall_seconds"] for row in rows))]
     return [*cells, f"{mean['users_per_second']:,.0f}"]
+
+
+def difference_text(versus: dict, model: str, metric: str = "N@10") -> str:
+    """A model's difference to TIGER with its interval, "-" if there is none."""
+    gap = versus.get(model, {}).get(metric)
+    return "{mean_difference:+.4f} [{low:+.4f}, {high:+.4f}]".format(**gap) if gap else "-"
 
 
 def mean_text(value: dict) -> str:

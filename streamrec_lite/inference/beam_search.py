@@ -18,6 +18,7 @@ from ..common.schemas import BOS, FIRST_CODE, Beams
 from ..model.backbone import Backbone
 from ..tokenizer.semantic_ids import SemanticTokenizer
 from ..tokenizer.trie import PaddedChildren, Trie
+from .exclusion import Exclusion
 from .step_decoder import StepDecoder
 
 
@@ -102,7 +103,13 @@ def _step_log_prob(
 
 @torch.inference_mode()
 def beam_search(
-    model: Backbone, trie: Trie, tokens: Tensor, beams: int = 20, k: int = 10, decoder: str = "direct"
+    model: Backbone,
+    trie: Trie,
+    tokens: Tensor,
+    beams: int = 20,
+    k: int = 10,
+    decoder: str = "direct",
+    exclude: Tensor | None = None,
 ) -> Beams:
     """The k items with the highest P(item | history) that a search with W beams finds (eq. 2).
 
@@ -116,6 +123,7 @@ def beam_search(
         beams: W, number of prefixes kept at each level.
         k: number of items per user, at most W.
         decoder: "direct" or "thinking".
+        exclude: (B, E) items that are left out, -1 is no item (see ``answer_beams``); None: none.
 
     Returns:
         items (B, k) and scores (B, k), best first; -1 and -inf if there are fewer than k items.
@@ -128,11 +136,17 @@ def beam_search(
         )
     stepper = StepDecoder(model, *model.encode(tokens), decoder)
     start = torch.full((len(tokens),), BOS, device=tokens.device)
-    return answer_beams(stepper, trie, stepper.step(start), beams, k)
+    return answer_beams(stepper, trie, stepper.step(start), beams, k, exclude)
 
 
-def answer_beams(stepper: StepDecoder, trie: Trie, hidden: Tensor, beams: int, k: int) -> Beams:
+def answer_beams(
+    stepper: StepDecoder, trie: Trie, hidden: Tensor, beams: int, k: int, exclude: Tensor | None = None
+) -> Beams:
     """Beam search over the m codes of the answer, for each of R sequences.
+
+    Items of ``exclude`` are left out inside the search: at each level a prefix is dropped, before the best W
+    are kept, if all items below it are left out. So k other items still come. Scores stay those of the
+    model: the probabilities of the other items are not renormalised.
 
     Args:
         stepper: the decoder, after the tokens so far.
@@ -140,6 +154,7 @@ def answer_beams(stepper: StepDecoder, trie: Trie, hidden: Tensor, beams: int, k
         hidden: (R, d) hidden states after the newest tokens (BOS, the last thought, or ANSWER).
         beams: W, number of prefixes kept at each level.
         k: number of items.
+        exclude: (R, E) items that are left out, -1 is no item; None: none.
 
     Returns:
         items (R, k) and scores (R, k): log P(item | tokens so far, history).
@@ -151,6 +166,7 @@ def answer_beams(stepper: StepDecoder, trie: Trie, hidden: Tensor, beams: int, k
     score = torch.zeros((rows, 1), device=device)
     needs_step = torch.ones((rows, 1), dtype=torch.bool, device=device)  # is the next code open?
     parent = torch.arange(rows, device=device)[:, None]  # the stepper's sequence that each beam continues
+    exclusion = None if exclude is None else Exclusion.of(trie, exclude)
     stepper.share()
     for level in range(trie.m):
         children = trie.padded_children(level, node)  # (R, W, F) each
@@ -163,6 +179,8 @@ def answer_beams(stepper: StepDecoder, trie: Trie, hidden: Tensor, beams: int, k
             active_children = PaddedChildren(*(x.flatten(0, 1).index_select(0, active) for x in children))
             log_probs = stepper.model.code_log_probs(hidden, level, trie, active_children)
             gain.flatten(0, 1).index_copy_(0, active, log_probs)
+        if exclusion is not None:
+            exclusion.mask(gain, trie, level, node)
         total = (score[..., None] + gain).flatten(1)
         keep = k if level == trie.m - 1 else beams  # no step follows the last level
         score, best = total.topk(min(keep, total.shape[1]), dim=1)

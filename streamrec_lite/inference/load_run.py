@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..common.errors import BadInput, did_you_mean
-from ..common.files import read_json
+from ..common.files import read_json, read_tensors
 from ..config.settings import Config, config_of
+from ..data.sequences import repeat_shares
 from ..model.backbone import Backbone
 from ..tokenizer.semantic_ids import SemanticTokenizer
 
@@ -35,6 +36,7 @@ class StoredModel(NamedTuple):
     l: int  # thoughts per train of thought
     think: str  # thinking mode
     w: float  # weight of state-guided scoring
+    repeat_share: float | None  # share of training targets that are in their history; None: not known
 
 
 def load_run(run_dir: str | Path, seed: int, model: str, guided: bool) -> StoredModel:
@@ -79,6 +81,7 @@ def load_run(run_dir: str | Path, seed: int, model: str, guided: bool) -> Stored
         l=row["l"] if model in TRAINED_STATES else similar if "PT" in model else 0,
         think="none" if model == "TIGER" else "greedy",
         w=row["w"] if guided else 0.0,
+        repeat_share=_repeat_share(run_dir / "data" / "interactions.safetensors"),
     )
 
 
@@ -103,6 +106,15 @@ def _item_names(path: Path, n_items: int) -> tuple[list[str], list[str]]:
             rule = f"{key} must name the tokenizer's {n_items} items"
             raise BadInput(str(path), rule, "run `streamrec reproduce` again")
     return items["item_ids"], items["titles"]
+
+
+def _repeat_share(path: Path) -> float | None:
+    """The share of the run's training targets that are in their history; None without the run's data."""
+    if not path.is_file():
+        return None
+    tensors, _ = read_tensors(path)
+    items, lengths = tensors["items"], tensors["lengths"].tolist()
+    return repeat_shares([part.numpy() for part in items.split(lengths)])["train"]
 
 
 def _read_object(path: Path, *keys: str) -> dict:

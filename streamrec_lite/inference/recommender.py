@@ -20,6 +20,8 @@ from .load_run import load_run
 from .state_guided import find_candidates, guided_ranking
 from .thinking import THINK_MODES, Thoughts, think_and_answer
 
+MIN_REPEAT_SHARE = 0.01  # where fewer training targets repeat an item, new items only are recommended
+
 
 class ThoughtStep(NamedTuple):
     """The state s_i of one thinking step: before the first thought (i = 0) or after thought i."""
@@ -58,6 +60,8 @@ class StreamRec:
         think: default thinking mode: "none" (the direct decoder answers), "greedy", "sample" or "beam".
         n_thoughts: default number of trains of thought.
         w: default weight of log P_state (``state_guided``); 0 is the paper's decoding.
+        repeat_share: share of the training targets that are in their history, or None if it is not known;
+            it decides what ``recommend`` does by default.
         device: where to compute; default: the device of the model.
     """
 
@@ -73,15 +77,26 @@ class StreamRec:
         think: str = "none",
         n_thoughts: int = 1,
         w: float = 0.0,
+        repeat_share: float | None = None,
         device: torch.device | str | None = None,
     ):
         self.device = torch.device(device or next(model.parameters()).device)
         self.model, self.tokenizer = model.to(self.device), tokenizer.to(self.device)
         self.beams, self.max_history = beams, max_history
         self.l, self.think, self.n_thoughts, self.w = l, think, n_thoughts, w
+        self.repeat_share = repeat_share
         self.item_ids = item_ids or [str(i) for i in range(tokenizer.n_items)]
         self.titles = titles or self.item_ids
         self._row = {item: i for i, item in enumerate(self.item_ids)}
+
+    @property
+    def repeats_by_default(self) -> bool:
+        """Does ``recommend`` name items of the history, unless told otherwise?
+
+        As in the data: if at least ``MIN_REPEAT_SHARE`` of the training targets are in their history, or if
+        the share is not known.
+        """
+        return self.repeat_share is None or self.repeat_share >= MIN_REPEAT_SHARE
 
     def beam(self, history: Tensor, k: int = 10) -> Beams:
         """The k best items and scores (B, k) for histories (B, L) of item indices (see ``answer``)."""
@@ -94,6 +109,7 @@ class StreamRec:
         think: str | None = None,
         n_thoughts: int | None = None,
         w: float | None = None,
+        exclude: Tensor | None = None,
     ) -> tuple[Beams, Thoughts | None]:
         """The k best items and scores (B, k), and the thoughts (None if the direct decoder answered).
 
@@ -103,6 +119,7 @@ class StreamRec:
             think: "none", "greedy", "sample" or "beam"; default: ``self.think``.
             n_thoughts: trains of thought; default: ``self.n_thoughts``.
             w: weight of log P_state; default: ``self.w``.
+            exclude: (B, E) items that are left out, -1 is no item; default: none.
         """
         if self.w and think == "none" and w is None:
             rule = "state-guided scoring uses the state after the thoughts"
@@ -110,18 +127,23 @@ class StreamRec:
         think, n, w = think or self.think, n_thoughts or self.n_thoughts, self.w if w is None else w
         self.model.eval()
         tokens = history_tokens(self.tokenizer.tokens, history.to(self.device))
+        trie, width = self.tokenizer.trie, max(self.beams, k)
+        exclude = None if exclude is None else exclude.to(self.device)
         if think == "none":
-            return beam_search(self.model, self.tokenizer.trie, tokens, max(self.beams, k), k), None
+            return beam_search(self.model, trie, tokens, width, k, exclude=exclude), None
         if w == 0:
-            return think_and_answer(self.model, self.tokenizer.trie, tokens, self.l, think, n, self.beams, k)
+            return think_and_answer(self.model, trie, tokens, self.l, think, n, self.beams, k, exclude)
         found, thoughts = find_candidates(
-            self.model, self.tokenizer, tokens, self.l, think, n, max(self.beams, k)
+            self.model, self.tokenizer, tokens, self.l, think, n, width, exclude=exclude
         )
         return guided_ranking(found, w, k), thoughts
 
-    def topk(self, prefixes: Prefixes, k: int = 10) -> Tensor:
-        """Item indices (B, k), best first, -1 if there are fewer; this is the interface of ``evaluate``."""
-        return self.beam(prefixes.history, k).item
+    def topk(self, prefixes: Prefixes, k: int = 10, exclude: Tensor | None = None) -> Tensor:
+        """Item indices (B, k), best first, -1 if there are fewer; this is the interface of ``evaluate``.
+
+        ``exclude`` (B, E) items that are left out, -1 is no item; None: none.
+        """
+        return self.answer(prefixes.history, k, exclude=exclude)[0].item
 
     def recommend(
         self,
@@ -130,6 +152,7 @@ class StreamRec:
         think: str | None = None,
         n_thoughts: int | None = None,
         explain: bool = False,
+        repeat: bool | None = None,
     ) -> Recommendations:
         """The k best next items for each of B histories.
 
@@ -139,6 +162,9 @@ class StreamRec:
             think: "none", "greedy", "sample" or "beam"; default: ``self.think``.
             n_thoughts: trains of thought; default: ``self.n_thoughts``.
             explain: also return a ``ThoughtStep`` for each step of the first train of thought.
+            repeat: may an answer be an item of the history? False: new items only, also if the item is older
+                than the newest ``max_history`` that the model reads; fewer than k if no more are left.
+                Default: ``self.repeats_by_default``.
 
         Raises:
             BadInput: for an empty history, an unknown item, k or n_thoughts out of range, and for thinking
@@ -157,7 +183,11 @@ class StreamRec:
         if n_thoughts < 1 or not 1 <= k <= self.tokenizer.n_items:
             rule = f"k must lie between 1 and the {self.tokenizer.n_items} items, n_thoughts be at least 1"
             raise BadInput(f"k={k}, n_thoughts={n_thoughts}", rule, "correct the numbers")
-        beams, thoughts = self.answer(self._histories(histories), k, think, n_thoughts)
+        repeat = self.repeats_by_default if repeat is None else repeat
+        whole = self._histories(histories)
+        read = [history[-self.max_history :] for history in whole]
+        exclude = None if repeat else _padded(whole)
+        beams, thoughts = self.answer(_padded(read), k, think, n_thoughts, exclude=exclude)
         steps = self._steps(thoughts, beams.item, k) if explain and thoughts is not None else None
         answers = [[i for i in row if i >= 0] for row in beams.item.tolist()]
         return Recommendations(
@@ -187,8 +217,8 @@ class StreamRec:
             rows.append(steps)
         return rows
 
-    def _histories(self, histories: list[list[str]]) -> Tensor:
-        """Item indices (B, L), padded on the right; ``BadInput`` for empty histories and unknown items."""
+    def _histories(self, histories: list[list[str]]) -> list[list[int]]:
+        """The item indices of each history; ``BadInput`` for empty histories and unknown items."""
         rows = []
         if not histories:
             raise BadInput("no histories", "at least one user is needed", "give a list of histories")
@@ -202,9 +232,8 @@ class StreamRec:
             for item in history:
                 if item not in self._row:
                     raise BadInput(f"item {item!r}", "not in the catalogue", "use ids of the run's data set")
-            rows.append([self._row[item] for item in history[-self.max_history :]])
-        width = max(map(len, rows), default=1)
-        return torch.tensor([row + [PAD_ITEM] * (width - len(row)) for row in rows])
+            rows.append([self._row[item] for item in history])
+        return rows
 
     @classmethod
     def load(
@@ -231,6 +260,12 @@ class StreamRec:
         return cls(**stored._asdict(), device=device or pick_device())
 
 
+def _padded(rows: list[list[int]]) -> Tensor:
+    """B lists of items as (B, L), padded on the right."""
+    width = max(map(len, rows))
+    return torch.tensor([row + [PAD_ITEM] * (width - len(row)) for row in rows])
+
+
 class WithOptions:
     """A recommender for ``evaluate`` that always thinks in the same way.
 
@@ -243,10 +278,10 @@ class WithOptions:
     def __init__(self, model: StreamRec, l: int | None = None, **options: Any):
         self.model, self.l, self.options = model, model.l if l is None else l, options
 
-    def topk(self, prefixes: Prefixes, k: int) -> Tensor:
-        """Item indices (B, k), best first."""
+    def topk(self, prefixes: Prefixes, k: int, exclude: Tensor | None = None) -> Tensor:
+        """Item indices (B, k), best first, without the items ``exclude`` (B, E)."""
         usual, self.model.l = self.model.l, self.l
         try:
-            return self.model.answer(prefixes.history, k, **self.options)[0].item
+            return self.model.answer(prefixes.history, k, exclude=exclude, **self.options)[0].item
         finally:
             self.model.l = usual

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from ..common.schemas import Beams, Prefixes
 from ..data.sequences import iterate_batches
 from ..evaluation.metrics import mean_metrics, rank_of_target
+from ..evaluation.new_items import best_items
 from ..model.backbone import Backbone
 from ..model.item_representation import item_table, state_scores
 from ..model.sequences import history_tokens
@@ -48,6 +49,7 @@ def find_candidates(
     beams: int = 20,
     table: Tensor | None = None,
     extra_items: Tensor | None = None,
+    exclude: Tensor | None = None,
 ) -> tuple[Candidates, Thoughts]:
     """Candidates with both scores, and the thoughts.
 
@@ -65,7 +67,8 @@ def find_candidates(
         n: trains of thought per user.
         beams: W, number of prefixes kept at each level, and number of items by P_state.
         table: (N, d) ``item_table``, if it has been computed already.
-        extra_items: (B, E) items that are added to the candidates, or None.
+        extra_items: (B, X) items that are added to the candidates, -1 is no item; or None.
+        exclude: (B, E) items that are left out, -1 is no item; None: none.
     """
     table = item_table(model, tokenizer) if table is None else table
     stepper = StepDecoder(model, *model.encode(tokens), "thinking")
@@ -74,15 +77,16 @@ def find_candidates(
     B, trains = weight.shape
     last = thoughts.answer_hidden.flatten(0, 1)
     scorer = stepper.copy()  # answer_beams changes the stepper
-    found = answer_beams(stepper, tokenizer.trie, last, beams, beams)
+    barred = None if exclude is None else exclude.repeat_interleave(trains, dim=0)
+    found = answer_beams(stepper, tokenizer.trie, last, beams, beams, barred)
     s = model.states(thoughts.hidden.flatten(0, 1))[:, -1].view(B, trains, -1)
     s = (s * weight.exp()[..., None]).sum(dim=1)
     state_log_prob = state_scores(model, s, table).log_softmax(dim=-1)  # (B, N)
-    by_state = state_log_prob.topk(min(beams, state_log_prob.shape[1]), dim=1).indices
+    by_state = best_items(state_log_prob, min(beams, tokenizer.n_items), exclude)
     if extra_items is not None:
         by_state = torch.cat([by_state, extra_items], dim=1)
     by_state = by_state.repeat_interleave(trains, dim=0)
-    log_prob = item_log_probs(scorer, tokenizer, last, by_state)
+    log_prob = item_log_probs(scorer, tokenizer, last, by_state.clamp_min(0))
     duplicate = (by_state[..., None] == found.item[:, None]).any(dim=-1)
     duplicate |= (by_state[..., None] == by_state[:, None]).tril(-1).any(dim=-1)
     item = torch.cat([found.item, by_state.masked_fill(duplicate, -1)], dim=1).view(B, trains, -1)

@@ -182,6 +182,7 @@ def think_and_answer(
     n: int = 1,
     beams: int = 20,
     k: int = 10,
+    exclude: Tensor | None = None,
 ) -> tuple[Beams, Thoughts]:
     """The k best items of each user after l thoughts (eq. 3), and the thoughts.
 
@@ -199,12 +200,15 @@ def think_and_answer(
         n: trains of thought per user.
         beams: W, number of prefixes kept at each level.
         k: number of items per user.
+        exclude: (B, E) items that are left out, -1 is no item (see ``answer_beams``); None: none.
     """
     stepper = StepDecoder(model, *model.encode(tokens), "thinking")
     thoughts = generate_thoughts(stepper, l, mode, n)
     trains, width = thoughts.token.shape[1], max(beams, k)
     last = thoughts.answer_hidden.flatten(0, 1)
-    found = answer_beams(stepper, trie, last, width, k if trains == 1 else width)
+    if exclude is not None:
+        exclude = exclude.repeat_interleave(trains, dim=0)
+    found = answer_beams(stepper, trie, last, width, k if trains == 1 else width, exclude)
     if trains == 1:  # the probability of the only train of thought does not change the order
         return found, thoughts
     weight = mixture_weights(thoughts, mode)

@@ -13,8 +13,9 @@ from ..baselines.with_rules import WithRules, choose_share
 from ..common.files import read_json, write_json, write_tensors
 from ..common.schemas import Prefixes, Splits
 from ..data.dataset import Dataset
-from ..evaluation.evaluate import Recommender, evaluate
-from ..evaluation.rows import evaluate_splits, save_row
+from ..evaluation.evaluate import Recommender
+from ..evaluation.new_items import first_allowed
+from ..evaluation.rows import evaluate_splits, evaluate_test, save_row
 from ..inference.recommender import StreamRec
 from ..training.loop import TrainingJob
 from .stage_table import ORACLE, TABLE
@@ -28,9 +29,10 @@ class Oracle:
         assert dataset.world is not None, "only a synthetic shop has an oracle"
         self.world = dataset.world
 
-    def topk(self, prefixes: Prefixes, k: int) -> Tensor:
-        """The k items most likely to come next after each history (B, L): (B, k)."""
-        return self.world.oracle_topk(prefixes, k)
+    def topk(self, prefixes: Prefixes, k: int, exclude: Tensor | None = None) -> Tensor:
+        """The k items most likely to come next after each history (B, L), without ``exclude``: (B, k)."""
+        length = k if exclude is None else k + exclude.shape[1]
+        return first_allowed(self.world.oracle_topk(prefixes, length), k, exclude)
 
 
 def _counted(name: str, dataset: Dataset, splits: Splits) -> Recommender:
@@ -94,15 +96,15 @@ def mix_with_rules(work: Work) -> None:
     trained = TABLE[TABLE[name].needs[0]]
     model = StreamRec.load(run.dir, seed, trained.model, trained.name != "tiger", run.device)
     w, shares = choose_share(model, rules, splits.valid)
-    test = evaluate(WithRules(model, rules, w), splits.test, batch_size=run.config.evaluate.batch_size)
+    mixture, size = WithRules(model, rules, w), run.config.evaluate.batch_size
+    tested, ranks = evaluate_test(mixture, splits, batch_size=size)
     row = read_json(run.folder(trained.name, seed) / "row.json")
     mixed = {
         "valid": shares[str(w)],
-        "test": test.metrics,
-        "users_per_second": test.users_per_second,
+        **tested,
         "train_seconds": row["train_seconds"],
         "epochs": row["epochs"],
         "w": w,
         "shares": shares,
     }
-    save_row(part, mixed, {"test": test.ranks})
+    save_row(part, mixed, ranks)

@@ -124,7 +124,7 @@ def _keep(
 ) -> None:
     """Save a trained model with its row, to which ``more`` is added.
 
-    ``others``: further ways to ask it, by name; their ranks are kept as "NAME test", beside "test".
+    ``others``: further ways to ask it, by name; their ranks are kept as "NAME test" and so on, beside "test".
     """
     size = run.config.evaluate.batch_size
     result.model.save(part)

@@ -46,13 +46,14 @@ def results_done(run: Run) -> bool:
 
 def write_results(run: Run) -> dict:
     """Write both files and return the first one's content; ``BadInput`` names a stage that is missing."""
-    from ..evaluation.rows import summary, versus  # loads torch
+    from ..evaluation.rows import SPLITS, summary, versus  # loads torch
 
     if results_done(run):
         return read_json(run.dir / "results.json")
     check_rows(run)
     models: dict[str, dict] = {}
     ranks: dict[str, list] = {}
+    new_ranks: dict[str, list] = {}  # new items only
     for model, rows in model_rows(run).items():
         for seed, (name, number) in rows.items():
             _require(run, name, number)
@@ -61,11 +62,14 @@ def write_results(run: Run) -> dict:
             row["wall_seconds"] = run.marker(name, number)["seconds"] + _tuning_seconds(run, model, seed)
             models.setdefault(model, {})[seed] = row
             ranks.setdefault(model, []).append(kept["test"])
+            new_ranks.setdefault(model, []).append(kept["test_new"])
             if model in GUIDED:
                 guided = GUIDED[model]
                 models.setdefault(guided, {})[seed] = {**row, **row.pop("guided")}
                 ranks.setdefault(guided, []).append(kept["guided test"])
-    controls = _controls(run, ranks)
+                new_ranks.setdefault(guided, []).append(kept["guided test_new"])
+    controls = _controls(run, ranks, new_ranks)
+    resamples = run.config.evaluate.bootstrap
     results = {
         "schema": 1,
         "dataset": run.config.dataset,
@@ -80,12 +84,13 @@ def write_results(run: Run) -> dict:
         "models": models,
         "tokenizer": read_json(run.folder("tokenizer") / "tokenizer.json")["health"],
         "summary": {model: summary(list(rows.values())) for model, rows in models.items()},
-        f"versus_{REFERENCE}": versus(ranks, REFERENCE, run.config.evaluate.bootstrap),
+        f"versus_{REFERENCE}": versus(ranks, REFERENCE, resamples),
+        f"versus_{REFERENCE}_new": versus(new_ranks, REFERENCE, resamples),
         **({"controls": controls} if controls else {}),
     }
     if TABLE[ORACLE].applies(run.config):
         row = read_json(run.folder(ORACLE) / "row.json")
-        results["oracle"] = {split: row[split] for split in ("valid", "test")}
+        results["oracle"] = {split: row[split] for split in SPLITS}
     write_text(run.dir / "table2.md", table2(results))
     write_json(run.dir / "results.json", results)
     return results
@@ -104,17 +109,21 @@ def _tuning_seconds(run: Run, model: str, seed: str) -> float:
     return run.marker(f"{model} tuning").get("seconds", 0.0) if first else 0.0
 
 
-def _controls(run: Run, ranks: dict[str, list]) -> dict:
-    """The controls of notebook 07 that are there for every seed: model -> seed -> row; adds their ranks."""
+def _controls(run: Run, ranks: dict[str, list], new_ranks: dict[str, list]) -> dict:
+    """The controls of notebook 07 that are there for every seed: model -> seed -> row; adds their ranks.
+
+    ``new_ranks`` are those of "test_new".
+    """
     found: dict[str, dict] = {}
     for name in CONTROLS if run.config.sft.controls == "all" else ():
         if all(run.marker(name, seed) for seed in run.seeds):
             folders = {str(seed): run.folder(name, seed) for seed in run.seeds}
             found[name] = {seed: _kept_row(folder) for seed, folder in folders.items()}
             kept = [read_tensors(folder / "ranks.safetensors")[0] for folder in folders.values()]
-            ranks[name] = [part["test"] for part in kept]
-            if not name.endswith("tiger"):
-                ranks[f"{name}, state-guided"] = [part["guided test"] for part in kept]
+            for split, found_ranks in (("test", ranks), ("test_new", new_ranks)):
+                found_ranks[name] = [part[split] for part in kept]
+                if not name.endswith("tiger"):
+                    found_ranks[f"{name}, state-guided"] = [part[f"guided {split}"] for part in kept]
     return found
 
 

@@ -13,7 +13,7 @@ from ..config.printed import as_printed
 from ..config.sections import SYNTHETIC
 from ..config.settings import Config
 
-FORMAT = 2  # raise it when a stage writes something else for the same settings
+FORMAT = 3  # raise it when a stage writes something else for the same settings
 COUNTING = ("Popularity", "Markov", "SequentialRules")
 NEURAL = ("Caser", "GRU4Rec", "SASRec", "BERT4Rec", "ReaRec")
 ORACLE = "Oracle"

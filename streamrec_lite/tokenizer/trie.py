@@ -105,12 +105,13 @@ class Trie:
     @functools.cached_property
     def paths(self) -> Tensor:
         """The path of nodes to each item: (N, m + 1) int64, from depth 0 (the root) to depth m (its leaf)."""
-        nodes = [torch.arange(self.n_items, device=self.device)]  # leaves, in trie order
-        for j in reversed(range(self.m)):
-            parent = torch.repeat_interleave(self.start[j].diff())  # of each node at depth j + 1
-            nodes.append(parent[nodes[-1]])
-        ordered = torch.stack(nodes[::-1], dim=1)
-        return torch.empty_like(ordered).index_copy_(0, self.leaf_item, ordered)
+        with torch.inference_mode(False):  # cached for training, which cannot use inference tensors
+            nodes = [torch.arange(self.n_items, device=self.device)]  # leaves, in trie order
+            for j in reversed(range(self.m)):
+                parent = torch.repeat_interleave(self.start[j].diff())  # of each node at depth j + 1
+                nodes.append(parent[nodes[-1]])
+            ordered = torch.stack(nodes[::-1], dim=1)
+            return torch.empty_like(ordered).index_copy_(0, self.leaf_item, ordered)
 
     @functools.cached_property
     def first_leaf(self) -> list[Tensor]:

@@ -9,6 +9,7 @@ from places import SCIENTIFIC
 
 from streamrec_lite.baselines.counting import Markov, Popularity, SequentialRules
 from streamrec_lite.common.schemas import Prefixes, Splits
+from streamrec_lite.data.sequences import items_before_test, iterate_batches
 from streamrec_lite.evaluation.evaluate import evaluate
 
 
@@ -100,6 +101,28 @@ def test_markov_equals_a_dense_count_table():
         assert ask(model, last, 7) == expected[:7]
 
 
+def test_counting_without_the_history_by_hand():
+    asked = prefixes([(0, [4, 1], 0)])
+    exclude = torch.tensor([[1, 2, -1]])
+    splits = split(SEQUENCES)
+    assert Popularity.fit(splits, 7).topk(asked, 5, exclude).tolist() == [[0, 3, 5, 4, 6]]
+    assert Markov.fit(splits, 7).topk(asked, 2, exclude).tolist() == [[3, 0]]
+    rules = SequentialRules.fit(splits, 7, max_gap=2, n_recent=2, decay=0.5)
+    assert rules.topk(prefixes([(0, [2, 0, 1], 0)]), 6, exclude).tolist() == [[3, 0, 5, 4, 6, -1]]
+
+
+@pytest.mark.parametrize("kind", [Popularity, Markov, SequentialRules])
+def test_new_items_are_the_full_ranking_without_the_history(kind):
+    generator = torch.Generator().manual_seed(2)
+    sequences = [torch.randint(0, 30, (n,), generator=generator).tolist() for n in (4, 9, 30, 12) * 5]
+    splits = split(sequences)
+    model, exclude = kind.fit(splits, 30), items_before_test(splits)
+    every, new = model.topk(splits.test, 30), model.topk(splits.test, 10, exclude)
+    for row, got, gone in zip(every.tolist(), new.tolist(), exclude.tolist(), strict=True):
+        want = [item for item in row if item not in gone][:10]
+        assert got == want + [-1] * (10 - len(want))
+
+
 @pytest.mark.skipif(not SCIENTIFIC.exists(), reason="the scientific-2018 data set is not here")
 def test_known_figures_on_scientific_2018():
     users = json.loads((SCIENTIFIC / "Scientific.inter.json").read_text())
@@ -110,3 +133,16 @@ def test_known_figures_on_scientific_2018():
     for kind, figures in known.items():
         found = evaluate(kind.fit(splits, n_items), splits.test).metrics
         assert (f"{found['R@10']:.4f}", f"{found['N@10']:.4f}") == figures
+    # new items only, against the full ranking with the history taken out
+    exclude = items_before_test(splits)
+    for kind in (Popularity, Markov, SequentialRules):
+        model = kind.fit(splits, n_items)
+        every = torch.cat([model.topk(part, n_items) for _, part in iterate_batches(splits.test, 512)])
+        order = torch.cat([rows for rows, _ in iterate_batches(splits.test, 512)])
+        gone = (every[:, :100, None] == exclude[order][:, None]).any(dim=2)
+        assert ((~gone).sum(dim=1) >= 10).all()
+        before = gone.cumsum(dim=1)  # items of the history before each place
+        place = (every == splits.test.target[order][:, None]).long().argmax(dim=1)
+        rank = place + 1 - before.gather(1, place.clamp_max(99)[:, None])[:, 0]
+        want = torch.zeros_like(rank).index_copy_(0, order, torch.where(rank <= 10, rank, 0))
+        assert torch.equal(evaluate(model, splits.test, exclude=exclude).ranks, want)

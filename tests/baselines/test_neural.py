@@ -162,6 +162,8 @@ def test_full_ranking_fills_up_a_small_catalogue():
     model.items.weight.data = torch.tensor([[0.1], [0.3], [0.2]])
     assert model.topk(prefixes([[0], [1]], [0, 0]), 4).tolist() == [[1, 2, 0, -1]] * 2
     assert evaluate(model, prefixes([[0]], [2])).ranks.tolist() == [2]
+    exclude = torch.tensor([[1, -1], [0, 2]])
+    assert model.topk(prefixes([[0], [1]], [0, 0]), 2, exclude).tolist() == [[2, 0], [1, -1]]
 
 
 def test_divergence_by_hand():

@@ -44,6 +44,24 @@ def test_mixed_by_hand():
 
 
 @pytest.mark.parametrize("think, w", [("none", 0.0), ("greedy", 0.0), ("greedy", 0.7)])
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_new_items_only(world, think, w, share):
+    model, tokenizer, users, rules = world
+    for beams in (3, 40):
+        asked = WithRules(StreamRec(model, tokenizer, beams=beams, l=2, think=think, w=w), rules, share)
+        got = asked.topk(users, 3, users.history)
+        assert (got >= 0).all() and not (got[..., None] == users.history[:, None]).any()
+        assert all(len(set(row)) == 3 for row in got.tolist())
+    if w == 0:  # nothing is pruned: the full ranking without the history
+        every = asked.topk(users, 40).tolist()
+        want = [
+            [i for i in row if i not in gone][:3]
+            for row, gone in zip(every, users.history.tolist(), strict=True)
+        ]
+        assert got.tolist() == want
+
+
+@pytest.mark.parametrize("think, w", [("none", 0.0), ("greedy", 0.0), ("greedy", 0.7)])
 def test_both_say_what_they_say_alone(world, think, w):
     model, tokenizer, users, rules = world
     asked = StreamRec(model, tokenizer, beams=40, l=2, think=think, w=w)  # a beam that misses nothing

@@ -12,7 +12,14 @@ from places import SCIENTIFIC
 
 from streamrec_lite.common.errors import BadInput
 from streamrec_lite.data.dataset import TEXT_COLUMNS, Dataset
-from streamrec_lite.data.sequences import iterate_batches, leave_one_out, length_batches, padding_share
+from streamrec_lite.data.sequences import (
+    items_before_test,
+    iterate_batches,
+    leave_one_out,
+    length_batches,
+    padding_share,
+    repeat_shares,
+)
 from streamrec_lite.data.sources import load_dataset
 
 needs_scientific = pytest.mark.skipif(
@@ -175,3 +182,29 @@ def test_batches_stay_on_the_device():
     splits = leave_one_out(dataset([0, 1, 2, 3, 4]), 20, device="cuda")
     taken, batch = next(iterate_batches(splits.train, 4, seed=0))
     assert taken.is_cuda and all(field.is_cuda for field in batch)
+
+
+def test_items_before_the_test_are_the_whole_history():
+    shop = dataset([5, 1, 5, 3, 4, 0], [0, 1, 2], [2, 4, 4, 4])
+    for max_history in (1, 2, 20):  # what the model reads does not matter
+        table = items_before_test(leave_one_out(shop, max_history))
+        assert table.tolist() == [[1, 3, 4, 5], [0, 1, -1, -1], [2, 4, -1, -1]]
+
+
+def test_items_before_the_test_equal_sets_of_random_histories():
+    generator = np.random.default_rng(0)
+    sequences = [generator.integers(0, 30, n).tolist() for n in (3, 40, 4, 7, 25)]
+    table = items_before_test(leave_one_out(dataset(*sequences), 6))
+    found = [[item for item in row if item >= 0] for row in table.tolist()]
+    assert found == [sorted(set(sequence[:-1])) for sequence in sequences]
+
+
+def test_repeat_shares_by_hand():
+    # training targets: 1, 5 (a repeat), 3; validation 4, 1, 4 (a repeat); test 0, 2, 4 (a repeat)
+    shares = repeat_shares(dataset([5, 1, 5, 3, 4, 0], [0, 1, 2], [2, 4, 4, 4]).sequences)
+    assert shares == {
+        "train": pytest.approx(1 / 4),
+        "valid": pytest.approx(1 / 3),
+        "test": pytest.approx(1 / 3),
+    }
+    assert repeat_shares([np.array([1, 1, 1])]) == {"train": 0.0, "valid": 1.0, "test": 1.0}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -64,3 +66,41 @@ def test_a_recommender_that_breaks_its_promise_is_an_error():
     twice[4, 7] = 2
     with pytest.raises(ValueError, match="names an item twice"):
         evaluate(FixedLists(twice), prefixes)
+
+
+class Ranking:
+    """All items in one order for every user, without those that are left out."""
+
+    def __init__(self, order: list[int], polite: bool = True):
+        self.order, self.polite = order, polite
+
+    def topk(self, prefixes, k, exclude=None):
+        rows = [self.order] * prefixes.n_examples
+        if exclude is not None and self.polite:
+            rows = [[i for i in self.order if i not in gone] for gone in exclude.tolist()]
+        return torch.tensor([row[:k] + [-1] * max(0, k - len(row)) for row in rows])
+
+
+def test_new_items_only_by_hand():
+    history = torch.tensor([[0, 1], [4, -1], [2, 3]])
+    prefixes = Prefixes(history, torch.tensor([2, 1, 2]), torch.tensor([3, 3, 2]), torch.arange(3))
+    exclude = torch.tensor([[0, 1, -1], [4, -1, -1], [1, 2, 3]])  # the third user takes 2 again
+    order = Ranking([0, 1, 2, 3, 4])
+    assert evaluate(order, prefixes).ranks.tolist() == [4, 4, 3]
+    for batch_size in (1, 3):
+        new = evaluate(order, prefixes, batch_size=batch_size, exclude=exclude)
+        assert new.ranks.tolist() == [2, 4, -1]
+        assert new.metrics["N@10"] == pytest.approx((1 / math.log2(3) + 1 / math.log2(5)) / 2)
+        assert new.metrics["R@5"] == 1.0
+
+
+def test_when_every_target_is_a_repeat_nobody_counts():
+    prefixes = random_prefixes(20, 30)
+    new = evaluate(Ranking(list(range(30))), prefixes, exclude=prefixes.target[:, None])
+    assert new.ranks.tolist() == [-1] * 20 and set(new.metrics.values()) == {0.0}
+
+
+def test_an_item_that_should_be_left_out_is_an_error():
+    prefixes = random_prefixes(10, 30)
+    with pytest.raises(ValueError, match="names an excluded item"):
+        evaluate(Ranking(list(range(30)), polite=False), prefixes, exclude=prefixes.history)

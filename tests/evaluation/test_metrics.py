@@ -49,6 +49,13 @@ def test_values_by_hand():
     assert result["N@10"] == pytest.approx(sum(expected) / 7, abs=1e-15)
 
 
+def test_users_that_are_left_out_count_in_no_mean():
+    ranks, group = torch.tensor([1, -1, 0, 2, -1]), torch.tensor([2, 1, 1, 1, 1])
+    assert mean_metrics(ranks) == mean_metrics(torch.tensor([1, 0, 2]))
+    assert mean_metrics(ranks, group_size=group)["R@5"] == pytest.approx((0.5 + 0 + 1) / 3)
+    assert set(mean_metrics(torch.tensor([-1, -1])).values()) == {0.0}
+
+
 def test_limits_are_exact():
     assert set(mean_metrics(torch.zeros(1000, dtype=torch.long)).values()) == {0.0}
     assert set(mean_metrics(torch.ones(1000, dtype=torch.long)).values()) == {1.0}

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from streamrec_lite.common.errors import BadInput
-from streamrec_lite.common.files import write_json
+from streamrec_lite.common.files import write_json, write_tensors
 from streamrec_lite.common.schemas import PAD, Prefixes
 from streamrec_lite.config.presets import preset
 from streamrec_lite.config.sections import BackboneConfig
@@ -58,6 +58,24 @@ def test_more_answers_than_beams_widens_the_beam(recommender):
     assert len(set(recommender.recommend([["item-1"]], k=30).items[0])) == 30
 
 
+def test_new_items_only_leaves_the_whole_history_out(recommender):
+    long = ["item-9", "item-1", "item-2", "item-3", "item-3"]  # the model reads the newest three
+    every = recommender.recommend([long, ["item-9"]], k=30)
+    new = recommender.recommend([long, ["item-9"]], k=30, repeat=False)
+    assert new.items[0] == [item for item in every.items[0] if item not in long]
+    assert new.items[1] == [item for item in every.items[1] if item != "item-9"]
+    assert len(recommender.recommend([long], k=10, repeat=False).items[0]) == 10
+    assert recommender.recommend([long, ["item-9"]], k=30, repeat=True) == every
+
+
+def test_by_default_as_the_users_of_the_data_do(recommender):
+    assert recommender.repeats_by_default  # nothing is known
+    for share, repeats in ((0.0, False), (0.0099, False), (0.01, True), (0.3, True)):
+        recommender.repeat_share = share
+        assert recommender.repeats_by_default is repeats
+        assert ("item-1" in recommender.recommend([["item-1"]], k=30).items[0]) is repeats
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
@@ -84,6 +102,11 @@ def test_load_from_a_run_folder(recommender, tmp_path):
     recommender.model.save(tmp_path / "baselines" / "TIGER" / "seed-0")
     loaded = StreamRec.load(tmp_path)
     assert loaded.recommend([["item-7"]]).items == recommender.recommend([["item-7"]]).items
+    assert loaded.repeat_share is None
+    # training targets: 2, 1 (a repeat) and 4
+    tensors = {"items": torch.tensor([1, 2, 1, 3, 4, 3, 4, 1, 2]), "lengths": torch.tensor([5, 4])}
+    write_tensors(tmp_path / "data" / "interactions.safetensors", tensors)
+    assert StreamRec.load(tmp_path).repeat_share == pytest.approx(1 / 3)
     with pytest.raises(BadInput, match="STREAM-Rec-PT"):
         StreamRec.load(tmp_path, model="STREAM-Rec")
     with pytest.raises(BadInput, match=r"TIGER seed-0"):  # the remedy names what is there

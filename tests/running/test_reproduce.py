@@ -48,10 +48,13 @@ def test_results_json_is_the_contract(finished):
     for rows in results["models"].values():
         assert set(rows) == {"0"}
         assert {"train_seconds", "epochs", "users_per_second", "wall_seconds"} <= set(rows["0"])
-        for split in ("valid", "test"):
+        for split in ("valid", "test", "test_new"):
             assert set(rows["0"][split]) == METRICS
             assert all(0 <= value <= 1 for value in rows["0"][split].values())
-    assert set(results["oracle"]) == {"valid", "test"} and set(results["oracle"]["test"]) == METRICS
+    assert len({row["users_new"] for rows in results["models"].values() for row in rows.values()}) == 1
+    assert (
+        set(results["oracle"]) == {"valid", "test", "test_new"} and set(results["oracle"]["test"]) == METRICS
+    )
     assert results["tokenizer"]["collisions_after"] == 0
     assert set(results["models"]["STREAM-Rec-PT"]["0"]["direct"]["test"]) == METRICS
     row = results["models"]["STREAM-Rec-SFT"]["0"]
@@ -64,6 +67,9 @@ def test_results_json_is_the_contract(finished):
         versus = results["versus_TIGER"][model]["N@10"]
         assert versus["mean_difference"] == pytest.approx(row["N@10"] - tiger["N@10"], abs=1e-12)
         assert versus["low"] <= versus["mean_difference"] <= versus["high"]
+        row, tiger = (results["models"][name]["0"]["test_new"]["N@10"] for name in (model, "TIGER"))
+        versus = results["versus_TIGER_new"][model]["N@10"]
+        assert versus["mean_difference"] == pytest.approx(row - tiger, abs=1e-12)
 
 
 def test_everything_done_is_skipped_without_torch(finished, notebooks):
@@ -102,6 +108,14 @@ def test_recommend_explains_history_and_thoughts(finished, capsys):
     lines = capsys.readouterr().out.splitlines()
     at = next(i for i, line in enumerate(lines) if line.startswith("state by state"))
     assert [line.split()[0] for line in lines[at + 1 : at + 4]] == ["s_0", "s_1", "s_2"]
+    history = names["item_ids"][:2]
+    for model in ("TIGER", "STREAM-Rec-SFT"):
+        assert cli.run([*asked, "--model", model, "--no-repeat", "-k", "30"]) == 0
+        first, *answers = capsys.readouterr().out.splitlines()
+        assert first == "new items only, none of the history (as asked)" and len(answers) == 30
+        assert not {line.split()[2] for line in answers} & set(history)
+    assert cli.run(asked) == 0
+    assert "(share of repeats in training: " in capsys.readouterr().out.splitlines()[0]
     assert cli.run([*asked, "--model", "STREAM-Rec-PT", "--guided"]) == 2
     assert "name STREAM-Rec-SFT" in capsys.readouterr().err
     assert cli.run([*asked, "--model", "STREAM-Rec-RL"]) == 0

@@ -1,7 +1,7 @@
 """Tables of notebook 09, results: all models, their differences, groups of users, and overlaps.
 
 Everything is computed from results.json and from the ranks in each model's folder: a tensor (users,) for
-each seed; 1 is best, 0 means that the target was not among the first ten.
+each seed; 1 is best, 0 means that the target was not among the first ten, -1 that the user does not count.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ...common.files import read_json, read_tensors
 from ...evaluation.metrics import METRIC_NAMES, metric_per_user, recall_at
-from ...evaluation.results_table import PAPER, REFERENCE, mean_text
+from ...evaluation.results_table import NEW_METRICS, PAPER, REFERENCE, difference_text, mean_text
 from ...running.results import GUIDED, model_rows
 from ...running.run import Run
 from ...running.stage_table import ORACLE, TABLE
@@ -38,17 +38,17 @@ def with_all_seeds(run: Run) -> Run:
     return dataclasses.replace(run, seeds=tuple(s for s in seeds if finished(s)) or run.seeds)
 
 
-def read_ranks(run: Run) -> dict[str, list[Tensor]]:
-    """Ranks of the test users' targets: model -> a tensor (users,) for each seed; the oracle last."""
+def read_ranks(run: Run, split: str = "test") -> dict[str, list[Tensor]]:
+    """Ranks of the targets in "test" or "test_new": model -> (users,) for each seed; the oracle last."""
     ranks: dict[str, list[Tensor]] = {}
     for model, rows in model_rows(run).items():
         for part in rows.values():
             kept = read_tensors(run.folder(*part) / "ranks.safetensors")[0]
-            ranks.setdefault(model, []).append(kept["test"])
+            ranks.setdefault(model, []).append(kept[split])
             if model in GUIDED:
-                ranks.setdefault(GUIDED[model], []).append(kept["guided test"])
+                ranks.setdefault(GUIDED[model], []).append(kept[f"guided {split}"])
     if TABLE[ORACLE].applies(run.config):
-        ranks[ORACLE] = [read_tensors(run.folder(ORACLE) / "ranks.safetensors")[0]["test"]]
+        ranks[ORACLE] = [read_tensors(run.folder(ORACLE) / "ranks.safetensors")[0][split]]
     return ranks
 
 
@@ -64,23 +64,25 @@ def metric_by_user(ranks: dict[str, list[Tensor]], metric: str = "N@10") -> dict
 
 
 def main_table(results: dict) -> pd.DataFrame:
-    """A row for each model, as text: metrics, N@10 minus TIGER's, share of the oracle, size and speed."""
+    """A row for each model, as text: all items, new items only ("new"), N@10 minus TIGER's, size, speed."""
     oracle, table = results.get("oracle"), {}
     for model, rows in results["models"].items():
         summary, rows = results["summary"][model]["test"], list(rows.values())
         cells = {name: mean_text(summary[name]) for name in METRIC_NAMES}
-        gap = results[f"versus_{REFERENCE}"].get(model, {}).get("N@10")
-        minus = "{mean_difference:+.4f} [{low:+.4f}, {high:+.4f}]".format(**gap) if gap else "-"
-        cells[f"N@10 - {REFERENCE} [95 %]"] = minus
+        cells[f"N@10 - {REFERENCE} [95 %]"] = difference_text(results[f"versus_{REFERENCE}"], model)
         if oracle:
             best = oracle["test"]["N@10"]
             cells["of oracle"] = f"{100 * summary['N@10']['mean'] / best:.1f} %" if best else "-"
+        new = results["summary"][model]["test_new"]
+        cells |= {f"new {name}": mean_text(new[name]) for name in NEW_METRICS}
+        cells[f"new N@10 - {REFERENCE} [95 %]"] = difference_text(results[f"versus_{REFERENCE}_new"], model)
         cells["parameters"] = f"{rows[0]['parameters']:,}" if "parameters" in rows[0] else "-"
         cells["train (s)"] = f"{np.mean([row['train_seconds'] for row in rows]):,.1f}"
         cells["users/s"] = f"{np.mean([row['users_per_second'] for row in rows]):,.0f}"
         table[model] = cells
     if oracle:
         table["*oracle*"] = {n: f"{oracle['test'][n]:.4f}" for n in METRIC_NAMES} | {"of oracle": "100 %"}
+        table["*oracle*"] |= {f"new {n}": f"{oracle['test_new'][n]:.4f}" for n in NEW_METRICS}
     return pd.DataFrame(table).T.fillna("-").rename_axis("model")
 
 
@@ -127,13 +129,19 @@ def tuning_table(results: dict) -> pd.DataFrame:
 # Differences
 
 
-def difference_table(results: dict, metric: str = "N@10", models: list[str] | None = None) -> pd.DataFrame:
+def difference_table(
+    results: dict, metric: str = "N@10", models: list[str] | None = None, new: bool = False
+) -> pd.DataFrame:
     """Each model minus TIGER, best first: difference, low, high, p, and whether the interval excludes 0.
 
-    ``models``: only these.
+    Args:
+        results: a results.json.
+        metric: a name of ``METRIC_NAMES``.
+        models: only these; None: all.
+        new: new items only.
     """
     rows = {}
-    for model, by_metric in results[f"versus_{REFERENCE}"].items():
+    for model, by_metric in results[f"versus_{REFERENCE}{'_new' if new else ''}"].items():
         if model in results["models"] and (models is None or model in models):
             gap = by_metric[metric]
             row = {"difference": gap["mean_difference"], "low": gap["low"], "high": gap["high"]}

@@ -13,7 +13,8 @@ from torch import Tensor
 from ...common.files import read_tensors
 from ...common.schemas import BOS, FIRST_CODE, Prefixes
 from ...data.dataset import Dataset
-from ...evaluation.metrics import rank_of_target
+from ...evaluation.metrics import METRIC_NAMES, rank_of_target
+from ...evaluation.results_table import NEW_METRICS
 from ...inference.recommender import StreamRec
 from ...model.backbone import Backbone
 from ...tokenizer.semantic_ids import SemanticTokenizer, token_name
@@ -130,13 +131,17 @@ def recall_by_length(ranks: Tensor, length: Tensor, k: int = 10, groups: int = 5
 def metrics_table(rows: dict[str, dict], part: str = "test") -> pd.DataFrame:
     """R@5 to N@10 of the models in ``rows`` (name: row of results.json), the oracle last.
 
-    Where there is an oracle, the last column is N@10 as a percentage of the oracle's.
+    Beside "test" stand columns for new items only. Where there is an oracle, the last column is N@10 as a
+    percentage of the oracle's.
     """
-    table = pd.DataFrame({name: row[part] for name, row in rows.items()}).T[["R@5", "R@10", "N@5", "N@10"]]
+    table = pd.DataFrame({name: row[part] for name, row in rows.items()}).T[list(METRIC_NAMES)]
+    if part == "test":
+        for metric in NEW_METRICS:
+            table[f"new {metric}"] = [row["test_new"][metric] for row in rows.values()]
     if "Oracle" in table.index:
         table = table.loc[[*(n for n in table.index if n != "Oracle"), "Oracle"]]
         table["share of oracle (%)"] = 100 * table["N@10"] / table["N@10"].iloc[-1]
-    return table.round({"R@5": 4, "R@10": 4, "N@5": 4, "N@10": 4, "share of oracle (%)": 1})
+    return table.round({name: 1 if "share" in str(name) else 4 for name in table})
 
 
 def training_log_table(log: list[dict], limit: int = 12) -> pd.DataFrame:
@@ -163,9 +168,12 @@ def illustrative_example(model: StreamRec, prefixes: Prefixes, rows: int = 400) 
     return int((preferred * examples.length.clamp(max=10)).argmax())
 
 
-def read_test_ranks(folder: str | Path) -> Tensor:
-    """Ranks (users,) of the test targets from a model's folder; 0 means not among the first ten."""
-    return read_tensors(Path(folder) / "ranks.safetensors")[0]["test"]
+def read_test_ranks(folder: str | Path, split: str = "test") -> Tensor:
+    """Ranks (users,) of the test targets from a model's folder; 0 means not among the first ten.
+
+    ``split`` "test_new": new items only; -1 for users that do not count.
+    """
+    return read_tensors(Path(folder) / "ranks.safetensors")[0][split]
 
 
 def beam_table(

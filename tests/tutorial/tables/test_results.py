@@ -68,6 +68,10 @@ def test_differences_are_sorted_and_marked_if_the_interval_excludes_0():
         "Popularity"
     ]
     assert tables.difference_table(results(), "R@10", []).empty
+    new = results()
+    new["versus_TIGER_new"]["Popularity"]["N@10"]["mean_difference"] = 0.7
+    assert tables.difference_table(new, new=True)["difference"]["Popularity"] == 0.7
+    assert tables.difference_table(new)["difference"]["Popularity"] == -0.2
     touching = results()
     touching["versus_TIGER"]["Popularity"]["N@10"]["high"] = 0.0
     assert not tables.difference_table(touching)["excludes 0"]["Popularity"]
@@ -101,7 +105,8 @@ def test_main_table_has_means_differences_and_costs():
     assert table.index.tolist() == [*results()["models"], "*oracle*"]
     row = table.loc["STREAM-Rec-SFT"]
     assert row["N@10"] == "0.2000 ± 0.0100" and row["of oracle"] == "40.0 %" and row["parameters"] == "1,234"
-    assert row["N@10 - TIGER [95 %]"] == "-0.1000 [-0.2500, +0.0500]"
+    assert row["N@10 - TIGER [95 %]"] == "-0.1000 [-0.2500, +0.0500]" == row["new N@10 - TIGER [95 %]"]
+    assert row["new R@10"] == "0.2000 ± 0.0100" and table.loc["*oracle*", "new N@10"] == "0.5000"
     assert table.loc["TIGER", "N@10 - TIGER [95 %]"] == "-" == table.loc["*oracle*", "users/s"]
     without = results()
     del without["oracle"]

@@ -62,10 +62,13 @@ def test_recall_by_length_counts_every_user_once():
 
 def test_metrics_table_puts_the_oracle_last():
     row = {"test": {"R@5": 0.1, "R@10": 0.2, "N@5": 0.1, "N@10": 0.1}}
+    row["test_new"] = {"R@5": 0.2, "R@10": 0.3, "N@5": 0.2, "N@10": 0.15}
     oracle = {"test": {"R@5": 0.4, "R@10": 0.5, "N@5": 0.3, "N@10": 0.4}}
+    oracle["test_new"] = oracle["test"]
     table = tables.metrics_table({"Oracle": oracle, "TIGER": row})
     assert table.index.tolist() == ["TIGER", "Oracle"]
     assert table["share of oracle (%)"].tolist() == [25.0, 100.0]
+    assert table["new N@10"].tolist() == [0.15, 0.4] and table["new R@10"].tolist() == [0.3, 0.5]
     assert "share of oracle (%)" not in tables.metrics_table({"TIGER": row})
 
 
