@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
+from ...common.schemas import Prefixes
+from ...inference.recommender import StreamRec
+from ...training.channel import measure_channel
+
 KINDS = {  # of thoughts, see ``training.channel``
     "none": "none",
     "own": "its own",
@@ -14,6 +18,18 @@ KINDS = {  # of thoughts, see ``training.channel``
 }
 # Thoughts leak if annotated ones raise N@10 by more than this share of it, at the low end of the interval.
 LEAK_SHARE = 0.5
+
+
+def kept_channel(row: dict, model: StreamRec, prefixes: Prefixes, bootstrap: int = 2000) -> dict:
+    """What ``measure_channel`` found when the stage was done; earlier releases did not: then it is found now.
+
+    Args:
+        row: of the model in results.json.
+        model: the model, as it thinks.
+        prefixes: test users.
+        bootstrap: number of bootstrap resamples.
+    """
+    return row.get("channel") or measure_channel(model, prefixes, bootstrap=bootstrap)
 
 
 def channel_table(channel: dict) -> pd.DataFrame:
@@ -66,13 +82,11 @@ def _reading(another: dict) -> str:
 
 
 def _helping(none: dict) -> str:
-    """Are own thoughts better than none?"""
-    gain = none["minus own"]["N@10"]
-    if gain["high"] < 0:
-        return f"Thinking helps: without thoughts N@10 changes by {_interval(gain)}."
-    if gain["low"] > 0:
-        return f"Thinking harms: without thoughts N@10 changes by {_interval(gain)}."
-    return f"Thinking does not help: without thoughts N@10 changes by {_interval(gain)}."
+    """Are own thoughts better than none, by N@10?"""
+    gain, cost = none["minus own"]["N@10"], none["minus own"]["nats"]
+    word = "helps" if gain["high"] < 0 else "harms" if gain["low"] > 0 else "does not help"
+    changes = f"N@10 changes by {_interval(gain)}, the target's cost by {_interval(cost)} nats"
+    return f"Thinking {word}: without thoughts {changes}."
 
 
 def _leaking(annotated: dict, own: dict) -> str:

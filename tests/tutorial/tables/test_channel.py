@@ -7,8 +7,18 @@ import copy
 import numpy as np
 import pytest
 from channels import DOES_NOT_READ, READS, after
+from tiny_world import small_world
 
+from streamrec_lite.inference.recommender import StreamRec
+from streamrec_lite.training.channel import measure_channel
 from streamrec_lite.tutorial.tables import channel as tables
+
+
+def test_a_row_without_a_channel_is_measured_now():
+    model, tokenizer, users = small_world()
+    slow = StreamRec(model, tokenizer, l=2, think="greedy")
+    assert tables.kept_channel({"channel": READS}, slow, users) is READS
+    assert tables.kept_channel({}, slow, users, 50) == measure_channel(slow, users, bootstrap=50)
 
 
 def test_a_row_for_each_kind_of_thoughts():
@@ -26,7 +36,10 @@ def test_a_model_that_reads_and_leaks():
     assert (
         reads == "The model reads its thoughts: own beats another user's by +0.1600 [+0.1400, +0.1800] N@10."
     )
-    assert helps == "Thinking does not help: without thoughts N@10 changes by +0.0100 [-0.0100, +0.0300]."
+    assert helps == (
+        "Thinking does not help: without thoughts N@10 changes by +0.0100 [-0.0100, +0.0300], "
+        "the target's cost by -0.5000 [-0.6000, -0.4000] nats."
+    )
     assert leaks.startswith("Annotated thoughts leak: N@10 rises from 0.2000 to 0.8000, by +0.6000 [")
 
 
