@@ -33,6 +33,8 @@ def save_dataset(dataset: Dataset, folder: Path) -> dict:
     }
     if dataset.embeddings is not None:
         tensors["embeddings"] = torch.from_numpy(np.ascontiguousarray(dataset.embeddings))
+    if dataset.split is not None:
+        tensors["split"] = torch.from_numpy(dataset.split.astype(np.int64))
     write_tensors(folder / "interactions.safetensors", tensors)
     sizes = {"users": dataset.n_users, "items": dataset.n_items, "interactions": dataset.n_interactions}
     return {"fingerprint": dataset.fingerprint(), "sizes": sizes}

@@ -172,7 +172,12 @@ def padding_share(length: Tensor, batches: list[Tensor]) -> float:
     return 1 - used / computed if computed else 0.0
 
 
+def sample_rows(n: int, most: int, seed: int = 0) -> Tensor:
+    """Up to ``most`` random numbers below n, ascending, the same ones for the same seed: int64 on the CPU."""
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    return order[:most].sort().values
+
+
 def sample_examples(prefixes: Prefixes, most: int, seed: int = 0) -> Prefixes:
-    """Up to ``most`` random examples in their original order, the same ones for the same seed."""
-    order = torch.randperm(prefixes.n_examples, generator=torch.Generator().manual_seed(seed))
-    return prefixes.select(order[:most].sort().values.to(prefixes.target.device))
+    """The examples at ``sample_rows``: up to ``most`` random ones in their original order."""
+    return prefixes.select(sample_rows(prefixes.n_examples, most, seed).to(prefixes.target.device))

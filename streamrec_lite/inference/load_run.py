@@ -114,7 +114,8 @@ def _repeat_share(path: Path) -> float | None:
         return None
     tensors, _ = read_tensors(path)
     items, lengths = tensors["items"], tensors["lengths"].tolist()
-    return repeat_shares([part.numpy() for part in items.split(lengths)])["train"]
+    split = tensors["split"].numpy() if "split" in tensors else None
+    return repeat_shares([part.numpy() for part in items.split(lengths)], split)["train"]
 
 
 def _read_object(path: Path, *keys: str) -> dict:

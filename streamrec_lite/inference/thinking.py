@@ -114,10 +114,33 @@ def generate_thoughts(
             break
         hidden = stepper.step(token.flatten()).view(*token.shape, -1)
         states.append(hidden)
-    answer = hidden
-    if stepper.model.reads_answer_token and last_state:
-        answer = stepper.step(torch.full_like(token.flatten(), ANSWER)).view_as(hidden)
+    answer = _read_answer_token(stepper, hidden) if last_state else hidden
     return Thoughts(thought, score, token_log_prob, torch.stack(states, dim=2), answer)
+
+
+def _read_answer_token(stepper: StepDecoder, hidden: Tensor) -> Tensor:
+    """``answer_hidden`` (B, n, d): the states after ANSWER, or d_l itself if the model does not read it."""
+    if not stepper.model.reads_answer_token:
+        return hidden
+    token = torch.full((hidden[..., 0].numel(),), ANSWER, device=hidden.device)
+    return stepper.step(token).view_as(hidden)
+
+
+def read_thoughts(stepper: StepDecoder, thought: Tensor) -> Thoughts:
+    """Read given thoughts (B, l), code tokens, in place of generating some: one train of thought per user.
+
+    Afterwards the stepper is ready for the answer. The model's own greedy thoughts give the hidden states of
+    ``generate_thoughts``, bit for bit. A thought that the model may not repeat has log-probability -inf.
+    """
+    model, start = stepper.model, torch.full((len(thought), 1), BOS, device=thought.device)
+    tokens = torch.cat([start, thought], dim=1)
+    hidden = torch.stack([stepper.step(token) for token in tokens.T], dim=1)  # d_0..d_l, (B, l + 1, d)
+    excluded = None if model.may_repeat_thoughts else earlier_codes(thought, model.vocab_size)
+    log_prob = model.thought_log_probs(hidden[:, :-1], excluded=excluded)
+    token_log_prob = log_prob.gather(-1, (thought - FIRST_CODE)[..., None])[..., 0]
+    answer = _read_answer_token(stepper, hidden[:, -1:])
+    log_prob = token_log_prob.sum(dim=1, keepdim=True)
+    return Thoughts(thought[:, None], log_prob, token_log_prob[:, None], hidden[:, None], answer)
 
 
 def _check_options(l: int, mode: str, n: int) -> None:

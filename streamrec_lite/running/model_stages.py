@@ -12,6 +12,7 @@ from ..inference.recommender import StreamRec
 from ..inference.state_guided import choose_weight
 from ..inference.thinking_study import compare_ways_to_think, control_config
 from ..model.backbone import Backbone
+from ..training.channel import measure_channel
 from ..training.finetune import finetune
 from ..training.loop import Trained, TrainingJob
 from ..training.optim import use_byte_dropout
@@ -54,14 +55,14 @@ def train_pretrain(work: Work) -> None:
 
 
 def train_sft(work: Work) -> None:
-    """Stage 2: annotation and fine-tuning, and the study of how much thinking helps."""
+    """Stage 2: annotation and fine-tuning; does thinking help, and does the answer read the thoughts?"""
     run, part = work.run, work.part
     result, splits = _finetuned(work, work.config)
     slow = _recommender(run, result, l=run.config.sft.l)
-    question = compare_ways_to_think(
-        slow, splits.test.to(run.device), bootstrap=run.config.evaluate.bootstrap
-    )
-    _keep_guided(run, result, slow, splits, part, {"question": question})
+    users, resamples = splits.test.to(run.device), run.config.evaluate.bootstrap
+    question = compare_ways_to_think(slow, users, bootstrap=resamples)
+    channel = measure_channel(slow, users, bootstrap=resamples)
+    _keep_guided(run, result, slow, splits, part, {"question": question, "channel": channel})
 
 
 def train_grpo(work: Work) -> None:
@@ -74,7 +75,9 @@ def train_grpo(work: Work) -> None:
     job = TrainingJob(splits, work.config, seed, part, run.device)
     result = reinforce(model, reference, job, tokenizer, near)
     slow = _recommender(run, result, l=run.config.sft.l)
-    _keep_guided(run, result, slow, splits, part, {"best_block": result.best["epoch"]})
+    channel = measure_channel(slow, splits.test.to(run.device), bootstrap=run.config.evaluate.bootstrap)
+    more = {"best_block": result.best["epoch"], "channel": channel}
+    _keep_guided(run, result, slow, splits, part, more)
 
 
 def train_control(work: Work) -> None:

@@ -142,8 +142,8 @@ def run_sft(run: Run, seed: int = 0) -> dict:
     """Stage 2: the row of STREAM-Rec-SFT, with "guided", its metrics by state-guided scoring.
 
     The row also has the number of thoughts ("l"), the state's weight ("w"), validation metrics by weight
-    ("weights"), and metrics of some test users by number of thoughts and of sampled trains of thought
-    ("question").
+    ("weights"), metrics of some test users by number of thoughts and of trains of thought ("question"), and
+    after thoughts that the model did not write ("channel"; runs of earlier releases lack it).
     """
     return row_of(run, "sft", seed)
 

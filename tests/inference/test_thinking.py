@@ -11,11 +11,12 @@ from tiny_world import small_world
 
 from streamrec_lite.common.errors import BadInput
 from streamrec_lite.common.schemas import BOS, FIRST_CODE
-from streamrec_lite.inference.beam_search import item_log_probs
+from streamrec_lite.inference.beam_search import answer_beams, item_log_probs
 from streamrec_lite.inference.step_decoder import StepDecoder
 from streamrec_lite.inference.thinking import (
     earlier_codes,
     generate_thoughts,
+    read_thoughts,
     sum_over_thoughts,
     think_and_answer,
 )
@@ -51,6 +52,41 @@ def test_states_on_the_way_are_those_of_a_full_pass():
         written = torch.cat([torch.full((6, 1), BOS), thoughts.token[:, i]], dim=1)
         full = model.decode(written, states, mask, "thinking")  # d_0..d_3
         torch.testing.assert_close(thoughts.hidden[:, i], full, atol=1e-5, rtol=0)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("answer_token", [False, True])
+@pytest.mark.parametrize("l", [0, 3])
+def test_reading_the_own_thoughts_is_thinking(l, answer_token):
+    model, tokenizer, users = small_world()
+    model.reads_answer_token = answer_token
+    tokens = history_tokens(tokenizer.tokens, users.history)
+    writer, reader = stepper_of(model, tokens), stepper_of(model, tokens)
+    own = generate_thoughts(writer, l, "greedy")
+    read = read_thoughts(reader, own.token[:, 0])
+    for name in ("token", "hidden", "answer_hidden"):
+        assert torch.equal(getattr(read, name), getattr(own, name)), name
+    torch.testing.assert_close(read.log_prob, own.log_prob)
+    torch.testing.assert_close(read.token_log_prob, own.token_log_prob)
+    hidden = own.answer_hidden[:, 0]
+    want, got = (answer_beams(s, tokenizer.trie, hidden, 20, 10) for s in (writer, reader))
+    assert torch.equal(got.item, want.item) and torch.equal(got.score, want.score)
+
+
+@torch.inference_mode()
+def test_given_thoughts_are_read_as_in_a_teacher_forced_pass():
+    model, tokenizer, users = small_world()
+    tokens = history_tokens(tokenizer.tokens, users.history)
+    thought = torch.tensor([[3, 3, 9], [4, 8, 4], [20, 3, 5], [7, 7, 7], [10, 11, 12], [6, 5, 4]])
+    stepper = stepper_of(model, tokens)
+    read = read_thoughts(stepper, thought)
+    want, item = by_teacher_forcing(model, tokenizer, tokens, thought, users.target)
+    torch.testing.assert_close(read.log_prob[:, 0], want, atol=1e-5, rtol=0)
+    got = item_log_probs(stepper, tokenizer, read.answer_hidden[:, 0], users.target[:, None])
+    torch.testing.assert_close(got[:, 0], item, atol=1e-5, rtol=0)
+    model.may_repeat_thoughts = False
+    impossible = read_thoughts(stepper_of(model, tokens), thought).log_prob[:, 0] == -torch.inf
+    assert impossible.tolist() == [True, True, False, True, False, False]  # rows that repeat a thought
 
 
 @torch.inference_mode()

@@ -60,6 +60,11 @@ def test_results_json_is_the_contract(finished):
     row = results["models"]["STREAM-Rec-SFT"]["0"]
     assert row["l"] == 2 and set(row["question"]["l"]) == {"0", "1", "2", "4", "6", "8"}
     assert set(row["question"]["n"]) == {"1", "4", "16"} and row["question"]["users"] == 60
+    usual = row["question"]["l"]["2"]["N@10"]  # the same users after the same thoughts
+    assert row["channel"]["users"] == 60 and row["channel"]["after"]["own"]["N@10"] == usual
+    assert set(row["channel"]["after"]) == {"none", "own", "another", "random", "annotated"}
+    reinforced = results["models"]["STREAM-Rec-RL"]["0"]["channel"]
+    assert set(reinforced["after"]) == set(row["channel"]["after"])
     best = max(value["N@10"] for name, value in row["weights"].items() if name != "state")
     assert row["weights"][str(row["w"])]["N@10"] == best
     for model in (*COUNTING, *NEURAL, *TRAINED[1:], *BOTH, *MIXED):

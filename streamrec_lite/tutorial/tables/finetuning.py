@@ -14,18 +14,20 @@ from torch import Tensor
 
 from ...common.device import derive_seed
 from ...common.files import read_tensors
-from ...common.schemas import BOS, FIRST_CODE, Prefixes
+from ...common.schemas import BOS, Prefixes
 from ...config.training import SftConfig
 from ...data.sequences import iterate_batches
 from ...evaluation.metrics import metric_per_user, paired_bootstrap
 from ...inference.beam_search import answer_log_probs, item_log_probs
 from ...inference.step_decoder import StepDecoder
-from ...inference.thinking import generate_thoughts, write_thoughts
+from ...inference.thinking import generate_thoughts
 from ...model.backbone import Backbone, answer_inputs
 from ...tokenizer.semantic_ids import SemanticTokenizer
 from ...training.annotator import annotate
+from ...training.channel import substitute_thoughts
 from ...training.dpo import reference_log_probs
 from ...training.finetune_loss import finetune_loss, gradient_norms
+from .channel import KINDS
 
 LOSS_PARTS = {  # the parts of eq. 19, and the setting that is the weight of each; "align" is not in the paper
     "answer": None,
@@ -168,7 +170,7 @@ def answer_cost(model: Backbone, tokenizer: SemanticTokenizer, prefixes: Prefixe
 def answer_cost_by_thought_source(
     models: dict[str, Backbone], tokenizer: SemanticTokenizer, prefixes: Prefixes, l: int
 ) -> pd.DataFrame:
-    """Mean ``answer_cost`` after no thoughts, own, annotated, another user's, and random thoughts.
+    """Mean ``answer_cost`` after each kind of thoughts of ``substitute_thoughts``.
 
     A low cost after annotated thoughts shows no skill: they are made from the target.
 
@@ -178,21 +180,11 @@ def answer_cost_by_thought_source(
         prefixes: the examples.
         l: thoughts of each example.
     """
-    generator = torch.Generator().manual_seed(0)
-    shape, device = (prefixes.n_examples, l), prefixes.target.device
-    random_codes = FIRST_CODE + torch.randint(0, tokenizer.m * tokenizer.K, shape, generator=generator)
     table = {}
     for name, model in models.items():
-        own = write_thoughts(model, tokenizer, prefixes, l)
-        sources = {
-            "none": own[:, :0],
-            "its own": own,
-            "annotated": annotate(model, tokenizer, prefixes, l).thought,
-            "another user's": own.roll(1, dims=0),
-            "random codes": random_codes.to(device),
-        }
-        costs = {s: float(answer_cost(model, tokenizer, prefixes, o).mean()) for s, o in sources.items()}
-        table[name] = costs
+        thoughts = substitute_thoughts(model, tokenizer, prefixes, l)
+        costs = {kind: answer_cost(model, tokenizer, prefixes, o) for kind, o in thoughts.items()}
+        table[name] = {KINDS[kind]: float(cost.mean()) for kind, cost in costs.items()}
     return pd.DataFrame(table)
 
 

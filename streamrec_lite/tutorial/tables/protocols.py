@@ -18,7 +18,7 @@ ALL, SAME_USERS, NEW = "all items", "all items, new targets", "new items only"
 def repeat_table(dataset: Dataset) -> pd.DataFrame:
     """How often the target is an item that the user has taken before, a row for each split."""
     names = {"train": "training", "valid": "validation", "test": "test"}
-    shares = repeat_shares(dataset.sequences)
+    shares = repeat_shares(dataset.sequences, dataset.split)
     return pd.DataFrame({"targets that are repeats (%)": {names[s]: 100 * x for s, x in shares.items()}})
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from drawing import size, words
+from channels import DOES_NOT_READ, READS
+from drawing import assert_readable, size, words
 
 from streamrec_lite.tutorial.figures import finetuning as figures
 from streamrec_lite.tutorial.tables import finetuning as tables
@@ -65,3 +66,23 @@ def test_they_show_the_numbers(drawn):
     assert "mean 1.00" in words(drawn["margins"])
     line = drawn["weights"].axes[0].get_lines()[0]
     assert list(line.get_ydata()) == [0.07, 0.09]
+
+
+@pytest.mark.parametrize("channel", [READS, DOES_NOT_READ], ids=["reads", "does not read"])
+def test_the_channel_draws_readably(channel):
+    assert_readable("channel", figures.plot_channel(channel))
+
+
+def test_the_channel_shows_differences_to_own_and_better_is_right():
+    figure = figures.plot_channel(READS, "STREAM-Rec-RL")
+    shown = words(figure)
+    for part in ("STREAM-Rec-RL", "1,000 test users", "another user's", "-0.1600", "+0.6000", "(0.2000)"):
+        assert part in shown
+    assert (
+        "-3.500" in shown
+        and "+4.800" in shown
+        and "its own" not in [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    )
+    ranking, probability = figure.axes
+    left, right = (axes.get_lines()[2].get_xdata() for axes in (ranking, probability))  # another user's
+    assert list(left) == [-0.18, -0.14] and list(right) == [-3.7, -3.3]

@@ -41,7 +41,7 @@ def test_costs_agree_with_the_scores_of_the_beam(mark):
     found, _ = think_and_answer(model, tokenizer.trie, tokens, 2, "greedy", 1, beams=40, k=40)
     score = found.score[found.item == users.target[:, None]]
     table = tables.answer_cost_by_thought_source({"it": model}, tokenizer, users, 2)
-    assert list(table.index) == ["none", "its own", "annotated", "another user's", "random codes"]
+    assert list(table.index) == ["none", "its own", "another user's", "random codes", "annotated"]
     assert table.loc["its own", "it"] == pytest.approx(-float(score.mean()), abs=1e-4)
 
 
