@@ -82,10 +82,8 @@ def annotate(
     norm = torch.zeros(prefixes.n_examples, l + 1, device=device)
     rank = torch.zeros(prefixes.n_examples, l + 1, dtype=torch.long, device=device)
     for rows, batch in iterate_batches(prefixes, batch_size or annotation_batch_size(device)):
-        if given is not None:
-            fixed = given[rows]
-        else:
-            fixed = _fixed_thoughts(tokenizer, batch.target, l, strategy, neighbours, generator)
+        fixed = _fixed_thoughts(tokenizer, batch.target, l, strategy, neighbours, generator)
+        fixed = fixed if given is None else given[rows]
         thought[rows], norm[rows], rank[rows] = trace_batch(model, tokenizer, batch, table, l, fixed)
     return Traces(thought, norm, rank)
 
@@ -174,7 +172,7 @@ def _fixed_thoughts(
     generator: torch.Generator,
 ) -> Tensor | None:
     """The thoughts (B, l) of a strategy that uses no residual; None: the strategy is "residual"."""
-    if strategy == "residual":
+    if strategy not in STRATEGIES or strategy == "residual":
         return None
     if strategy == "random":
         codes = torch.randint(0, tokenizer.m * tokenizer.K, (len(target), l), generator=generator)
