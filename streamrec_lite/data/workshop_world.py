@@ -9,8 +9,15 @@ import torch
 from torch import Tensor
 
 from ..common.schemas import PAD_ITEM, Prefixes
+from .dataset import Dataset
 
 MAX_STEPS = 4  # guides in a pile
+
+
+def errand_steps(dataset: Dataset, prefixes: Prefixes) -> Tensor | None:
+    """How many steps each user's errand takes (B,), on the CPU; None where the data set is no workshop."""
+    world = dataset.world
+    return world.steps(prefixes) if isinstance(world, WorkshopWorld) else None
 
 
 @dataclass(frozen=True)

@@ -65,8 +65,23 @@ def evaluate_test(
     return row, {"test": every.ranks, "test_new": new.ranks}
 
 
-def save_row(folder: Path, row: dict, ranks: dict[str, Tensor]) -> None:
-    """Keep a row as row.json, and the ranks of all users' targets by split as ranks.safetensors."""
+def accuracy_by_steps(steps: Tensor, ranks: Tensor) -> dict[str, float]:
+    """R@1 by the number of steps that an errand takes, {"1": R@1, ...}, from steps and ranks (B,)."""
+    hit = (ranks == 1).double()
+    return {str(int(h)): float(hit[steps == h].mean()) for h in steps.unique()}
+
+
+def save_row(folder: Path, row: dict, ranks: dict[str, Tensor], steps: Tensor | None = None) -> None:
+    """Keep a row as row.json, and the ranks of all users' targets by split as ranks.safetensors.
+
+    Args:
+        folder: where to.
+        row: of the model; with ``steps`` it gets "by_steps" (``accuracy_by_steps`` of "test").
+        ranks: (users,) by split.
+        steps: (users,) how many steps each test user's errand takes, on the workshop.
+    """
+    if steps is not None:
+        row = {**row, "by_steps": accuracy_by_steps(steps, ranks["test"])}
     write_tensors(folder / "ranks.safetensors", ranks)
     write_json(folder / "row.json", row)
 

@@ -13,6 +13,7 @@ from ..baselines.with_rules import WithRules, choose_share
 from ..common.files import read_json, write_json, write_tensors
 from ..common.schemas import Prefixes, Splits
 from ..data.dataset import Dataset
+from ..data.workshop_world import errand_steps
 from ..evaluation.evaluate import Recommender
 from ..evaluation.new_items import first_allowed
 from ..evaluation.rows import evaluate_splits, evaluate_test, save_row
@@ -49,7 +50,7 @@ def count(work: Work) -> None:
     model = _counted(name, dataset, splits)
     seconds = time.perf_counter() - begin
     row, ranks = evaluate_splits(model, splits)
-    save_row(part, {**row, "train_seconds": seconds, "epochs": 0}, ranks)
+    save_row(part, {**row, "train_seconds": seconds, "epochs": 0}, ranks, errand_steps(dataset, splits.test))
 
 
 def tune_neural(work: Work) -> None:
@@ -85,7 +86,7 @@ def train_neural(work: Work) -> None:
         "dropout": config.baselines.dropout,
         "tuning": tuning,
     }
-    save_row(part, row, ranks)
+    save_row(part, row, ranks, errand_steps(dataset, splits.test))
 
 
 def mix_with_rules(work: Work) -> None:

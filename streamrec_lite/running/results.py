@@ -23,7 +23,9 @@ def model_rows(run: Run) -> dict[str, dict[str, tuple[str, int | None]]]:
     Models that only count are the same for every seed and stand under "0". Models of the method that is not
     worked on have rows of the seeds for which they are done.
     """
-    ordered = sorted((s for s in STAGES if s.model), key=lambda stage: stage.group != "baselines")
+    ordered = sorted(
+        (s for s in STAGES if s.model and s.applies(run.config)), key=lambda stage: stage.group != "baselines"
+    )
     rows = {s.model: {str(seed or 0): (s.name, seed) for seed in run.seeds_of(s)} for s in ordered}
     return {model: parts for model, parts in rows.items() if parts}
 

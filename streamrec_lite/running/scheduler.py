@@ -21,7 +21,16 @@ from .executors import LOG, Job, LocalExecutor
 from .notebooks import copy_executed, notebook_done, notebook_hash
 from .results import results_done, results_hash
 from .run import Run
-from .stage_table import GROUPS, NOTEBOOKS, START, TABLE, Stage, records
+from .stage_table import (
+    GROUPS,
+    NOTEBOOKS,
+    START,
+    TABLE,
+    WORKSHOP_NOTEBOOK,
+    Stage,
+    on_workshop,
+    records,
+)
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -139,10 +148,11 @@ class Scheduler:
         if group == "results":
             return self._results()
         run, found = self.run, []
-        if group == "data":
+        if group == "data" and not on_workshop(run.config):
             found += self._notebook("start", group, START, None, [run.hash("data")], (), ())
         for stage in records(group, run.config):
-            tasks_of = self._with_notebooks if stage.notebooks else self._alone
+            shown = stage.notebooks and not on_workshop(run.config)
+            tasks_of = self._with_notebooks if shown else self._alone
             for seed in run.seeds_of(stage) if stage.method in ("", run.method) else ():
                 found += tasks_of(stage, seed)
         return found
@@ -160,7 +170,7 @@ class Scheduler:
 
     def _alone(self, stage: Stage, seed: int | None) -> list[Task]:
         """A stage without a notebook, in a process of its own, unless it is done."""
-        part, label = (stage.name, seed), f"{stage.model}, seed {seed}"
+        part, label = (stage.name, seed), f"{stage.model}, seed {seed}" if stage.seeded else stage.name
         if self.run.marker(*part):
             return []
         log = part_of(self.run.folder(*part)) / "log.jsonl"
@@ -210,6 +220,8 @@ class Scheduler:
     def _results(self) -> list[Task]:
         """The rows of all models, gathered once the models are there, and the notebook that shows them."""
         run, (name,) = self.run, NOTEBOOKS["results"]
+        if on_workshop(run.config):
+            name = WORKSHOP_NOTEBOOK
         part = ("results", None)
         gather = Job("results", "gathering", self._stage_parameters(None), stages=("results",))
         gathering = [] if results_done(run) else [Task(gather, "results", (part,), ())]

@@ -19,6 +19,14 @@ NEURAL = ("Caser", "GRU4Rec", "SASRec", "BERT4Rec", "ReaRec")
 ORACLE = "Oracle"
 METHODS = ("ours", "printed")  # what ``--method`` takes
 CONTROLS = ("deep-tiger", "item-tiger", "no-thoughts", "random-thoughts")  # see ``thinking_study``
+WORKSHOP_MODELS = (
+    "Direct, deeper",
+    "Pause tokens",
+    "True thoughts",
+    "SFT",
+    "RL",
+    "More supervision",
+)  # see ``workshop_stages``
 START = "00_start_here"  # the notebook that belongs to no stage
 
 
@@ -130,6 +138,18 @@ def _mixture(stage: str, model: str) -> Stage:
     return Stage(name, (stage, "SequentialRules"), (), folder, work, (), name, "results", method)
 
 
+def _workshop(name: str) -> Stage:
+    """A model that only the workshop has (``workshop_stages``)."""
+    needs: tuple[str, ...] = ("tokenizer",)
+    settings: tuple[str | Callable[[Config], object], ...] = ("backbone", _sft_settings, *_SHARED)
+    if name == "Direct, deeper":
+        settings = ("backbone", "tiger", "pretrain.max_epochs", "sft.max_epochs", "sft.l", *_SHARED)
+    if name in ("RL", "More supervision"):
+        needs, settings = ("SFT",), ("grpo",)
+    folder, work = f"workshop/{name}/seed-{{seed}}", "workshop_stages:train_workshop"
+    return Stage(name, needs, settings, folder, work, (), name, "workshop", "", on_workshop)
+
+
 def _printed(stage: Stage) -> Stage:
     """The record of the same stage by the equations as the paper prints them; it has no notebook."""
     needs = tuple(f"{name}-printed" if name in ("pretrain", "sft") else name for name in stage.needs)
@@ -208,6 +228,7 @@ _RECORDS = (
     *(stage for name in NEURAL for stage in _neural(name)),
     *_STREAM_REC,
     *(_printed(stage) for stage in _STREAM_REC),
+    *(_workshop(name) for name in WORKSHOP_MODELS),
     *(_control(name) for name in CONTROLS),
     _mixture("tiger", "TIGER"),
     _mixture("sft", "STREAM-Rec-SFT"),
@@ -217,6 +238,7 @@ STAGES: tuple[Stage, ...] = tuple(stage._replace(group=stage.group or stage.name
 TABLE = {stage.name: stage for stage in STAGES}
 GROUPS = (*dict.fromkeys(s.group for s in STAGES if s.group not in ("controls", "results")), "results")
 NOTEBOOKS = {**{s.group: s.notebooks for s in STAGES if s.notebooks}, "results": ("09_results",)}
+WORKSHOP_NOTEBOOK = "10_when_thinking_pays"  # the only one of a run on the workshop
 
 
 def trained_by(method: str) -> tuple[str, ...]:
