@@ -9,8 +9,6 @@ model that has learned the guides can take the steps one by one, but it has neve
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pandas as pd
 
@@ -22,7 +20,7 @@ from .workshop_world import MAX_STEPS, WorkshopWorld
 
 NOISE_PROBABILITY = 0.05  # probability that a purchase is any part
 MOST_CONSUMABLES = 2  # bought before the pile, up to this many
-SHARES = (0.82, 0.06, 0.12)  # of the users: training, validation, test
+SHARES = (0.92, 0.03, 0.05)  # of the users: training, validation, test
 GUIDES = ("Brand", "Mount", "Size", "Colour")
 CONSUMABLES = (
     "Wood Glue",
@@ -47,17 +45,16 @@ def make_workshop(config: DataConfig) -> Dataset:
     ``Dataset.split`` says which users are for training, validation and test.
     """
     world = make_world(config.workshop_parts)
-    rng = np.random.default_rng(derive_seed("workshop", "users"))
-    held_out = _held_out(world, np.random.default_rng(derive_seed("workshop", "held out")))
     users = config.workshop_users
     split = np.repeat(np.arange(3), np.diff(np.round(np.cumsum((0, *SHARES)) * users).astype(int)))
-    sequences = [_errand(world, held_out, int(part), rng) for part in split]
+    rng = np.random.default_rng(derive_seed("workshop", "users"))
+    pile, start = _errands(world, split, rng)
     width = len(str(users - 1))
     return Dataset(
         name="workshop",
         user_ids=[f"u{number:0{width}d}" for number in range(users)],
         item_ids=[f"i{number:04d}" for number in range(world.n_items)],
-        sequences=sequences,
+        sequences=_sequences(world, pile, start, rng),
         items=_item_frame(world),
         world=world,
         split=split,
@@ -71,39 +68,43 @@ def make_world(parts: int) -> WorkshopWorld:
     return WorkshopWorld(leads_to, NOISE_PROBABILITY, parts + len(GUIDES) + len(CONSUMABLES), GUIDES)
 
 
-def _held_out(world: WorkshopWorld, rng: np.random.Generator) -> dict[tuple[int, ...], np.ndarray]:
-    """For each pile of two guides or more, the split (P,) that each part belongs to: 0, 1 or 2.
+def _errands(
+    world: WorkshopWorld, split: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Piles (U, MAX_STEPS), -1 where a pile has no guide any more, and the parts that errands begin at (U,).
 
-    Half of the parts are for training. Validation and test share the other half, and have no combination
-    in common.
+    For every pile of two guides or more the parts are shuffled once: the first sixth is for validation, the
+    next third for the test, the rest for training. So no two splits have a combination in common.
     """
-    parts, held_out = world.n_parts, {}
-    for steps in range(2, MAX_STEPS + 1):
-        for pile in itertools.product(range(world.n_guides), repeat=steps):
-            part = np.zeros(parts, dtype=np.int64)
-            chosen = rng.permutation(parts)[: parts // 2]
-            part[chosen] = 2
-            part[chosen[: parts // 6]] = 1
-            held_out[pile] = part
-    return held_out
+    parts, guides, users = world.n_parts, world.n_guides, len(split)
+    steps = rng.integers(1, MAX_STEPS + 1, users)
+    pile = rng.integers(0, guides, (users, MAX_STEPS))
+    pile[np.arange(MAX_STEPS) >= steps[:, None]] = -1
+    start = rng.integers(0, parts, users)
+    shuffles = np.random.default_rng(derive_seed("workshop", "held out"))
+    bounds = np.array([[parts // 2, parts], [0, parts // 6], [parts // 6, parts // 2]])[split]
+    for h in range(2, MAX_STEPS + 1):
+        order = shuffles.permuted(np.tile(np.arange(parts), (guides**h, 1)), axis=1)
+        mine = steps == h
+        number = pile[mine, :h] @ guides ** np.arange(h)
+        start[mine] = order[number, rng.integers(bounds[mine, 0], bounds[mine, 1])]
+    return pile, start
 
 
-def _errand(
-    world: WorkshopWorld, held_out: dict[tuple[int, ...], np.ndarray], split: int, rng: np.random.Generator
-) -> np.ndarray:
-    """One user's items: consumables, the pile, the part, and what the user buys in the end."""
-    steps = int(rng.integers(1, MAX_STEPS + 1))
-    pile = tuple(rng.integers(0, world.n_guides, steps).tolist())
-    allowed = np.arange(world.n_parts) if steps == 1 else np.flatnonzero(held_out[pile] == split)
-    start = goal = int(rng.choice(allowed))
-    for guide in pile:
-        goal = int(world.leads_to[1 + guide, goal])
-    if rng.random() < world.noise:
-        goal = int(rng.integers(world.n_parts))
-    before = world.n_parts + world.n_guides
-    consumables = rng.integers(before, world.n_items, int(rng.integers(0, MOST_CONSUMABLES + 1))).tolist()
-    guides = [world.n_parts + guide for guide in reversed(pile)]
-    return np.array([*consumables, *guides, start, goal], dtype=np.int64)
+def _sequences(
+    world: WorkshopWorld, pile: np.ndarray, start: np.ndarray, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """Each user's items: consumables, the pile, the part, and what the user buys in the end."""
+    users, goal = len(start), start
+    for i in range(MAX_STEPS):
+        goal = np.where(pile[:, i] >= 0, world.leads_to[1 + pile[:, i], goal], goal)
+    noisy = rng.random(users) < world.noise
+    goal = np.where(noisy, rng.integers(0, world.n_parts, users), goal)
+    before = rng.integers(world.n_parts + world.n_guides, world.n_items, (users, MOST_CONSUMABLES))
+    before[np.arange(MOST_CONSUMABLES) >= rng.integers(0, MOST_CONSUMABLES + 1, users)[:, None]] = -1
+    guides = np.where(pile >= 0, world.n_parts + pile, -1)[:, ::-1]
+    table = np.column_stack([before, guides, start, goal])
+    return [row[row >= 0] for row in table]
 
 
 def _item_frame(world: WorkshopWorld) -> pd.DataFrame:
