@@ -143,7 +143,7 @@ def _workshop(name: str) -> Stage:
     needs: tuple[str, ...] = ("tokenizer",)
     settings: tuple[str | Callable[[Config], object], ...] = ("backbone", _sft_settings, *_SHARED)
     if name == "Direct, deeper":
-        settings = ("backbone", "tiger", "pretrain.max_epochs", "sft.max_epochs", "sft.l", *_SHARED)
+        settings = ("backbone", "tiger", "sft.l", *_SHARED)
     if name in ("RL", "More supervision"):
         needs, settings = ("SFT",), ("grpo",)
     folder, work = f"workshop/{name}/seed-{{seed}}", "workshop_stages:train_workshop"

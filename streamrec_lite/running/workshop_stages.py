@@ -49,7 +49,8 @@ def workshop_config(config: Config, name: str) -> Config:
     """
     replace = dataclasses.replace
     if name == DEEPER:
-        return control_config(config, "deep-tiger")
+        deeper = control_config(config, "deep-tiger")
+        return replace(deeper, tiger=config.tiger)
     sft = replace(
         config.sft,
         condition_on="annotated",

@@ -47,12 +47,13 @@ class SemanticIdExplorer(ipw.VBox):
         self.level = ipw.IntSlider(
             1, 1, tokenizer.m, description="level", style=style, layout={"width": "420px"}
         )
-        self.figure = go.FigureWidget(
+        self.figure = go.Figure(
             layout=layout("", 330, barmode="group", xaxis={"title": "level"}, showlegend=False)
         )
         self.text = ipw.HTML()
         self._list(item)
         self._draw()
+        self.figure = go.FigureWidget(self.figure)  # only now: a browser does not draw traces without data
         self.search.observe(self._search, "value")
         self.item.observe(self._draw, "value")
         self.level.observe(self._draw, "value")

@@ -38,10 +38,11 @@ class BeamStepper(ipw.VBox):
         self.steps, self.dataset, self.rows = steps, dataset, rows
         self.target_codes = None if target is None or codes is None else tuple(int(c) for c in codes[target])
         self.step = ipw.IntSlider(1, 1, len(steps), description="step", layout={"width": "420px"})
-        self.figure = go.FigureWidget(layout=layout("", 420, showlegend=False))
+        self.figure = go.Figure(layout=layout("", 420, showlegend=False))
         self.figure.layout.margin.l = 330
         self.text = ipw.HTML()
         self._draw()
+        self.figure = go.FigureWidget(self.figure)  # only now: a browser does not draw traces without data
         self.step.observe(self._draw, "value")
         super().__init__([self.step, self.figure, self.text])
 

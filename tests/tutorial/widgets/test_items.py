@@ -17,6 +17,7 @@ def explorer(ids, shop):
 
 def test_explorer_agrees_with_the_static_table(explorer, ids):
     levels = tables.quantisation_table(ids, 4)
+    assert explorer.figure.get_state()["_widget_data"], "a page without a kernel shows the first level"
     assert explorer.table.equals(levels)
     assert np.allclose(explorer.figure.data[0].y, [levels["before"][0], *levels["after"]])
     assert explorer.level.value == 1 and len(explorer.peers) == levels["items"][0] - 1

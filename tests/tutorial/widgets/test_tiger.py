@@ -11,6 +11,7 @@ from streamrec_lite.tutorial.widgets import tiger as widgets
 def test_stepper_shows_each_step(steps, ids, shop):
     target = int(steps[-1]["example"].iloc[0])
     stepper = widgets.BeamStepper(steps, shop, target, ids.codes)
+    assert stepper.figure.get_state()["_widget_data"], "a page without a kernel shows the first step"
     for depth in (1, 2, 3):
         stepper.step.value = depth
         expected = beam_table(steps[depth - 1], shop, tuple(ids.codes[target].tolist()))
