@@ -69,7 +69,11 @@ GROUPS: dict[str, tuple[Printed, ...]] = {
         Printed("sft.state_score_scale", 1.0, "14", "the score is s . t"),
         Printed("sft.align_weight", 0.0, "19", "there is no such term"),
     ),
-    "quantisation": (Printed("sft.mu", 0.1, "19", "L_Quant has a weight; its value is not printed"),),
+    "quantisation": (
+        # mu is not printed. With 0.01 residuals grew without limit (playground, lite, seed 0): the straight-
+        # through gradient moves them, and L_Quant alone holds them near the codes.
+        Printed("sft.mu", 0.1, "19", "L_Quant has a weight; its value is not printed"),
+    ),
     "reinforcement": (
         Printed("grpo.lr", 1e-5, "3.1.4", "0.00001 in stage 3"),
         Printed("grpo.embedding_lr_factor", 1.0, "3.1.4", "one learning rate for all weights"),

@@ -7,14 +7,18 @@ import math
 
 import pytest
 import torch
+from finetuning import pretrained
 from printed import PRINTED, printed_users, uniform_world
 
 from streamrec_lite.common.schemas import BOS, FIRST_CODE, Prefixes
 from streamrec_lite.model.item_representation import item_table, represent_items
 from streamrec_lite.model.sequences import token_loss
+from streamrec_lite.training import finetune as finetune_module
 from streamrec_lite.training.annotator import trace_batch
 from streamrec_lite.training.dpo import dpo_loss
+from streamrec_lite.training.finetune import finetune
 from streamrec_lite.training.finetune_loss import finetune_loss
+from streamrec_lite.training.loop import TrainingJob
 from streamrec_lite.training.pretrain import pretrain_loss
 from streamrec_lite.training.state_losses import distilled_state_loss, quantisation_losses
 from streamrec_lite.training.straight_through import straight_through
@@ -197,3 +201,15 @@ def test_eq_19_user_by_user():
     total = sums["answer"] + sums["thoughts"] + STAGE_2.lam * sums["dpo"]
     total += STAGE_2.mu * sums["quant"] + STAGE_2.delta * sums["state"]
     assert got["loss"].item() == pytest.approx(total, rel=1e-4)
+
+
+def test_the_run_warms_nothing_up_trains_both_mlps_and_leaves_the_scale(tmp_path, monkeypatch):
+    model, tokenizer, splits, neighbours = pretrained()
+    stage = dataclasses.replace(STAGE_2, batch_size=16, max_epochs=1, l=2, similar_pool=3)
+    job = TrainingJob(splits, dataclasses.replace(PRINTED, sft=stage), 0, tmp_path, progress=False)
+    monkeypatch.setattr(finetune_module, "warm_up_state_head", None)  # a call would fail
+    trained = finetune(model, job, tokenizer, neighbours).model
+    assert trained.raw_states and not trained.reads_answer_token and trained.item_vectors is None
+    assert trained.state_head.outer.weight.abs().max() > 0  # both start at zero
+    assert trained.residual_head.outer.weight.abs().max() > 0
+    assert trained.state_score_scale.item() == 1.0
