@@ -30,7 +30,14 @@ Data = tuple[Dataset, Splits]
 
 
 def recommender_of(run: Run, result: Trained, l: int | None = None, w: float = 0.0) -> StreamRec:
-    """The trained model as it is asked: with ``l`` greedy thoughts, or directly (None)."""
+    """The trained model as it is asked.
+
+    Args:
+        run: gives the semantic IDs, the number of beams and the device.
+        result: the trained model.
+        l: greedy thoughts; None: it answers directly.
+        w: weight of the last state in the scores of items.
+    """
     think = "none" if l is None else "greedy"
     return StreamRec(
         result.model,
@@ -106,15 +113,17 @@ def _finetuned(work: Work, config: Config) -> tuple[Trained, Data]:
     """A fine-tuning by ``config``, which starts at the method's stage 1, and the data."""
     run, _, seed, part = work
     (dataset, splits), tokenizer, neighbours = run_data(run), run_tokenizer(run), run_neighbours(run)
-    given = None
+    thoughts = None
     if config.sft.annotator in WORLD_STRATEGIES:
         strategy, l = config.sft.annotator, config.sft.l
-        given, target = world_thoughts(strategy, dataset, tokenizer, splits.train, l, seed)
+        thoughts, target = world_thoughts(strategy, dataset, tokenizer, splits.train, l, seed)
         splits = splits._replace(train=splits.train._replace(target=target))
     model = Backbone.load(work.folder_of("pretrain"))
     use_byte_dropout(model, run.device)
     job = TrainingJob(splits, config, seed, part, run.device)
-    result = finetune(model, job, tokenizer, neighbours, None if given is None else given.to(run.device))
+    result = finetune(
+        model, job, tokenizer, neighbours, None if thoughts is None else thoughts.to(run.device)
+    )
     return result, (dataset, splits)
 
 

@@ -49,7 +49,7 @@ def annotate(
     neighbours: Tensor | None = None,
     batch_size: int | None = None,
     seed: int = 0,
-    given: Tensor | None = None,
+    thoughts: Tensor | None = None,
 ) -> Traces:
     """Traces of all ``prefixes``, in batches, with the key-value cache and without gradients.
 
@@ -63,12 +63,12 @@ def annotate(
         neighbours: (N, pool) items of most similar text to each; needed by "nearest-items" alone.
         batch_size: examples at once; None: ``annotation_batch_size``.
         seed: of the strategy "random".
-        given: (n, l) code tokens to read in place of the strategy's thoughts, or None.
+        thoughts: (n, l) code tokens to read in place of the strategy's thoughts, or None.
 
     Raises:
         BadInput: an unknown strategy, or too many thoughts.
     """
-    if given is None and strategy not in STRATEGIES:
+    if thoughts is None and strategy not in STRATEGIES:
         raise BadInput(f"annotator {strategy!r}", "unknown strategy", did_you_mean(strategy, STRATEGIES))
     if not 0 <= l <= MAX_THOUGHTS:
         raise BadInput(
@@ -83,7 +83,7 @@ def annotate(
     rank = torch.zeros(prefixes.n_examples, l + 1, dtype=torch.long, device=device)
     for rows, batch in iterate_batches(prefixes, batch_size or annotation_batch_size(device)):
         fixed = _fixed_thoughts(tokenizer, batch.target, l, strategy, neighbours, generator)
-        fixed = fixed if given is None else given[rows]
+        fixed = fixed if thoughts is None else thoughts[rows]
         thought[rows], norm[rows], rank[rows] = trace_batch(model, tokenizer, batch, table, l, fixed)
     return Traces(thought, norm, rank)
 

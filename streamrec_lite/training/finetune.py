@@ -34,7 +34,7 @@ def finetune(
     job: TrainingJob,
     tokenizer: SemanticTokenizer,
     neighbours: Tensor,
-    given: Tensor | None = None,
+    thoughts: Tensor | None = None,
 ) -> Trained:
     """Fine-tune the pretrained ``model`` by ``loop.train``.
 
@@ -46,7 +46,7 @@ def finetune(
         job: data, settings, seed, folder and device.
         tokenizer: gives the items' codes.
         neighbours: (N, pool) items of most similar text to each, nearest first.
-        given: (n, l) thoughts of the training prefixes in place of the annotator's (``world_thoughts``).
+        thoughts: (n, l) of the training prefixes in place of the annotator's (``world_thoughts``).
     """
     job = job.on_device()
     settings, device, train_set = job.config.sft, job.splits.train.target.device, job.splits.train
@@ -78,7 +78,7 @@ def finetune(
         if traces and step:
             return {}
         path = job.work_dir / f"traces-{number}.safetensors"
-        traces.update(_stored_traces(path, model, tokenizer, train_set, near, settings, given))
+        traces.update(_stored_traces(path, model, tokenizer, train_set, near, settings, thoughts))
         report = informativeness(traces["thought"], tokenizer, train_set.target)
         if number > 0 and settings.l > 0:
             first = read_tensors(job.work_dir / "traces-0.safetensors")[0]["thought"]
@@ -144,14 +144,14 @@ def _stored_traces(
     train_set: Prefixes,
     neighbours: Tensor,
     settings: SftConfig,
-    given: Tensor | None,
+    thoughts: Tensor | None,
 ) -> dict[str, Tensor]:
     """The fields of a round's ``annotator.Traces`` by name, read from ``path`` or made and written now."""
     device = train_set.target.device
     if not path.exists():
         with autocast(device, settings.precision):
             made = annotate(
-                model, tokenizer, train_set, settings.l, settings.annotator, neighbours, given=given
+                model, tokenizer, train_set, settings.l, settings.annotator, neighbours, thoughts=thoughts
             )
         write_tensors(path, made._asdict())
     found = read_checked_tensors(path, thought=(train_set.n_examples, settings.l))
