@@ -121,9 +121,7 @@ def _finetuned(work: Work, config: Config) -> tuple[Trained, Data]:
     model = Backbone.load(work.folder_of("pretrain"))
     use_byte_dropout(model, run.device)
     job = TrainingJob(splits, config, seed, part, run.device)
-    result = finetune(
-        model, job, tokenizer, neighbours, None if thoughts is None else thoughts.to(run.device)
-    )
+    result = finetune(model, job, tokenizer, neighbours, thoughts)
     return result, (dataset, splits)
 
 

@@ -98,7 +98,7 @@ def _finetuned(work: Work, job: TrainingJob, dataset: Dataset) -> Trained:
     job = job._replace(splits=job.splits._replace(train=train._replace(target=thoughts[1])))
     seed_everything(seed, "workshop", "weights")
     model = Backbone(job.config.backbone, tokenizer.vocab_size, ("direct", "thinking"))
-    return finetune(model, job, tokenizer, run_neighbours(run), thoughts[0].to(run.device))
+    return finetune(model, job, tokenizer, run_neighbours(run), thoughts[0])
 
 
 def _reinforced(work: Work, job: TrainingJob) -> Trained:

@@ -83,7 +83,7 @@ def annotate(
     rank = torch.zeros(prefixes.n_examples, l + 1, dtype=torch.long, device=device)
     for rows, batch in iterate_batches(prefixes, batch_size or annotation_batch_size(device)):
         fixed = _fixed_thoughts(tokenizer, batch.target, l, strategy, neighbours, generator)
-        fixed = fixed if thoughts is None else thoughts[rows]
+        fixed = fixed if thoughts is None else thoughts.to(device)[rows]
         thought[rows], norm[rows], rank[rows] = trace_batch(model, tokenizer, batch, table, l, fixed)
     return Traces(thought, norm, rank)
 
