@@ -34,8 +34,9 @@ class Evaluation(NamedTuple):
     """The result of ``evaluate`` for n examples."""
 
     metrics: dict[str, float]  # R@5, R@10, N@5, N@10
-    ranks: Tensor  # (n,) int64 on the CPU, in the order of the prefixes; 1 is best, 0: not among the first k
-    users_per_second: float  # ranks are -1 for users that are left out: their target is in ``exclude``
+    # (n,) int64 on the CPU, in the order of the prefixes; 1 is best, 0: not among the first k, -1: left out
+    ranks: Tensor
+    users_per_second: float
 
 
 @torch.no_grad()

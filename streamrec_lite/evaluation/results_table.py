@@ -53,13 +53,12 @@ def table2(results: dict) -> str:
 
 def new_items_note(results: dict) -> str:
     """What the two protocols are, and how many users count in each."""
-    counted = {row["users_new"] for rows in results["models"].values() for row in rows.values()}
-    users, new = results["data"]["users"], max(counted)
+    users, new = (results["test_users"][split] for split in ("test", "test_new"))
     return (
         "Two protocols. R@5 to N@10: all items are ranked, also those of the user's history (the paper's "
         "protocol). *New*: the items of the user's history are left out of every ranking. "
-        f"{users - new:,} of {users:,} users took an item again; no model can find it among new items, so "
-        "they do not count there."
+        f"{users - new:,} of {users:,} test users took an item again; no model can find it among new items, "
+        "so they do not count there."
     )
 
 

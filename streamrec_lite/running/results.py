@@ -10,6 +10,7 @@ from ..common.device import describe_machine
 from ..common.errors import BadInput
 from ..common.files import read_json, read_tensors, write_json, write_text
 from ..config.settings import fingerprint
+from ..evaluation.metrics import LEFT_OUT
 from ..evaluation.results_table import REFERENCE, table2
 from .run import Run
 from .stage_table import CONTROLS, FORMAT, METHODS, NEURAL, ORACLE, STAGES, TABLE, trained_by
@@ -71,7 +72,7 @@ def write_results(run: Run) -> dict:
                 ranks.setdefault(guided, []).append(kept["guided test"])
                 new_ranks.setdefault(guided, []).append(kept["guided test_new"])
     controls = _controls(run, ranks, new_ranks)
-    resamples = run.config.evaluate.bootstrap
+    resamples, counted = run.config.evaluate.bootstrap, new_ranks[REFERENCE][0] != LEFT_OUT
     results = {
         "schema": 1,
         "dataset": run.config.dataset,
@@ -83,6 +84,7 @@ def write_results(run: Run) -> dict:
         "machine": describe_machine(),
         "date": datetime.date.today().isoformat(),
         "data": run.marker("data").get("sizes", {}),
+        "test_users": {"test": len(counted), "test_new": int(counted.sum())},
         "models": models,
         "tokenizer": read_json(run.folder("tokenizer") / "tokenizer.json")["health"],
         "summary": {model: summary(list(rows.values())) for model, rows in models.items()},

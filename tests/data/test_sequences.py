@@ -200,7 +200,7 @@ def test_items_before_the_test_equal_sets_of_random_histories():
 
 
 def test_repeat_shares_by_hand():
-    # training targets: 1, 5 (a repeat), 3; validation 4, 1, 4 (a repeat); test 0, 2, 4 (a repeat)
+    # training targets: 1, 5 (a repeat), 3 and 4; validation 4, 1, 4 (a repeat); test 0, 2, 4 (a repeat)
     shares = repeat_shares(dataset([5, 1, 5, 3, 4, 0], [0, 1, 2], [2, 4, 4, 4]).sequences)
     assert shares == {
         "train": pytest.approx(1 / 4),
@@ -208,3 +208,6 @@ def test_repeat_shares_by_hand():
         "test": pytest.approx(1 / 3),
     }
     assert repeat_shares([np.array([1, 1, 1])]) == {"train": 0.0, "valid": 1.0, "test": 1.0}
+    rows = [np.array(row) for row in ([0, 0], [0, 1, 1], [2, 1], [1, 2])]  # a part for each user
+    by_user = repeat_shares(rows, np.array([0, 0, 0, 2]))
+    assert by_user == {"train": pytest.approx(2 / 3), "valid": 0.0, "test": 0.0}

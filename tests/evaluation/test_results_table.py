@@ -8,7 +8,7 @@ from streamrec_lite.evaluation.results_table import difference_text, new_items_n
 
 
 def test_users_that_do_not_count_are_said():
-    assert "1 of 6 users took an item again" in new_items_note(results())
+    assert "1 of 6 test users took an item again" in new_items_note(results())
 
 
 def test_both_protocols_stand_side_by_side():

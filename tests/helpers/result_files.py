@@ -22,7 +22,7 @@ def results(**more):
     """A results.json of three models."""
     values = {"Popularity": 0.1, "TIGER": 0.3, "STREAM-Rec-SFT": 0.2, "TIGER, with rules": 0.4}
     names = ("R@5", "R@10", "N@5", "N@10")
-    row = {"train_seconds": 2.0, "users_per_second": 1000.0, "parameters": 1234, "users_new": 5}
+    row = {"train_seconds": 2.0, "users_per_second": 1000.0, "parameters": 1234}
     splits = ("valid", "test", "test_new")
 
     def summary(value):
@@ -34,6 +34,7 @@ def results(**more):
         "dataset": "playground",
         "preset": "lite",
         "data": {"users": 6, "items": 5},
+        "test_users": {"test": 6, "test_new": 5},
         "models": {model: {"0": dict(row), "1": dict(row)} for model in values},
         "summary": {model: summary(value) for model, value in values.items()},
         "versus_TIGER": {m: {n: interval(*gap) for n in names} for m, gap in gaps.items()},

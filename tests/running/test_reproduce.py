@@ -51,7 +51,8 @@ def test_results_json_is_the_contract(finished):
         for split in ("valid", "test", "test_new"):
             assert set(rows["0"][split]) == METRICS
             assert all(0 <= value <= 1 for value in rows["0"][split].values())
-    assert len({row["users_new"] for rows in results["models"].values() for row in rows.values()}) == 1
+    counted = {row["users_new"] for rows in results["models"].values() for row in rows.values()}
+    assert counted == {results["test_users"]["test_new"]} and results["test_users"]["test"] == 60
     assert (
         set(results["oracle"]) == {"valid", "test", "test_new"} and set(results["oracle"]["test"]) == METRICS
     )
