@@ -13,7 +13,7 @@ from ..config.settings import fingerprint
 from ..evaluation.metrics import LEFT_OUT
 from ..evaluation.results_table import REFERENCE, table2
 from .run import Run
-from .stage_table import CONTROLS, FORMAT, METHODS, NEURAL, ORACLE, STAGES, TABLE, trained_by
+from .stage_table import CONTROLS, FORMAT, METHODS, NEURAL, ORACLE, STAGES, TABLE, on_workshop, trained_by
 
 GUIDED = {m: f"{m}, state-guided" for m in ("STREAM-Rec-SFT", "STREAM-Rec-RL")}  # states score items too
 
@@ -94,8 +94,10 @@ def write_results(run: Run) -> dict:
     }
     if TABLE[ORACLE].applies(run.config):
         row = read_json(run.folder(ORACLE) / "row.json")
-        results["oracle"] = {split: row[split] for split in SPLITS}
+        results["oracle"] = {key: row[key] for key in (*SPLITS, "by_steps") if key in row}
     write_text(run.dir / "table2.md", table2(results))
+    if on_workshop(run.config):  # there TIGER is the model that answers directly, and is called so, too
+        models["Direct"] = models[REFERENCE]
     write_json(run.dir / "results.json", results)
     return results
 
