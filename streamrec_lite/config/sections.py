@@ -38,7 +38,7 @@ class DataConfig:
     )
     workshop_parts: int = Field(default=64, ge=24, le=5000, description="workshop: number of parts")
     workshop_users: int = Field(
-        default=50_000, ge=100, le=10_000_000, description="workshop: number of users, with one errand each"
+        default=40_000, ge=100, le=10_000_000, description="workshop: number of users, with one errand each"
     )
 
 

@@ -7,7 +7,7 @@
     RL                 SFT, reinforced by the answer alone
     More supervision   SFT with as many updates on the same answers, by their likelihood: the control of RL
 
-All begin with random weights; the four that are fine-tuned see the training users equally often.
+All begin with random weights; what is fine-tuned keeps its last weights.
 """
 
 from __future__ import annotations
@@ -45,14 +45,17 @@ def workshop_config(config: Config, name: str) -> Config:
 
     True steps do not leak the target: the model can find them itself. So answers follow them in training, as
     the paper prints it, and thoughts weigh as much as the answer. The last weights are kept: validation asks
-    for the right number of steps, and SFT is not to know it.
+    for the right number of steps, and SFT is not to know it. SFT takes later steps more rarely, since a coin decides
+    whether it goes on; so it sees all users twice as often.
     """
     replace = dataclasses.replace
     if name == DEEPER:
         deeper = control_config(config, "deep-tiger")
         return replace(deeper, tiger=config.tiger)
+    epochs = config.sft.max_epochs * (2 if name in (SFT, RL, MORE) else 1)
     sft = replace(
         config.sft,
+        max_epochs=epochs,
         condition_on="annotated",
         thought_weight=1.0,
         item_vectors="none",
@@ -60,8 +63,8 @@ def workshop_config(config: Config, name: str) -> Config:
         delta=0.1,
         first_guess_share=0.0,
         similar_items_share=0.0,
-        epochs_per_round=config.sft.max_epochs,
-        eval_every=config.sft.max_epochs,
+        epochs_per_round=epochs,
+        eval_every=epochs,
     )
     weights = {f"{reward}_weight": 0.0 for reward in ("format", "similarity", "likelihood", "ranking")}
     weights |= {"match_weight": 0.0, "target_likelihood_weight": 1.0} if name == MORE else {}

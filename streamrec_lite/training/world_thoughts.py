@@ -19,7 +19,7 @@ from ..data.workshop_world import WorkshopWorld
 from ..tokenizer.semantic_ids import SemanticTokenizer
 
 WORLD_STRATEGIES = ("true-steps", "random-steps", "pause")
-STOP_AFTER = (0.5, 0.26, 0.14, 0.1)  # "random-steps": probability of 1, 2, 3, 4 steps
+STOP_AFTER = (0.5, 0.25, 0.125, 0.125)  # "random-steps": a coin decides after each step, at most 4 steps
 
 
 def world_thoughts(
