@@ -45,8 +45,8 @@ def workshop_config(config: Config, name: str) -> Config:
 
     True steps do not leak the target: the model can find them itself. So answers follow them in training, as
     the paper prints it, and thoughts weigh as much as the answer. The last weights are kept: validation asks
-    for the right number of steps, and SFT is not to know it. SFT takes later steps more rarely, since a coin decides
-    whether it goes on; so it sees all users twice as often.
+    for the right number of steps, and SFT is not to know it. A coin decides whether SFT goes on, so that it
+    takes later steps more rarely; it sees all users twice as often.
     """
     replace = dataclasses.replace
     if name == DEEPER:
