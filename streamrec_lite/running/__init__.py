@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 
 _LOADED = ("data", "embeddings", "tokenizer", "neighbours", "baselines", "neural", "tuning", "mixture")
-_TRAINED = ("tiger", "pretrain", "sft", "grpo", "controls", "results")
+_TRAINED = ("tiger", "pretrain", "sft", "grpo", "controls", "workshop", "results")
 _HOME = {"Run": "run", "open_run": "run"} | {f"run_{name}": "stages" for name in (*_LOADED, *_TRAINED)}
 __all__ = list(_HOME)
 

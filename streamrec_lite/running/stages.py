@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..common.files import read_json, read_tensors
 from ..common.store import run_stage
 from .run import Run
-from .stage_table import NEURAL, TABLE, records, trained_by
+from .stage_table import NEURAL, ORACLE, TABLE, records, trained_by
 
 if TYPE_CHECKING:
     import numpy as np
@@ -156,6 +156,28 @@ def run_grpo(run: Run, seed: int = 0) -> dict:
 def run_controls(run: Run, seed: int = 0) -> dict[str, dict]:
     """Rows of the controls (``thinking_study``), by name; {} unless the run's ``sft.controls`` is "all"."""
     return {stage.name: row_of(run, stage.name, seed) for stage in records("controls", run.config)}
+
+
+def run_workshop(run: Run, seed: int = 0, train: bool = True) -> dict[str, dict]:
+    """Rows of the models that notebook 10 compares, by name, on the workshop.
+
+    Direct (TIGER's row), ReaRec, STREAM-Rec-SFT, the models of ``workshop_stages`` and the oracle, which is
+    the same for every seed; STREAM-Rec-SFT as printed where it is done.
+
+    Args:
+        run: on the workshop.
+        seed: of the models.
+        train: False leaves out the models that are not done.
+    """
+    stages = [TABLE["tiger"], TABLE["ReaRec"], TABLE["sft-printed"], TABLE["sft"]]
+    stages += [*records("workshop", run.config), TABLE[ORACLE]]
+    found = {}
+    for stage in stages:
+        name, number = stage.model or ORACLE, seed if stage.seeded else None
+        wanted = train and stage.method != "printed"
+        if wanted or run.marker(stage.name, number):
+            found["Direct" if name == "TIGER" else name] = row_of(run, stage.name, number)
+    return found
 
 
 def run_mixture(run: Run, stage: str, seed: int = 0) -> dict:

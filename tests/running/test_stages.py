@@ -37,6 +37,14 @@ def test_functions_load_what_is_done(copied):
     assert running.run_results(run) == read_json(copied / "results.json")
 
 
+def test_rows_of_notebook_10_leave_out_what_is_not_done(copied):
+    run = opened(copied)
+    rows = running.run_workshop(run, 0, train=False)
+    assert list(rows) == ["Direct", "ReaRec", "STREAM-Rec-SFT", "Oracle"]  # not as printed
+    assert rows["Direct"] == running.run_tiger(run, 0) and rows["STREAM-Rec-SFT"] == running.run_sft(run, 0)
+    assert list(running.run_workshop(run, 1, train=False)) == ["Oracle"]  # the same for every seed
+
+
 def test_a_setting_redoes_what_depends_on_it_and_nothing_else(copied):
     def state(*more):
         return [stage for stage in GROUPS if is_done(changed(copied, *more), stage)]
