@@ -8,6 +8,7 @@ from typing import Any
 STATE = "application/vnd.jupyter.widget-state+json"
 VIEW = "application/vnd.jupyter.widget-view+json"
 BOXES = ("VBoxModel", "HBoxModel", "BoxModel", "GridBoxModel")
+HIDDEN = ("PlayModel",)  # buttons that do nothing on a page
 STYLE = """
 .widget { border: 1px solid #bbb; border-radius: 4px; padding: 0.6em 1em; margin: 0.5em 0; overflow-x: auto; }
 .widget .row { display: flex; flex-wrap: wrap; align-items: baseline; gap: 0 1.5em; }
@@ -58,7 +59,7 @@ class StaticWidgets:
             traces = state.get("_widget_data", [])
             return self.draw({"data": traces, "layout": state["_widget_layout"]}) if traces else ""
         value = _value(state)
-        if value is None:
+        if value is None or kind in HIDDEN:
             return ""
         label = html.escape(state.get("description") or "")
         return f'<div class="control">{label} <b>{html.escape(value)}</b></div>'

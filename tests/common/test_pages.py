@@ -25,7 +25,10 @@ def model(kind: str, **state) -> dict:
 
 MODELS = {
     "all": model("VBoxModel", children=["IPY_MODEL_row", "IPY_MODEL_plot", "IPY_MODEL_text"]),
-    "row": model("HBoxModel", children=["IPY_MODEL_step", "IPY_MODEL_user", "IPY_MODEL_models"]),
+    "row": model(
+        "HBoxModel", children=["IPY_MODEL_step", "IPY_MODEL_user", "IPY_MODEL_models", "IPY_MODEL_play"]
+    ),
+    "play": model("PlayModel", description="press play", value=7),
     "step": model("IntSliderModel", description="step", value=3),
     "user": model("DropdownModel", description="user", index=1, _options_labels=["all", "<12>"]),
     "models": model(
@@ -70,6 +73,7 @@ def test_widgets_show_what_they_showed_last(notebook):
     shown = [output.data["text/html"] for output in static_notebook(notebook).cells[1].outputs]
     for text in ("step <b>3</b>", "user <b>&lt;12&gt;</b>", "models <b>A, C</b>", "<p>the text below</p>"):
         assert text in shown[0]
+    assert "press play" not in shown[0]  # a button that does nothing on a page
     assert shown[1] == '<div class="progress">100%</div>'
     assert "run the notebook" in shown[2]
 
