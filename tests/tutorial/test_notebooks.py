@@ -14,6 +14,8 @@ FOLDER = NOTEBOOKS
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 NAMES = ["00_start_here", "01_data", "02_embeddings", "03_semantic_ids", "04_fast_thinking"]
 NAMES += ["05_pretraining", "06_thinking_step_by_step", "07_fine_tuning", "08_reinforcement", "09_results"]
+NAMES += ["10_when_thinking_pays"]
+ON_WORKSHOP = {"run_dir": "../runs/workshop", "dataset": "workshop"}  # parameters of notebook 10
 OF_A_SEED = ("04", "05", "06", "07", "08")
 PARAMETERS = {
     "run_dir": "../runs/playground",
@@ -58,7 +60,7 @@ class TestForm:
         assert first.metadata.tags == ["parameters"]
         assert sum("parameters" in cell.metadata.get("tags", []) for cell in notebook.cells) == 1
         found = {s.targets[0].id: ast.literal_eval(s.value) for s in ast.parse(first.source).body}
-        assert found == PARAMETERS
+        assert found == {**PARAMETERS, **(ON_WORKSHOP if path.stem.startswith("10") else {})}
 
     def test_ends_with_the_recorded_results(self, path):
         last = read(path).cells[-1]
@@ -122,9 +124,22 @@ def test_runs_on_the_playground(path, smoke_run):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p.stem in NAMES[2:]], ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p.stem in NAMES[2:10]], ids=lambda p: p.stem)
 def test_runs_on_the_playground_slowly(path, smoke_run):
     assert_ran(path, smoke_run, execute(path, smoke_run, smoke_run / "notebooks"))
+
+
+@pytest.mark.slow
+def test_runs_on_the_workshop(tmp_path):
+    path = FOLDER / f"{NAMES[10]}.ipynb"
+    answer = execute(path, tmp_path, tmp_path / "notebooks", dataset="workshop")
+    assert_ran(path, tmp_path, answer)
+
+
+def test_notebook_10_refuses_other_data(tmp_path):
+    answer = execute(FOLDER / f"{NAMES[10]}.ipynb", tmp_path, tmp_path / "notebooks", dataset="playground")
+    assert not answer["ok"] and answer["kind"] == "bad-input"
+    assert "set dataset" in answer["message"]
 
 
 @pytest.mark.slow
@@ -137,7 +152,7 @@ def test_run_on_real_data(tmp_path):
         "grpo.max_epochs=1",
         "grpo.batches_per_block=5",
     ]
-    for path in NOTEBOOKS:
+    for path in NOTEBOOKS[:10]:
         spec = f"amazon-2018:{SCIENTIFIC}"
         answer = execute(path, tmp_path, tmp_path / "notebooks", dataset=spec, overrides=overrides)
         assert answer["ok"], answer
