@@ -76,11 +76,11 @@ def _lite_workshop(config: Config) -> Config:
         backbone=BackboneConfig(
             d_model=96, d_ff=192, num_layers=2, num_heads=4, d_kv=24, dropout=0.0, recency_embeddings=16
         ),
-        tiger=replace(config.tiger, max_epochs=3, eval_every=1, **shared),
+        tiger=replace(config.tiger, max_epochs=3, eval_every=3, **shared),
         pretrain=replace(config.pretrain, max_epochs=1, eval_every=1, **shared),
-        sft=replace(config.sft, max_epochs=3, eval_every=1, epochs_per_round=1, **shared),
+        sft=replace(config.sft, max_epochs=3, eval_every=3, epochs_per_round=3, **shared),
         grpo=replace(config.grpo, lr=3e-4, max_epochs=4, batches_per_block=50),
-        baselines=replace(config.baselines, lr=0.003, dropout=0.2, max_epochs=10, eval_every=5, tune="none"),
+        baselines=replace(config.baselines, lr=0.003, dropout=0.2, max_epochs=3, eval_every=3, tune="none"),
         evaluate=replace(config.evaluate, beams=10),
     )
 
