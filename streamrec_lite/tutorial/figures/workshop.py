@@ -180,7 +180,7 @@ def plot_annotated(table: pd.DataFrame) -> Figure:
     axes.set_yticks(y, KINDS)
     axes.invert_yaxis()
     axes.set(xlim=(0, 112), xlabel="share of thoughts (%)", title="What the residual annotator writes")
-    axes.legend(loc="lower right")
+    axes.legend(loc="center right")
     return figure
 
 

@@ -6,7 +6,7 @@ of test users whose next item is ranked first. Errands of two steps and more ask
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -201,15 +201,9 @@ def mean_accuracy(rows: Rows, model: str) -> float:
     return float(np.mean([held_out_accuracy(row) for row in rows[model].values()]))
 
 
-def lessons(rows: Rows, right_before: Sequence[float]) -> list[str]:
-    """The three lessons, as far as this run shows them.
-
-    Args:
-        rows: of all models.
-        right_before: for each seed, the share of SFT's sampled answers that are right on errands of two
-            steps and more, before reinforcement.
-    """
-    return [_something_to_compute(rows), _right_thoughts(rows), _stumbles(rows, float(np.mean(right_before)))]
+def lessons(rows: Rows) -> list[str]:
+    """The three lessons, as far as this run shows them."""
+    return [_something_to_compute(rows), _right_thoughts(rows), _stumbles(rows)]
 
 
 def _something_to_compute(rows: Rows) -> str:
@@ -235,9 +229,11 @@ def _right_thoughts(rows: Rows) -> str:
     return f"This run does not show that only the right thoughts pay. {shown}"
 
 
-def _stumbles(rows: Rows, right: float) -> str:
+def _stumbles(rows: Rows) -> str:
     sft, more = gap(rows, RL, SFT), gap(rows, RL, MORE)
     shown = f"Two steps and more, {RL} minus {SFT}: {sft}; {RL} minus {MORE}: {more}."
+    one = thinking_longer(rows, SFT)["n"].loc[1]  # one sampled train of thought
+    right = float(np.mean([value for steps, value in one.items() if int(str(steps)) > 1]))
     before = f"Before reinforcement {100 * right:.0f} % of the sampled answers were right."
     if right > 0 and sft.clear and more.clear:
         lead = "Reinforcement finds the right thoughts when the model sometimes stumbles on them."

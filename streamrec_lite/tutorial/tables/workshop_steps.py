@@ -93,6 +93,12 @@ class Walk(NamedTuple):
     probability: Tensor  # (B, l + 1) of the goal, if the model answers after i thoughts
 
 
+def named_items(model: StreamRec, prefixes: Prefixes) -> Tensor:
+    """The items (B, l) that the model's greedy thoughts name; -1 for no item."""
+    ids, l = model.tokenizer, model.l // model.tokenizer.m
+    return ids.items_of(write_thoughts(model.model, ids, prefixes, l * ids.m).unflatten(1, (l, ids.m)))
+
+
 @torch.inference_mode()
 def walk_of(model: StreamRec, world: WorkshopWorld, prefixes: Prefixes) -> Walk:
     """What ``model`` thinks, greedily, about B examples."""
@@ -113,6 +119,13 @@ def walk_of(model: StreamRec, world: WorkshopWorld, prefixes: Prefixes) -> Walk:
         residual=(table[following] - s).norm(dim=-1),
         probability=torch.stack([found.nats.neg().exp() for found in answers.values()], dim=1),
     )
+
+
+def state_share(walk: Walk) -> float:
+    """The share of states before the goal, s_0..s_{h-1}, whose closest item is the true next step."""
+    l = walk.path.shape[1]
+    before = torch.arange(l) < walk.steps[:, None]
+    return float((walk.state_item[:, :l] == walk.path)[before].double().mean())
 
 
 def walk_table(walk: Walk, row: int, dataset: Dataset) -> pd.DataFrame:

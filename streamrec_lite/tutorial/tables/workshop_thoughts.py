@@ -105,18 +105,14 @@ def read_trains(
     return pd.concat(tables, ignore_index=True)
 
 
-def right_before(trains: pd.DataFrame) -> float:
-    """The share of right answers on errands of two steps and more, before the first block."""
-    long = trains[(trains["block"] == trains["block"].min()) & (trains["steps"] > 1)]
-    return float(long["right"].mean()) if len(long) else 0.0
-
-
 def example_trains(trains: pd.DataFrame, dataset: Dataset, count: int = 6) -> pd.DataFrame:
     """Trains of thought of the recorded user whose answers improve most, before and after reinforcement.
 
-    Of several such users the one with the most steps is taken. Columns: block, thoughts, answer, right.
+    Errands of one step count only where no others were recorded. Of several such users the one with the
+    most steps is taken. Columns: block, thoughts, answer, right.
     """
     first, last = trains["block"].min(), trains["block"].max()
+    trains = trains[trains["steps"] > 1] if (trains["steps"] > 1).any() else trains
     share = trains.groupby(["user", "steps", "block"])["right"].mean().unstack("block")
     gain = (share[last] - share[first]).reset_index(name="gain")
     user = gain.sort_values(["gain", "steps"], kind="stable")["user"].iloc[-1]

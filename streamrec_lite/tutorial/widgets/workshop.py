@@ -87,15 +87,16 @@ class StepExplorer(ipw.VBox):
         names = [html.escape(name) for name in titles(self.dataset, range(self.world.n_parts), 60)]
         figure.add_scatter(x=x, y=y, mode="markers", text=names, marker={"color": GREY, "size": 5}, **hover)
         dashed = {"color": ORANGE, "dash": "dash", "width": 4}
-        star = {"symbol": "star", "size": 13, "color": ORANGE, "line": {"color": "black", "width": 1}}
+        star = {"symbol": "star", "size": 18, "color": ORANGE, "line": {"color": "black", "width": 1}}
         figure.add_scatter(mode="lines+markers", line=dashed, marker=star, **hover)
-        line, dot = {"color": BLUE, "width": 2}, {"size": 9, "color": BLUE}
+        line, dot = {"color": BLUE, "width": 2}, {"size": 7, "color": BLUE}
         figure.add_scatter(mode="lines+markers", line=line, marker=dot, **hover)
-        square = {"symbol": "square-open", "size": 18, "color": RED, "line": {"width": 3}}
+        square = {"symbol": "square-open", "size": 22, "color": RED, "line": {"width": 3}}
         figure.add_scatter(mode="markers", marker=square, **hover)
         figure.add_bar(textposition="outside", cliponaxis=False, row=1, col=2)
         figure.add_bar(textposition="outside", cliponaxis=False, row=1, col=3)
-        figure.update_layout(**layout("", 380, showlegend=False))
+        margin = {"l": 10, "r": 50, "t": 50, "b": 50}
+        figure.update_layout(**layout("", 380, showlegend=False, margin=margin))
         wide = {"visible": False, "range": [-1.15, 1.15]}
         figure.update_xaxes(**wide, row=1, col=1)
         figure.update_yaxes(**wide, scaleanchor="x", row=1, col=1)

@@ -16,6 +16,9 @@ def row(one: float, two: float, three: float, **more) -> dict:
     return {"by_steps": {"1": one, "2": two, "3": three}, **more}
 
 
+SAMPLED = {"l": {}, "n": {"1": {"1": 0.9, "2": 0.1, "3": 0.3}, "4": {"1": 1.0, "2": 0.9, "3": 0.9}}}
+
+
 def rows_of(**changes) -> tables.Rows:
     """Two seeds of most models: true thoughts and reinforcement are clearly better."""
     rows = {
@@ -25,7 +28,7 @@ def rows_of(**changes) -> tables.Rows:
         "Pause tokens": {0: row(0.9, 0.1, 0.1), 1: row(0.9, 0.0, 0.0)},
         "STREAM-Rec-SFT": {0: row(0.9, 0.0, 0.1), 1: row(0.9, 0.0, 0.1)},
         "True thoughts": {0: row(0.9, 0.8, 0.6), 1: row(1.0, 0.6, 0.6)},
-        "SFT": {0: row(0.9, 0.1, 0.1), 1: row(0.9, 0.1, 0.1)},
+        "SFT": {0: row(0.9, 0.1, 0.1, longer=SAMPLED), 1: row(0.9, 0.1, 0.1, longer=SAMPLED)},
         "RL": {0: row(0.9, 0.7, 0.5), 1: row(0.9, 0.7, 0.3), 2: row(0.9, 0.7, 0.3)},
         "More supervision": {0: row(0.9, 0.1, 0.1), 1: row(0.9, 0.2, 0.2)},
     }
@@ -102,7 +105,7 @@ def test_a_prediction_is_judged():
 
 
 def test_lessons_say_what_the_figures_show():
-    first, second, third = tables.lessons(rows_of(), [0.1, 0.3])
+    first, second, third = tables.lessons(rows_of())
     assert first.startswith("Thinking pays when there is something to compute.")
     assert "True thoughts reach 95 %, Direct reaches 95 %: there is nothing to compute." in first
     assert first.endswith("+55 points (+45 to +65 in 2 seeds).")  # 0.7 - 0.05, 0.6 - 0.15
@@ -115,19 +118,19 @@ def test_lessons_say_what_the_figures_show():
 
 def test_lessons_do_not_say_what_the_figures_do_not_show():
     poor = {0: row(0.9, 0.1, 0.1)}
-    found = tables.lessons(rows_of(**{"True thoughts": poor, "RL": poor}), [0.1])
+    found = tables.lessons(rows_of(**{"True thoughts": poor, "RL": poor}))
     assert [line.split(".")[0] for line in found] == [
         "This run does not show that thinking pays",
         "This run does not show that only the right thoughts pay",
         "This run does not show that reinforcement finds the right thoughts",
     ]
     control = {0: row(0.9, 0.7, 0.5), 1: row(0.9, 0.7, 0.5)}
-    third = tables.lessons(rows_of(**{"More supervision": control}), [0.1])[2]
+    third = tables.lessons(rows_of(**{"More supervision": control}))[2]
     assert third.startswith("Reinforcement finds better thoughts, but not clearly better than supervision.")
     everywhere = {0: row(1.0, 0.9, 0.9), 1: row(1.0, 0.9, 0.9)}
     without = {0: row(0.5, 0.0, 0.0), 1: row(0.5, 0.0, 0.0)}
     names = dict.fromkeys(("Direct", "Direct, deeper", "Pause tokens"), without)
-    first = tables.lessons(rows_of(**names, **{"True thoughts": everywhere}), [0.1])[0]
+    first = tables.lessons(rows_of(**names, **{"True thoughts": everywhere}))[0]
     assert "even there thoughts are worth something" in first
 
 

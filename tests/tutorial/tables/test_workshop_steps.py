@@ -53,6 +53,7 @@ def test_a_walk_holds_thoughts_states_and_answers():
     assert walk.path.tolist() == [[2, 3, 3], [1, 1, 1], [3, 1, 0]]
     thought = write_thoughts(model.model, IDS, users, 3)
     assert torch.equal(walk.item, IDS.items_of(thought[..., None]))
+    assert torch.equal(tables.named_items(model, users), walk.item)
     s, t = trajectory_of(model.model, IDS, users, thought).s, item_representations(model.model, IDS)
     assert torch.allclose(walk.residual[:, 0], (t[walk.path[:, 0]] - s[:, 0]).norm(dim=-1))
     assert torch.allclose(walk.residual[:, 3], (t[torch.tensor([3, 1, 0])] - s[:, 3]).norm(dim=-1))
@@ -61,6 +62,18 @@ def test_a_walk_holds_thoughts_states_and_answers():
     one = answers_after(model.model, IDS, users, {"one": thought[:, :1]}, 7)["one"]
     assert torch.allclose(walk.probability[:, 1], one.nats.neg().exp())
     assert (walk.probability > 0).all() and (walk.probability < 1).all()
+
+
+def test_states_that_point_at_the_next_step():
+    walk = tables.Walk(
+        item=torch.zeros(2, 2, dtype=torch.long),
+        path=torch.tensor([[2, 3], [1, 1]]),
+        steps=torch.tensor([2, 1]),
+        state_item=torch.tensor([[2, 0, 3], [1, 0, 0]]),
+        residual=torch.zeros(2, 3),
+        probability=torch.zeros(2, 3),
+    )
+    assert tables.state_share(walk) == 2 / 3  # 2 of 2, not 3, and 1; what follows the goal does not count
 
 
 def test_a_walk_as_a_table():

@@ -64,8 +64,6 @@ def test_recorded_trains_of_thought(trains):
     assert trains["steps"].tolist() == [2, 2, 1] * 2 and trains["goal"].tolist() == [3, 3, 1] * 2
     assert trains["items"].tolist()[:3] == [[2, 2], [2, 3], [2, -1]]
     assert trains["right"].tolist() == [False, True, False, True, True, False]
-    assert tables.right_before(trains) == 0.5  # of the errand of two steps
-    assert tables.right_before(trains[trains["steps"] == 1]) == 0.0
 
 
 def test_the_example_is_the_user_whose_answers_improve_most(trains):
@@ -74,6 +72,8 @@ def test_the_example_is_the_user_whose_answers_improve_most(trains):
     assert table["thoughts"].tolist() == ["part 2 → part 2", "part 2 → part 3"] + ["part 2 → part 3"] * 2
     assert table["answer"].tolist() == ["part 2", "part 3", "part 3", "part 3"]
     assert table["right"].tolist() == ["no", "yes", "yes", "yes"]
+    short = tables.example_trains(trains[trains["steps"] == 1], CATALOGUE)
+    assert short["answer"].tolist() == ["-", "part 0"]  # there is no other user
 
 
 def test_the_traces_of_the_last_round(tmp_path):
