@@ -192,7 +192,7 @@ def annotated_findings(table: pd.DataFrame) -> list[str]:
     steps, chance = (every[f"this step{name}"] + every[f"another step{name}"] for name in ("", ", by chance"))
     line = f"{steps:.1f} % of the annotated thoughts are an intermediate step; by chance {chance:.1f} %."
     if steps == 0:
-        line = "None of the annotated thoughts is an intermediate step."
+        line = "no annotated thought is one."
     word = "finds" if steps > 2 * chance and steps > 1 else "does not find"
     target = f"{every['the target']:.1f} % are the target (by chance {every['the target, by chance']:.1f} %)."
     return [f"The residual annotator {word} the steps: {line}", target]

@@ -119,7 +119,7 @@ def annotated(here: float, other: float, chance: float):
 
 def test_findings_about_the_annotator():
     none, target = annotated(0, 0, 3.0)
-    assert none.startswith("The residual annotator does not find the steps: None of the annotated thoughts")
+    assert none == "The residual annotator does not find the steps: no annotated thought is one."
     assert target == "0.0 % are the target (by chance 50.0 %)."  # 3 is the first user's target
     line = "4.0 % of the annotated thoughts are an intermediate step; by chance 3.0 %."
     assert annotated(1, 3, 3.0)[0] == f"The residual annotator does not find the steps: {line}"
