@@ -103,7 +103,8 @@ class Scheduler:
         """Do the groups' stages, unless done, each with its notebook for each seed that it shows."""
         tasks = [task for group in groups for task in self.tasks(group)]
         for group in groups:
-            if not any(task.group == group for task in tasks):
+            has_work = group == "results" or self.run.parts(group)
+            if has_work and not any(task.group == group for task in tasks):
                 self.tell(f"{group}: done before")
         makers = {part: i for i, task in enumerate(tasks) for part in task.delivers}
         graph = {i: {makers[part] for part in task.needs if part in makers} for i, task in enumerate(tasks)}

@@ -72,7 +72,7 @@ BAD = [
     ("reproduce --set tiger.lrr=1", "did you mean 'tiger.lr'"),
     ("reproduce --set tiger.lr=fast", "tiger.lr='fast': the value must be of type float"),
     ("reproduce --set tiger.lr=nan", "must be finite"),
-    ("reproduce --set tokenizer.m=1", "at least 2"),
+    ("reproduce --set tokenizer.m=0", "at least 1"),
     ("reproduce --set preset=paper", "no such setting"),
     ("reproduce --dataset nothing", "unknown data set"),
     ("reproduce --dataset amazon-2018:", "after the colon is missing"),

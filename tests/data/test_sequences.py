@@ -207,6 +207,8 @@ def test_repeat_shares_by_hand():
         "valid": pytest.approx(1 / 3),
         "test": pytest.approx(1 / 3),
     }
+    by_user = repeat_shares([np.array([1, 2, 1]), np.array([1, 2]), np.array([3, 3])], np.array([0, 1, 2]))
+    assert by_user == {"train": 1.0, "valid": 0.0, "test": 1.0}, "each user's last item is a target"
     assert repeat_shares([np.array([1, 1, 1])]) == {"train": 0.0, "valid": 1.0, "test": 1.0}
     rows = [np.array(row) for row in ([0, 0], [0, 1, 1], [2, 1], [1, 2])]  # a part for each user
     by_user = repeat_shares(rows, np.array([0, 0, 0, 2]))

@@ -14,7 +14,7 @@ from streamrec_lite.tutorial.tables import protocols as tables
 
 
 def test_shares_of_repeats():
-    dataset = SimpleNamespace(sequences=[np.array([5, 1, 5, 3, 4]), np.array([0, 1, 1])])
+    dataset = SimpleNamespace(sequences=[np.array([5, 1, 5, 3, 4]), np.array([0, 1, 1])], split=None)
     table = tables.repeat_table(dataset)["targets that are repeats (%)"]
     assert table.to_dict() == {"training": 50.0, "validation": 0.0, "test": 50.0}
 
