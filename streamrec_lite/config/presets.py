@@ -80,7 +80,9 @@ def _lite_workshop(config: Config) -> Config:
         pretrain=replace(config.pretrain, max_epochs=1, eval_every=1, **shared),
         sft=replace(config.sft, max_epochs=3, eval_every=3, epochs_per_round=3, **shared),
         grpo=replace(config.grpo, lr=3e-4, max_epochs=4, batches_per_block=50),
-        baselines=replace(config.baselines, lr=0.003, dropout=0.2, max_epochs=3, eval_every=3, tune="none"),
+        baselines=replace(
+            config.baselines, lr=0.003, dropout=0.1, batch_size=128, max_epochs=3, eval_every=3, tune="none"
+        ),
         evaluate=replace(config.evaluate, beams=10),
     )
 
