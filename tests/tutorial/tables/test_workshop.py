@@ -43,6 +43,12 @@ def test_accuracy_is_the_mean_over_seeds_with_its_range_and_share_of_the_oracle(
     assert two["of oracle"] == pytest.approx(0.7 / 0.8)
 
 
+def test_the_mean_of_equal_seeds_is_inside_their_range():
+    row = {"by_steps": {"1": 0.003}}  # numpy's mean of three of them is larger than 0.003
+    found = tables.accuracy_by_steps({"Direct": {0: row, 1: row, 2: row}, "Oracle": {0: row}}, ["Direct"])
+    assert found.loc[0, "low"] == found.loc[0, "mean"] == found.loc[0, "high"]
+
+
 def test_the_table_for_readers_by_hand():
     rows = rows_of()
     found = tables.accuracy_table(
